@@ -1,0 +1,63 @@
+"""The consistency function f(x, t) around a network F, and its samplers."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from act_ray.config import ScheduleConfig
+
+
+def time_input(t: Tensor, cfg: ScheduleConfig) -> Tensor:
+    """What the networks are told of t: 250 ln t (CM's rescaling), or t itself (authors' code); [B] -> [B]."""
+    return 250 * torch.log(t) if cfg.time_input == "log" else t
+
+
+class Consistency(nn.Module):
+    """f(x, t) = c_skip(t) x + c_out(t) F(c_in(t) x, t'), with f(x, eps) = x (CM section 3 and appendix C).
+
+    The network's forward runs under bf16 autocast when asked; t and the combination stay in float32.
+    """
+
+    def __init__(self, network: nn.Module, cfg: ScheduleConfig, precision: str = "fp32") -> None:
+        super().__init__()
+        self.network, self.cfg, self.precision = network, cfg, precision
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x [B,C,H,W] at noise level t [B] -> the clean image, same shape, float32."""
+        eps, sd = self.cfg.t_min, self.cfg.sigma_data
+        s = t.view(-1, 1, 1, 1)
+        c_skip = sd**2 / ((s - eps) ** 2 + sd**2)
+        c_out = sd * (s - eps) / (s**2 + sd**2).sqrt()
+        c_in = 1 / (s**2 + sd**2).sqrt()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            F = self.network(c_in * x, time_input(t, self.cfg), labels)
+        out: Tensor = c_skip * x + c_out * F.float()
+        return out
+
+
+# ---------------------------------------------------------------------------------------------- samplers
+
+
+@torch.no_grad()
+def one_step(model: nn.Module, z: Tensor, cfg: ScheduleConfig, labels: Tensor | None = None) -> Tensor:
+    """x = f(T z, T) for z ~ N(0, I); [B,C,H,W] -> [B,C,H,W] in about [-1, 1]."""
+    T = torch.full((len(z),), cfg.t_max, device=z.device)
+    out: Tensor = model(cfg.t_max * z, T, labels)
+    return out
+
+
+@torch.no_grad()
+def multistep(
+    model: nn.Module, z: Sequence[Tensor], levels: Sequence[float], cfg: ScheduleConfig, labels: Tensor | None = None
+) -> Tensor:
+    """CM Algorithm 1: one step from T, then for each descending tau: x <- f(x + sqrt(tau^2 - eps^2) z, tau).
+
+    `z` holds one noise tensor for T and one for each of `levels`; len(levels) + 1 network evaluations.
+    """
+    x = one_step(model, z[0], cfg, labels)
+    for tau, noise in zip(levels, z[1:], strict=True):
+        x_tau = x + math.sqrt(tau**2 - cfg.t_min**2) * noise
+        x = model(x_tau, torch.full((len(x),), tau, device=x.device), labels)
+    return x

@@ -1,0 +1,188 @@
+"""One training step of ACT. Read it beside Algorithm 1 and, for the lines on p_aug, Algorithm 2.
+
+No logging, device, rank or Ray code: the caller hands in modules (plain or wrapped for data-parallel training), the
+step's random draws and a mean over workers.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
+
+from act_ray.config import Config
+from act_ray.core.augment import augment, update_p_aug
+from act_ray.core.consistency import Consistency, time_input
+from act_ray.core.losses import discriminator_loss_fake, discriminator_loss_real, generator_loss, squared_gradient
+from act_ray.core.noise import Noise
+from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass
+class TrainState:
+    """Everything that a step changes; a checkpoint holds exactly this."""
+
+    model: nn.Module  # f(.; theta): a Consistency, or DistributedDataParallel around it
+    teacher: Consistency  # f(.; theta^-)
+    ema: Consistency  # the average that is sampled and scored
+    discriminator: nn.Module  # D, plain or wrapped
+    optimizer_g: Optimizer
+    optimizer_d: Optimizer
+    distance: Callable[[Tensor, Tensor], Tensor]  # d, per sample
+    p_aug: Tensor  # scalar on the device
+    gp_ema: Tensor  # L_gp^-, starts at tau
+    step: int = 0  # k
+
+
+def train_step(
+    state: TrainState,
+    x: Tensor,
+    labels: Tensor | None,
+    noise: Noise,
+    cfg: Config,
+    mean: Callable[[Tensor], Tensor] = lambda value: value,
+) -> Metrics:
+    """Algorithm 1 for one batch x [B,C,H,W] in [-1, 1]; returns scalars that stay on the device.
+
+    lambda = 0 (w = 0) is consistency training and never runs D; lambda = 1 (w_mid = 1) never runs the teacher.
+    `mean` averages a scalar over workers: p_aug must be the same on all of them.
+    """
+    N = num_levels(state.step, cfg.train.total_steps, cfg.schedule)
+    metrics = generator_half(state, x, labels, noise, N, cfg)
+    update_averages(state, N, cfg)
+    if cfg.loss.w > 0:
+        metrics |= discriminator_half(state, x, labels, noise, N, cfg)
+        if cfg.augment.enabled and "loss_gp" in metrics:
+            loss_gp = mean(metrics["loss_gp"])
+            state.p_aug, state.gp_ema = update_p_aug(state.p_aug, state.gp_ema, loss_gp, cfg.augment)
+    state.step += 1
+    return metrics
+
+
+# ---------------------------------------------------------------------------------------------- generator
+
+
+def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Config) -> Metrics:
+    """theta <- theta - eta grad (1 - lambda) L_CT + lambda L_G."""
+    bare(state.discriminator).requires_grad_(False)
+    j = noise.integers(1, N, len(x))
+    z = noise.normal(*x.shape)
+    t, t_prev = noise_level(j, N, cfg.schedule), noise_level(j - 1, N, cfg.schedule)
+    lam = adversarial_weight(j, N, cfg.loss)  # lambda_N(j)
+
+    fake = state.model(add_noise(x, t, z), t, labels)
+    loss_f, metrics = torch.zeros_like(lam), {}
+    if cfg.loss.w_mid < 1:
+        with torch.no_grad():
+            target = state.teacher(add_noise(x, t_prev, z), t_prev, labels)
+        loss_ct = state.distance(fake, target)  # L_CT
+        loss_f = loss_f + (1 - lam) * loss_ct
+        metrics["loss_ct"] = loss_ct.detach().mean()
+    if cfg.loss.w > 0:
+        logit = judge(bare(state.discriminator), seen(fake, state, noise, cfg), t, labels, cfg)
+        loss_g = generator_loss(logit, cfg.loss)  # L_G
+        loss_f = loss_f + lam * loss_g
+        metrics["loss_g"] = loss_g.detach().mean()
+
+    descend(state.optimizer_g, loss_f.mean())
+    bare(state.discriminator).requires_grad_(True)
+    return {"loss_f": loss_f.detach().mean(), **metrics}
+
+
+@torch.no_grad()
+def update_averages(state: TrainState, N: int, cfg: Config) -> None:
+    """theta^- <- mu(k) theta^- + (1 - mu(k)) theta, and the same for the average that is sampled."""
+    online = list(bare(state.model).parameters())
+    if cfg.loss.w_mid < 1:
+        torch._foreach_lerp_(list(state.teacher.parameters()), online, 1 - teacher_decay(N, cfg.schedule))
+    # The average's horizon grows with k, so that early steps do not linger in it.
+    decay = min(cfg.train.ema_decay, (1 + state.step) / (10 + state.step))
+    torch._foreach_lerp_(list(state.ema.parameters()), online, 1 - decay)
+
+
+# ---------------------------------------------------------------------------------------------- discriminator
+
+
+def discriminator_half(
+    state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Config
+) -> Metrics:
+    """theta_D <- theta_D - eta grad lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals.
+
+    Fakes and reals go through D together: one forward and one backward, also with the penalty.
+    """
+    k, (x_f, x_r), (labels_f, labels_r) = state.step, (x[0::2], x[1::2]), split(labels)
+    j = torch.cat([noise.integers(1, N, len(x_f)), noise.integers(1, N, len(x_r))])  # independent draws
+    z = noise.normal(*x_f.shape)
+    t, lam = noise_level(j, N, cfg.schedule), adversarial_weight(j, N, cfg.loss)
+    t_f, _ = t.chunk(2)
+    lam_f, lam_r = lam.chunk(2)
+
+    with torch.no_grad():
+        x_f = bare(state.model)(add_noise(x_f, t_f, z), t_f, labels_f)
+        x_f, x_r = seen(x_f, state, noise, cfg), seen(x_r, state, noise, cfg)
+    penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
+    measure = penalise or k % cfg.collapse.monitor_interval == 0
+    x_r.requires_grad_(measure)
+
+    both = torch.cat([labels_f, labels_r]) if labels_f is not None and labels_r is not None else None
+    logit_f, logit_r = judge(state.discriminator, torch.cat([x_f, x_r]), t, both, cfg, twice=penalise).chunk(2)
+    fake, real = discriminator_loss_fake(logit_f), discriminator_loss_real(logit_r)
+    loss_d = (lam_f * fake).mean() + (lam_r * real).mean()
+    metrics = {"loss_d": (fake.mean() + real.mean()).detach(), "logit_gap": (logit_r.mean() - logit_f.mean()).detach()}
+    if measure:
+        gp = squared_gradient(logit_r, x_r, differentiable=penalise)  # ||grad D||^2
+        metrics["gp"] = gp.detach().mean()
+        if penalise:
+            loss_gp = cfg.loss.gp_weight * gp  # L_gp
+            loss_d = loss_d + (lam_r * loss_gp).mean()
+            metrics["loss_gp"] = loss_gp.detach().mean()
+
+    descend(state.optimizer_d, loss_d)
+    return metrics
+
+
+# ---------------------------------------------------------------------------------------------- one-liners
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The module inside a data-parallel wrapper: its forward alone, without gradient exchange."""
+    inner: nn.Module = getattr(module, "module", module)
+    return inner
+
+
+def add_noise(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    """x_t = x + t z."""
+    return x + t.view(-1, 1, 1, 1) * z
+
+
+def seen(x: Tensor, state: TrainState, noise: Noise, cfg: Config) -> Tensor:
+    """What D sees: A(x, p_aug), or x."""
+    return augment(x, state.p_aug, noise) if cfg.augment.enabled else x
+
+
+def split(labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if labels is None else (labels[0::2], labels[1::2])
+
+
+def judge(D: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None, cfg: Config, twice: bool = False) -> Tensor:
+    """D's logits [B]. `twice`: to be differentiated twice, so in fp32, not compiled, with plain attention."""
+    with ExitStack() as modes:
+        if twice:
+            modes.enter_context(sdpa_kernel(SDPBackend.MATH))
+            modes.enter_context(torch.compiler.set_stance("force_eager"))
+        elif cfg.train.precision == "bf16":
+            modes.enter_context(torch.autocast(x.device.type, torch.bfloat16))
+        logit: Tensor = D(x, time_input(t, cfg.schedule), labels)
+    return logit
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> None:
+    """One update."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
