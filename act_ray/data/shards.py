@@ -1,0 +1,211 @@
+"""open_data: a name, folder or URI to a memory map of images, decoded once per node and shared by its processes."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from act_ray.data import formats, store
+from act_ray.errors import UserError
+
+COPY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set ready for gathering batches: `images[indices]`.
+
+    images: uint8 [n, C, H, W], a read-only np.memmap (an array for "digits"). labels: int64 [n], or None.
+    num_classes: 0 when unlabelled. checksum: hex SHA-256 of the content. name: for people.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    num_classes: int
+    checksum: str
+    name: str
+
+
+def open_data(path: str) -> ImageData:
+    """Open a prepared data set: "digits" (built in, 8x8 greyscale), a folder, or a URI such as s3://bucket/folder.
+
+    The first opening on a node verifies every shard and decodes it to $ACT_RAY_CACHE (default ~/.cache/act_ray); later
+    ones only map that. Raises UserError for a wrong path, something else than prepared data, or a damaged shard.
+    """
+    if path == "digits":
+        return _digits()
+    files, root = _filesystem(path)
+    manifest = _read_manifest(files, root, path)
+    folder = _cache_folder() / manifest["checksum"]
+    name = root.rstrip("/").rpartition("/")[2]
+    if (data := _map(folder, manifest, name)) is not None:
+        return data
+    try:
+        with store.file_lock(folder.with_suffix(".lock")):
+            if (data := _map(folder, manifest, name)) is None:  # another process may have decoded it meanwhile
+                _decode(files, root, path, manifest, folder)
+                data = _map(folder, manifest, name)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be decoded to {folder}: {error}") from error
+    assert data is not None, f"{folder} was written and cannot be mapped"
+    return data
+
+
+def _digits() -> ImageData:
+    """scikit-learn's digits: 1,797 greyscale 8x8 images, 0..16 scaled to 0..255, 10 classes."""
+    from sklearn.datasets import load_digits  # imported here: it takes a second, and only this name needs it
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    return ImageData(images, labels, 10, digest, "digits")
+
+
+# ---------------------------------------------------------------- finding it
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    """The pyarrow file system of a path or URI, and the folder within it."""
+    if "://" not in path:
+        return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+    try:
+        files, root = fs.FileSystem.from_uri(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a usable URI: {error}") from error
+    return files, root
+
+
+def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
+    """The checked manifest of a complete data set; raises UserError that names the nearest valid thing."""
+    try:
+        with files.open_input_stream(f"{root}/{store.MANIFEST}") as stream:
+            manifest = json.loads(stream.read())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(_not_prepared(path)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}/{store.MANIFEST}: cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != store.FORMAT:
+        raise UserError(f'{path}/{store.MANIFEST}: its format is not "{store.FORMAT}"')
+    if manifest.get("version") != store.VERSION:
+        raise UserError(f"{path}: version {manifest.get('version')}, and this act_ray reads version {store.VERSION}")
+    if manifest.get("complete") is not True:
+        raise UserError(f"{path}: {_UNFINISHED}")
+    try:
+        whole = manifest["checksum"] == store.checksum(manifest)
+        counts = sum(shard["count"] for shard in manifest["shards"]) == manifest["count"]
+        safe = all(re.fullmatch(r"shard-\d{5,}\.parquet", shard["file"]) for shard in manifest["shards"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}/{store.MANIFEST}: damaged: {type(error).__name__} {error}") from error
+    if not (whole and counts and safe):
+        raise UserError(f"{path}/{store.MANIFEST}: damaged: its checksum does not match its content")
+    return manifest
+
+
+_UNFINISHED = "its preparation was not finished; run the same `python -m act_ray.prepare SRC DST` again to go on"
+
+
+def _not_prepared(path: str) -> str:
+    """Why a path without a manifest is no data set, and what to do."""
+    local = Path(path).expanduser()
+    if "://" in path:
+        return f"{path}: no {store.MANIFEST} there: not a prepared data set"
+    if not local.exists():
+        siblings = [entry.name for entry in local.parent.iterdir() if entry.is_dir()] if local.parent.is_dir() else []
+        near = difflib.get_close_matches(local.name, siblings, n=1)
+        other = str(local.parent / near[0]) if near else "digits"
+        return f"{path}: no such folder; did you mean {other}?"
+    if (local / store.PROGRESS).exists():
+        return f"{path}: {_UNFINISHED}"
+    try:
+        kind = formats.detect(local).format
+    except UserError:
+        return f"{path}: not a prepared data set: it has no {store.MANIFEST}"
+    return f"{path}: looks like {kind}: run `python -m act_ray.prepare {path} DST` first, and give DST"
+
+
+# ---------------------------------------------------------------- the decoded cache
+
+
+def _cache_folder() -> Path:
+    folder = Path(os.environ.get("ACT_RAY_CACHE") or "~/.cache/act_ray").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror} (ACT_RAY_CACHE names another)") from error
+    return folder
+
+
+def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
+    """Map a decoded cache; None when it is missing or not whole."""
+    classes = store.num_classes(manifest)
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False) if classes else None
+    except (OSError, ValueError, EOFError):
+        return None
+    if images.shape != _shape(manifest) or (labels is not None and labels.shape != images.shape[:1]):
+        return None
+    return ImageData(images, labels, classes, manifest["checksum"], name)
+
+
+def _shape(manifest: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(manifest[key] for key in ("count", "channels", "height", "width"))
+
+
+def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: Path) -> None:
+    """Write the cache aside and rename it; the caller holds the lock.
+
+    Plain writes rather than a writable map: dirty pages of a map would count as this process's memory.
+    """
+    temporary = folder.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
+    temporary.mkdir()
+    shape = _shape(manifest)
+    store.free_space(temporary, int(np.prod(shape, dtype=object)) + max(s["bytes"] for s in manifest["shards"]))
+    labels = list[NDArray[np.int64]]()
+    try:
+        with open(temporary / "images.npy", "wb") as images:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(images, header)
+            for shard in manifest["shards"]:
+                with _verified(files, root, path, shard, temporary) as local:
+                    part = store.read_shard(local, f"{path}/{shard['file']}", manifest, shard, images)
+                    labels += [] if part is None else [part]
+        if labels:
+            np.save(temporary / "labels.npy", np.concatenate(labels), allow_pickle=False)
+        shutil.rmtree(folder, ignore_errors=True)  # there only when it could not be mapped
+        store.publish(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _verified(files: Any, root: str, path: str, shard: dict[str, Any], temporary: Path) -> Iterator[Path]:
+    """A local copy of a shard whose SHA-256 is the manifest's; a copy, so that what was checked is what is read."""
+    local = temporary / "shard"
+    name = f"{path}/{shard['file']}"
+    digest = hashlib.sha256()
+    try:
+        with files.open_input_stream(f"{root}/{shard['file']}") as stream, open(local, "wb") as copy:
+            while block := stream.read(COPY_BYTES):
+                digest.update(block)
+                copy.write(block)
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: is missing; prepare the data set again") from error
+    if digest.hexdigest() != shard["sha256"]:
+        raise UserError(f"{name}: damaged: its SHA-256 is not the one in {store.MANIFEST}")
+    yield local
+    local.unlink()

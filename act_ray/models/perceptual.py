@@ -1,0 +1,45 @@
+"""LPIPS as the distance d of L_CT: torch-fidelity's network with local or downloadable weights."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
+
+from act_ray.config import LossConfig
+from act_ray.errors import UserError
+from act_ray.files import check_weights
+
+FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
+
+
+class Lpips(nn.Module):
+    """d(a, b) per sample for images in [-1, 1]; [B,3,H,W] -> [B]. Never trained, never in training mode."""
+
+    def __init__(self, cfg: LossConfig) -> None:
+        super().__init__()
+        if cfg.lpips_weights is not None:
+            torch.hub.set_dir(cfg.lpips_weights)
+        _require_weights()
+        self.net = SampleSimilarityLPIPS("lpips", sample_similarity_resize=cfg.lpips_size).requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        out: Tensor = self.net(127.5 * (a + 1), 127.5 * (b + 1)).float().flatten()
+        return out
+
+    def train(self, mode: bool = True) -> "Lpips":
+        """Stay in evaluation mode: the network holds dropout layers."""
+        return self
+
+
+def _require_weights() -> None:
+    """Raise UserError naming the missing files, or one that is more than tensors."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise UserError(
+            f"loss.distance = 'lpips': {' and '.join(missing)} not in {folder}; put them there, name another torch hub "
+            "folder with loss.lpips_weights, or use loss.distance=pseudo_huber"
+        )
+    for name in FILES:
+        check_weights(folder / name)

@@ -1,0 +1,138 @@
+"""Checkpoints: the whole training state as safetensors and JSON, written atomically, verified on load.
+
+    step-00000200/
+      model.safetensors teacher.safetensors ema.safetensors discriminator.safetensors
+      optimizer_g.safetensors optimizer_d.safetensors controller.safetensors
+      state.json       step, optimizer settings, detector, score
+      MANIFEST.json    size and sha256 of each file; written last
+
+There is no random state to save: every draw depends on (seed, step) alone (core/noise.py).
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from act_ray.core.step import TrainState, bare
+from act_ray.files import sha256, sync, write_json
+
+MANIFEST = "MANIFEST.json"
+MODULES = ("model", "teacher", "ema", "discriminator")
+OPTIMIZERS = ("optimizer_g", "optimizer_d")
+
+
+class CorruptCheckpoint(Exception):
+    """A checkpoint that is not what was written; the message names the file."""
+
+
+def step_folder(root: Path, step: int) -> Path:
+    return root / f"step-{step:08d}"
+
+
+def saved_steps(root: Path) -> list[int]:
+    """Steps of the whole checkpoints under `root`, oldest first."""
+    return sorted(int(p.parent.name.removeprefix("step-")) for p in root.glob(f"step-*/{MANIFEST}"))
+
+
+# ---------------------------------------------------------------------------------------------- save
+
+
+def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
+    """Write the state of step k to root/step-k: aside, flushed, then renamed. An existing one is replaced."""
+    target = step_folder(root, state.step)
+    aside = root / f".writing-{target.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name in MODULES:
+        _write(aside, name, bare(getattr(state, name)).state_dict())
+    settings = {}
+    for name in OPTIMIZERS:
+        tensors, settings[name] = _flatten(getattr(state, name))
+        _write(aside, name, tensors)
+    _write(aside, "controller", {"p_aug": state.p_aug, "gp_ema": state.gp_ema})
+    write_json(aside / "state.json", {"step": state.step, "optimizers": settings, **extra})
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(aside.iterdir())}
+    write_json(aside / MANIFEST, {"format": "act_ray.checkpoint", "version": 1, "files": files})
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+    sync(root)
+    return target
+
+
+def prune(root: Path, keep: int, best: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one, and what an interrupted write left behind."""
+    steps = saved_steps(root)
+    for step in steps[:-keep]:
+        if step != best:
+            shutil.rmtree(step_folder(root, step), ignore_errors=True)
+    for left in root.glob(".writing-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    path = folder / f"{name}.safetensors"
+    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
+    sync(path)
+
+
+def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors ("3.exp_avg") and plain settings."""
+    whole = optimizer.state_dict()
+    tensors = {f"{i}.{key}": torch.as_tensor(v) for i, slots in whole["state"].items() for key, v in slots.items()}
+    return tensors, {"param_groups": whole["param_groups"]}
+
+
+# ---------------------------------------------------------------------------------------------- load
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest. Raises CorruptCheckpoint naming the first that differs."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())["files"]
+        for name, expected in listed.items():
+            path = folder / name
+            if not path.exists() or path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+                raise CorruptCheckpoint(f"{path} is not what was written")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpoint(f"{folder / MANIFEST}: {type(error).__name__}") from None
+
+
+def newest_whole(root: Path) -> tuple[int | None, list[str]]:
+    """Step of the newest checkpoint that verifies, and a line for each newer one that does not."""
+    problems = []
+    for step in reversed(saved_steps(root)):
+        try:
+            verify(step_folder(root, step))
+        except CorruptCheckpoint as error:
+            problems.append(str(error))
+        else:
+            return step, problems
+    return None, problems
+
+
+def load(folder: Path, state: TrainState) -> dict[str, Any]:
+    """Put a verified checkpoint into `state`, in place; returns state.json."""
+    device = state.p_aug.device
+    for name in MODULES:
+        bare(getattr(state, name)).load_state_dict(load_file(folder / f"{name}.safetensors"))
+    extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    for name in OPTIMIZERS:
+        _restore(getattr(state, name), load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
+    controller = load_file(folder / "controller.safetensors")
+    state.p_aug, state.gp_ema = controller["p_aug"].to(device), controller["gp_ema"].to(device)
+    state.step = extra["step"]
+    return extra
+
+
+def _restore(optimizer: Optimizer, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        slots.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": slots, **settings})

@@ -1,0 +1,45 @@
+"""What the workers of one run must agree on; with one worker everything here is the identity."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Ranks:
+    """This worker's place among `world` data-parallel workers (torch.distributed, when it is initialised)."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.active = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if self.active else 0
+        self.world = dist.get_world_size() if self.active else 1
+        self.device = device or torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over workers, on the device; the same bits on each."""
+        if self.world == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.world
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, in order of rank, on each."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value on each worker."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]

@@ -1,0 +1,152 @@
+"""A run's folder: what training writes there, and its copy on an object store.
+
+    config.yaml      every setting, resolved          samples/step-*.png  one-step samples from fixed noise
+    metrics.jsonl    one row per training step        checkpoints/        the last ones and the best
+    scores.jsonl     one row per evaluation           prune.json          why the run was stopped, with its evidence
+    events.jsonl     started, resumed, stopped, ...   progress.json       where it is now
+    STOP             create it, and the run saves and ends
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from act_ray.files import cache_dir, replace_atomically, write_json
+
+Row = dict[str, Any]
+
+
+class RunDir:
+    """Local folder of a run. With a remote location (s3://, gs://) it is scratch, pushed at every checkpoint."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self.remote: tuple[pafs.FileSystem, str] | None = None
+        if "://" in location:
+            self.remote = pafs.FileSystem.from_uri(location)
+            self.path = cache_dir("runs") / location.replace("://", "_").replace("/", "_")
+        else:
+            self.path = Path(location).resolve()
+        self._last_look, self._stop = 0.0, False
+
+    def open(self) -> None:
+        """Create the folder; for a remote run replace the scratch by what was pushed last."""
+        if self.remote is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True)
+            filesystem, base = self.remote
+            if filesystem.get_file_info(base).type != pafs.FileType.NotFound:
+                pafs.copy_files(base, str(self.path), source_filesystem=filesystem)
+        for name in ("samples", "checkpoints"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    # ------------------------------------------------------------------------------------------ rows
+
+    def append(self, name: str, rows: Iterable[Row]) -> None:
+        """Add rows to a .jsonl file; a value that is not finite is written as a string ("nan")."""
+        with (self.path / name).open("a") as file:
+            file.writelines(json.dumps(_strict(row)) + "\n" for row in rows)
+
+    def rows(self, name: str) -> list[Row]:
+        """All whole rows of a .jsonl file; the torn last line of a killed writer is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def truncate(self, name: str, step: int) -> None:
+        """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
+        kept = "".join(json.dumps(row) + "\n" for row in self.rows(name) if row["step"] < step)
+        replace_atomically(self.path / name, lambda temporary: temporary.write_text(kept))
+
+    def event(self, what: str, **details: Any) -> None:
+        """One line in events.jsonl."""
+        self.append("events.jsonl", [{"time": round(time.time(), 3), "event": what, **details}])
+
+    def json(self, name: str, value: Any) -> None:
+        write_json(self.path / name, _strict(value))
+
+    # ------------------------------------------------------------------------------------------ stop flag
+
+    def request_stop(self) -> None:
+        """Ask the run to save and end."""
+        if self.remote is not None:
+            filesystem, base = self.remote
+            with filesystem.open_output_stream(f"{base}/STOP") as stream:
+                stream.write(b"")
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "STOP").touch()
+
+    def stop_requested(self, every: float = 5.0) -> bool:
+        """Whether somebody asked for a stop; a remote store is asked at most once in `every` seconds."""
+        if self.remote is None:
+            return (self.path / "STOP").exists()
+        if time.monotonic() - self._last_look > every:
+            filesystem, base = self.remote
+            self._last_look = time.monotonic()
+            self._stop = filesystem.get_file_info(f"{base}/STOP").type != pafs.FileType.NotFound
+        return self._stop
+
+    def clear_stop(self) -> None:
+        (self.path / "STOP").unlink(missing_ok=True)
+        if self.remote is not None and self.stop_requested(every=0):
+            filesystem, base = self.remote
+            filesystem.delete_file(f"{base}/STOP")
+            self._stop = False
+
+    # ------------------------------------------------------------------------------------------ object store
+
+    def push(self) -> None:
+        """Copy what is new to the object store, manifests last; nothing for a local run."""
+        if self.remote is None:
+            return
+        filesystem, base = self.remote
+        files = [p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+        local = {str(p.relative_to(self.path)): p for p in files}
+        listing = filesystem.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
+        there = {info.path.removeprefix(base).lstrip("/") for info in listing if info.type == pafs.FileType.File}
+        growing = {name for name in local if "/" not in name}  # all but samples and checkpoints change in place
+        for name in sorted((set(local) - there) | growing, key=lambda n: n.endswith("MANIFEST.json")):
+            with filesystem.open_output_stream(f"{base}/{name}") as stream, local[name].open("rb") as source:
+                shutil.copyfileobj(source, stream, 1 << 22)
+        gone = {name for name in there - set(local) if name.startswith("checkpoints/")}
+        for name in sorted(gone, key=lambda n: not n.endswith("MANIFEST.json")):
+            filesystem.delete_file(f"{base}/{name}")
+
+
+def _strict(value: Any) -> Any:
+    """JSON without NaN: "nan", "inf" and "-inf" as strings."""
+    if isinstance(value, float) and value - value != 0:
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return value
+
+
+def storage_is_local(location: str) -> bool:
+    """Whether a storage location is a folder of this machine (or one that all nodes mount under the same name)."""
+    return "://" not in location or location.startswith("file://")
+
+
+def join(location: str, *parts: str) -> str:
+    """Extend a local path or URI."""
+    return "/".join([location.rstrip("/"), *parts]) if "://" in location else os.path.join(location, *parts)

@@ -1,0 +1,90 @@
+"""The periodic score: one-step samples from fixed noise, spread over the workers, and what they look like."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from act_ray.config import Config
+from act_ray.core.consistency import one_step
+from act_ray.data.shards import ImageData
+from act_ray.metrics import scores
+from act_ray.metrics.features import features_of, load_extractor
+from act_ray.training.ranks import Ranks
+
+NOISE_SEED = 2311_14097  # fixed: grids and scores of all runs start from the same noise
+
+
+class Scorer:
+    """Feature network and reference statistics of one data set, ready to score a generator."""
+
+    def __init__(self, cfg: Config, data: ImageData, ranks: Ranks) -> None:
+        self.cfg, self.data, self.ranks = cfg, data, ranks
+        self.extractor = load_extractor(cfg.eval, data, ranks.device)
+        self.reference = scores.reference_statistics(self.extractor, data)
+
+    def __call__(self, model: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """({"score", "diversity"}, grid images uint8 [grid,C,H,W]); the same on every worker.
+
+        Worker r draws the batches r, r + W, ...; features are put back in order, so W does not change the score.
+        """
+        n, size, ranks = self.cfg.eval.samples, self.cfg.eval.batch, self.ranks
+        kept = max(self.cfg.eval.grid, scores.DIVERSITY_IMAGES)
+        batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
+        mine = []
+        for i in range(ranks.rank, len(batches), ranks.world):
+            images = sample_batch(model, self.cfg, self.data, i, len(batches[i]), ranks.device)
+            features = features_of(self.extractor, images).numpy()
+            images_kept = images.cpu().numpy() if batches[i].start < kept else None
+            mine.append((i, features, images_kept))
+        parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
+        images = torch.from_numpy(np.concatenate([part[2] for part in parts if part[2] is not None]))[:kept]
+        result: dict[str, Any] = {}
+        if ranks.first:
+            features = torch.from_numpy(np.concatenate([part[1] for part in parts]))
+            result["score"] = scores.frechet_distance(features, self.reference)
+            result["diversity"] = scores.diversity(images, self.data)
+        return ranks.from_first(result), images[: self.cfg.eval.grid]
+
+    @property
+    def name(self) -> str:
+        """What the score is, for tables: metric, features and sample count."""
+        kind = "FID" if self.cfg.eval.features == "inception" else "FD"
+        return f"{kind} ({self.cfg.eval.features} features, {self.cfg.eval.samples} samples)"
+
+
+def sample_batch(
+    model: nn.Module, cfg: Config, data: ImageData, index: int, size: int, device: torch.device
+) -> Tensor:
+    """Batch `index` of the fixed one-step samples, uint8 [size,C,H,W]; labels follow the data's frequencies."""
+    rng = np.random.default_rng([NOISE_SEED, index])
+    z = torch.from_numpy(rng.standard_normal((size, *data.images.shape[1:]), dtype=np.float32))
+    labels = None
+    if cfg.model.num_classes is not None:
+        assert data.labels is not None
+        labels = torch.from_numpy(rng.choice(data.labels, size)).to(device)
+    return scores.to_uint8(one_step(model, z.to(device), cfg.schedule, labels))
+
+
+# ---------------------------------------------------------------------------------------------- grids
+
+
+def grid_image(images: np.ndarray, columns: int = 8, scale: int | None = None) -> Image.Image:
+    """uint8 [n,C,H,W] as one picture with a margin of a pixel; small images are enlarged to be seen."""
+    n, c, h, w = images.shape
+    rows = -(-n // columns)
+    canvas = np.full((rows * (h + 1) + 1, columns * (w + 1) + 1, c), 40, np.uint8)
+    for i, image in enumerate(images):
+        top, left = 1 + (i // columns) * (h + 1), 1 + (i % columns) * (w + 1)
+        canvas[top : top + h, left : left + w] = image.transpose(1, 2, 0)
+    picture = Image.fromarray(canvas.squeeze(-1) if c == 1 else canvas).convert("RGB")
+    scale = scale or max(1, 48 // h)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """Write a grid of uint8 [n,C,H,W] as PNG."""
+    grid_image(images.numpy()).save(path)

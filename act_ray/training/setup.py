@@ -1,0 +1,125 @@
+"""Builds what training needs from a config: networks, optimisers, wrappers."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from act_ray.config import Config, LossConfig
+from act_ray.core import losses
+from act_ray.core.consistency import Consistency
+from act_ray.core.step import TrainState
+from act_ray.data.shards import ImageData
+from act_ray.errors import UserError
+from act_ray.models.discriminator import Discriminator
+from act_ray.models.perceptual import Lpips
+from act_ray.models.unet import UNet
+from act_ray.training.ranks import Ranks
+
+
+def check(cfg: Config, data: ImageData, world: int) -> None:
+    """What only shows once the data and the number of workers are known. Raises UserError."""
+    count, channels, height, width = data.images.shape
+    if height != width or height % 2 ** (len(cfg.model.block_out_channels) - 1):
+        raise UserError(
+            f"data.path = {cfg.data.path}: {height}x{width} images; model.block_out_channels needs squares whose side "
+            f"is a multiple of {2 ** (len(cfg.model.block_out_channels) - 1)}"
+        )
+    if cfg.train.global_batch % (2 * world):
+        near = max(2 * world, round(cfg.train.global_batch / (2 * world)) * 2 * world)
+        raise UserError(
+            f"train.global_batch = {cfg.train.global_batch}: must be a multiple of 2 x {world} workers; nearest: {near}"
+        )
+    if cfg.model.num_classes is not None and data.num_classes != cfg.model.num_classes:
+        raise UserError(
+            f"model.num_classes = {cfg.model.num_classes}: {cfg.data.path} has {data.num_classes or 'no'} classes"
+        )
+    if cfg.loss.distance == "lpips" and cfg.loss.w_mid < 1 and channels != 3:
+        raise UserError(f"loss.distance = 'lpips': needs 3 channels, {cfg.data.path} has {channels}; use pseudo_huber")
+
+
+def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str], None]) -> TrainState:
+    """A fresh state at step 0, the same on every worker."""
+    _, channels, size, _ = data.images.shape
+    device = ranks.device
+    torch.manual_seed(cfg.train.seed)
+    model = Consistency(UNet(cfg, channels, size), cfg.schedule, cfg.train.precision).to(device)
+    discriminator: nn.Module = Discriminator(cfg, channels, size).to(device)
+    if cfg.train.channels_last:
+        for net in (model, discriminator):
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher, ema = (copy.deepcopy(model).requires_grad_(False) for _ in range(2))
+    if cfg.train.compile:
+        compile_networks(cfg, [model, teacher, discriminator], (channels, size), device, warn)
+    optim = cfg.optim
+    return TrainState(
+        model=wrap(model, ranks),
+        teacher=teacher,
+        ema=ema,
+        discriminator=wrap(discriminator, ranks),
+        optimizer_g=optimizer(cfg, model, optim.lr_g, optim.beta2_g),
+        optimizer_d=optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
+        distance=distance(cfg.loss, device),
+        p_aug=torch.tensor(0.0, device=device),
+        gp_ema=torch.tensor(cfg.augment.tau, device=device),
+    )
+
+
+def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """Each network in a data-parallel wrapper of its own: the two halves of a step never wait for each other's."""
+    if ranks.world == 1:
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def optimizer(cfg: Config, module: nn.Module, lr: float, beta2: float) -> Optimizer:
+    """RAdam (Table 6), or Adam with its fused kernel."""
+    betas = (cfg.optim.beta1, beta2)
+    if cfg.optim.name == "adam":
+        return torch.optim.Adam(module.parameters(), lr, betas, fused=True)
+    return torch.optim.RAdam(module.parameters(), lr, betas, foreach=True)
+
+
+def distance(cfg: LossConfig, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """d of L_CT; LPIPS loads its network only where L_CT is used at all."""
+    if cfg.distance == "lpips" and cfg.w_mid < 1:
+        return Lpips(cfg).to(device)
+    return {"l2": losses.l2, "l1": losses.l1}.get(cfg.distance, losses.pseudo_huber)
+
+
+def compile_networks(
+    cfg: Config, nets: list[nn.Module], shape: tuple[int, int], device: torch.device, warn: Callable[[str], None]
+) -> None:
+    """torch.compile in place; a network that does not compile stays eager, and `warn` says so.
+
+    The step runs gradient-penalty forwards eagerly in any case: a compiled graph cannot be differentiated twice.
+    """
+    channels, size = shape
+    x = torch.zeros(2, channels, size, size, device=device)
+    t = torch.ones(2, device=device)
+    labels = None if cfg.model.num_classes is None else torch.zeros(2, dtype=torch.long, device=device)
+    for net in nets:
+        net.compile()
+        try:
+            net(x, t, labels)
+        except Exception as error:  # whatever the compiler's backend raises
+            net._compiled_call_impl = None
+            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            warn(f"train.compile: {type(net).__name__} stays eager ({type(error).__name__}: {first[:160]})")
+    if cfg.loss.w > 0 and cfg.loss.gp_weight > 0:
+        warn(f"train.compile: every {cfg.loss.gp_interval}th discriminator step (the gradient penalty) runs eagerly")
+
+
+def prepare_process(cfg: Config, workers_here: int) -> None:
+    """Threads for one of `workers_here` workers on this machine, and quiet libraries."""
+    share = max(1, (os.cpu_count() or 1) // max(1, workers_here))
+    torch.set_num_threads(cfg.train.threads or share)
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
