@@ -22,23 +22,22 @@ class CollapseConfig(BaseModel):
         16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
     )
     blocks: int = Field(75, ge=10, le=1000, description="blocks the planned budget is cut into; a rule sees medians")
-    warmup: float = Field(0.10, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")
+    warmup: float = Field(0.12, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")
     gp_floor: float = Field(
         0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
     )
-    ema: float = Field(0.2, gt=0, le=1, description="weight of the newest block in the level of log ||grad D||^2")
+    ema: float = Field(0.25, gt=0, le=1, description="weight of the newest block in the level of log ||grad D||^2")
 
     drift_delta: float = Field(0.15, ge=0, description="Page-Hinkley: rise of log ||grad D||^2 that is tolerated")
     drift_lambda: float = Field(5.0, gt=0, description="Page-Hinkley: accumulated rise that is an alarm")
-    drift_ratio: float = Field(8.0, gt=1, description="the level over its running minimum that is an alarm")
+    drift_ratio: float = Field(7.0, gt=1, description="the level over its running minimum that is an alarm")
     drift_noise: float = Field(
-        8.0, ge=0, description="and the least rise of the log level, in standard deviations of its block noise"
+        8.0, ge=0, description="and the least rise of the log level, in standard deviations of its noise"
     )
-    drift_patience: int = Field(2, ge=1, description="blocks in a row the alarm must last")
     confirmed_ratio: float = Field(
         3.0, gt=1, description="enough instead of drift_ratio when the score has become worse as well"
     )
-    score_ratio: float = Field(1.4, gt=1, description="a score (lower is better) this far over its best is worse")
+    score_ratio: float = Field(1.5, gt=1, description="a score (lower is better) this far over its best is worse")
     score_patience: int = Field(2, ge=1, description="evaluations in a row the score must be worse")
 
     spike_ratio: float = Field(4.0, gt=1, description="rise of ||grad D||^2 (median of three blocks) that is drastic")

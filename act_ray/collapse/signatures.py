@@ -93,11 +93,11 @@ def settled(trace: Trace, cfg: CollapseConfig) -> Window:
 def levels(trace: Trace, cfg: CollapseConfig) -> list[Level]:
     """Levels after the warm-up; Page-Hinkley of Page (1954): m_t = sum(x - mean - delta), PH = m_t - min m_t."""
     points = settled(trace, cfg)
-    if len(points) <= _HEAD:
+    if len(points) < _HEAD:
         return []
     level = lowest = mean = median(x for _, x in points[:_HEAD])
     total = least = 0.0
-    out = []
+    out = [Level(points[_HEAD - 1][0], level, 0.0, 0.0)]
     for n, (step, raw) in enumerate(points[_HEAD:], start=_HEAD + 1):
         x = level + min(max(raw - level, -_CLIP), _CLIP)
         mean += (x - mean) / n
@@ -170,12 +170,12 @@ def spike(trace: Trace, cfg: CollapseConfig) -> Finding | None:
 def drift(trace: Trace, cfg: CollapseConfig) -> Finding | None:
     """Paper Fig. 5: ||grad D||^2 keeps rising, by drift_ratio alone or by confirmed_ratio with a worse score."""
     series = levels(trace, cfg)
-    if len(series) < cfg.drift_patience or series[-1].page_hinkley <= cfg.drift_lambda:
+    if not series or series[-1].page_hinkley <= cfg.drift_lambda:
         return None
-    alone = max(math.log(cfg.drift_ratio), cfg.drift_noise * noise(trace, cfg))
-    confirmed = math.log(cfg.confirmed_ratio)
-    last = series[-1]
-    if all(v.rise > alone for v in series[-cfg.drift_patience :]):
+    last, chance = series[-1], cfg.drift_noise * noise(trace, cfg)
+    alone = max(math.log(cfg.drift_ratio), chance)
+    confirmed = max(math.log(cfg.confirmed_ratio), chance / 2)  # two witnesses: each may be half as sure
+    if last.rise > alone:
         limit, tail = alone, ""
     elif last.rise > confirmed and score_is_worse(trace, cfg):
         limit, tail = confirmed, f" and the score is over {cfg.score_ratio:.3g} times its best"

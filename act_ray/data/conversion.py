@@ -60,8 +60,8 @@ def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: b
     if dst.resolve().is_relative_to(source.path.resolve()):
         raise UserError(f"{dst}: lies inside the source {src}; choose a folder outside it")
     identity["fingerprint"] = _fingerprint(source.path)
-    dst.mkdir(parents=True, exist_ok=True)
     try:
+        dst.mkdir(parents=True, exist_ok=True)
         with store.file_lock(dst / ".lock", wait=False):
             if (done := _finished(dst, identity)) is not None:
                 return done
@@ -70,6 +70,8 @@ def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: b
             return _finish(dst, progress, source, trailing, max_bad)
     except BlockingIOError as error:
         raise UserError(f"{dst}: another process is preparing it") from error
+    except OSError as error:
+        raise UserError(f"{dst}: cannot be written: {error}") from error
 
 
 # ---------------------------------------------------------------- where it stands

@@ -170,7 +170,7 @@ def _folder_classes(root: Path) -> tuple[str, ...] | None:
 
 def is_image(name: str) -> bool:
     """Whether a name ends like an image's and is no hidden file (such as macOS's ._copies)."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.replace("\\", "/"))
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 

@@ -26,8 +26,8 @@ class BadImage(Exception):
     """An image that goes to the quarantine list; `reason` is one line without its name."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = " ".join(reason.split())
+        super().__init__(self.reason)
 
 
 Raw = bytes | Pixels | BadImage  # a reader that refuses an image hands on the refusal in its place

@@ -123,9 +123,11 @@ def _not_prepared(path: str) -> str:
     if "://" in path:
         return f"{path}: no {store.MANIFEST} there: not a prepared data set"
     if not local.exists():
+        if difflib.get_close_matches(path, ["digits"]):
+            return f"{path}: no such folder; did you mean digits?"
         siblings = [entry.name for entry in local.parent.iterdir() if entry.is_dir()] if local.parent.is_dir() else []
-        near = difflib.get_close_matches(local.name, siblings, n=1)
-        other = str(local.parent / near[0]) if near else "digits"
+        near = difflib.get_close_matches(local.name, [name for name in siblings if not name.startswith(".")], n=1)
+        other = str(local.parent / near[0]) if near else 'the built-in "digits"'
         return f"{path}: no such folder; did you mean {other}?"
     if (local / store.PROGRESS).exists():
         return f"{path}: {_UNFINISHED}"
@@ -133,7 +135,9 @@ def _not_prepared(path: str) -> str:
         kind = formats.detect(local).format
     except UserError:
         return f"{path}: not a prepared data set: it has no {store.MANIFEST}"
-    return f"{path}: looks like {kind}: run `python -m act_ray.prepare {path} DST` first, and give DST"
+    return (
+        f"{path}: looks like unprepared data ({kind}): run `python -m act_ray.prepare {path} DST` first, and give DST"
+    )
 
 
 # ---------------------------------------------------------------- the decoded cache

@@ -1,0 +1,76 @@
+"""Connects to Ray: a cluster that is there, or a local one with the settings that the search needs."""
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+# Read by Ray in workers and controllers; docs/design.md says what each is for.
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_DEDUP_LOGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+TRIAL_SLOT = "trial_slot"  # a resource of the head node: trials' drivers take one instead of a worker's CPU
+
+
+@contextmanager
+def connected(cpus: int | None = None) -> Iterator[None]:
+    """Join the cluster of $RAY_ADDRESS (set inside `ray job submit`), or start Ray on this machine for the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    env = {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
+    os.environ.update(env)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if ray.is_initialized():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(address="auto", runtime_env={"env_vars": env}, **quiet)
+        else:
+            _start(cpus, env, quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> None:
+    """A local Ray that listens on loopback only and wants the token that it creates in ~/.ray."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    port = free_port()
+    # Ray Train frees a stopped run's placement group through the dashboard's API; another cluster's address file
+    # on this machine must not lead it astray.
+    env = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "GLOO_SOCKET_IFNAME": "lo"}
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        resources={TRIAL_SLOT: 64},
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=port,
+        runtime_env={"env_vars": env},
+        _node_ip_address="127.0.0.1",
+        **quiet,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def nodes() -> int:
+    """Nodes of the cluster that are alive."""
+    return sum(1 for node in ray.nodes() if node["Alive"])

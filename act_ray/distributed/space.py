@@ -1,0 +1,241 @@
+"""Search spaces: YAML with dotted config names, checked against the config before anything starts.
+
+    preset: digits
+    set: {train.total_steps: 600}                 # the same for every trial
+    trials: 8
+    parameters:
+      loss.w: {choice: [0.3, 0.5, 0.7]}           # or uniform, loguniform [low, high]; randint [low, high); grid [...]
+      optim.lr_g: {loguniform: [5e-4, 4e-3]}
+    constraints: ["loss.w_mid <= loss.w"]
+"""
+
+import itertools
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ray import tune
+
+from act_ray import config
+from act_ray.config import Config
+from act_ray.errors import UserError
+
+Values = dict[str, Any]  # dotted name -> value
+KINDS = ("choice", "uniform", "loguniform", "randint", "grid")
+OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
+             "!=": operator.ne}  # fmt: skip
+TRIES = 10_000
+
+
+class SpaceFile(BaseModel):
+    """A search-space file as it is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str
+    about: str = Field("", description="what the search is for")
+    set: dict[str, Any] = Field({}, description="settings that all trials share")
+    parameters: dict[str, dict[str, list[Any]]] = Field(min_length=1)
+    constraints: list[str] = []
+    trials: int = Field(8, ge=1)
+    search: Literal["random", "grid", "optuna"] = "random"
+    scheduler: Literal["asha", "none"] = "asha"
+    grace: float = Field(0.25, gt=0, le=1, description="share of the budget before ASHA may stop a trial")
+    reduction: float = Field(3, gt=1, description="ASHA keeps one in so many at each rung")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _parameters(self) -> Self:
+        for name, spec in self.parameters.items():
+            if len(spec) != 1 or next(iter(spec)) not in KINDS:
+                raise ValueError(f"parameters.{name} = {spec}: give one of {', '.join(KINDS)}")
+            kind, values = next(iter(spec.items()))
+            if kind in ("choice", "grid"):
+                if not values:
+                    raise ValueError(f"parameters.{name}.{kind}: needs at least one value")
+            elif not (len(values) == 2 and all(_is_number(v) for v in values) and values[0] < values[1]):
+                raise ValueError(f"parameters.{name}.{kind} = {values}: give [low, high] with low < high")
+            elif kind == "loguniform" and values[0] <= 0:
+                raise ValueError(f"parameters.{name}.loguniform = {values}: low must be above 0")
+            elif kind == "randint" and not all(isinstance(v, int) for v in values):
+                raise ValueError(f"parameters.{name}.randint = {values}: give whole numbers [low, high)")
+            if self.search == "optuna" and kind == "grid":
+                raise ValueError(f"parameters.{name}: grid does not go with search: optuna; use choice")
+            if self.search == "grid" and kind not in ("choice", "grid"):
+                raise ValueError(f"parameters.{name}: search: grid needs grid or choice, not {kind}")
+        return self
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`left op right`, where each side is a dotted config name or a number."""
+
+    text: str
+    left: str | float
+    compare: Any = field(repr=False)
+    right: str | float
+
+    def holds(self, cfg: Config) -> bool:
+        left, right = (get(cfg, side) if isinstance(side, str) else side for side in (self.left, self.right))
+        return left is None or right is None or bool(self.compare(left, right))
+
+
+@dataclass(frozen=True)
+class Space:
+    """A validated search space."""
+
+    file: SpaceFile
+    constraints: tuple[Constraint, ...]
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """The trial's config. Raises UserError for values that the config refuses."""
+        return config.load(self.file.preset, {**self.file.set, **values}, "search space")
+
+    def admits(self, values: Mapping[str, Any]) -> bool:
+        """Whether the config and every constraint accept the values."""
+        try:
+            cfg = self.config(values)
+        except UserError:
+            return False
+        return all(constraint.holds(cfg) for constraint in self.constraints)
+
+    def domains(self) -> dict[str, Any]:
+        """Ray Tune's domain for each parameter (grid counts as a choice)."""
+        return {name: _domain(*next(iter(spec.items()))) for name, spec in self.file.parameters.items()}
+
+    def draw(self, trials: int) -> list[Values]:
+        """The trials of a random or grid search, a function of the file and its seed alone.
+
+        grid: all admitted combinations, first `trials` of them where that is fewer. random: independent draws, redrawn
+        until admitted; parameters given as `grid` are crossed with each draw in turn.
+        """
+        specs = {name: next(iter(spec.items())) for name, spec in self.file.parameters.items()}
+        crossed = [name for name, (kind, _) in specs.items() if kind == "grid" or self.file.search == "grid"]
+        cells = [dict(zip(crossed, cell, strict=True)) for cell in itertools.product(*(specs[n][1] for n in crossed))]
+        if len(crossed) == len(specs):
+            admitted = [cell for cell in cells if self.admits(cell)]
+            if not admitted:
+                raise UserError("search space: no combination passes the constraints")
+            return admitted[:trials]
+        rng = np.random.RandomState(self.file.seed)
+        domains = {name: domain for name, domain in self.domains().items() if name not in crossed}
+        return [self._redraw(cells[i % len(cells)], domains, rng) for i in range(trials)]
+
+    def _redraw(self, cell: Values, domains: dict[str, Any], rng: np.random.RandomState) -> Values:
+        for _ in range(TRIES):
+            drawn = {name: _plain(domain.sample(random_state=rng)) for name, domain in domains.items()}
+            values = {name: (cell | drawn)[name] for name in self.file.parameters}
+            if self.admits(values):
+                return values
+        raise UserError(f"search space: no draw of {TRIES:,} passes the constraints: {', '.join(self.file.constraints)}")
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def load_space(path: Path, over: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None) -> Space:
+    """Read and check a search space; `over` replaces its top-level fields, `fixed` adds to its `set`.
+
+    Raises UserError for an unknown name, an endpoint that the config refuses, or constraints nothing can pass.
+    """
+    if not path.exists():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"--space {path}: no such file; {config.nearest(str(path), near) if near else 'see search_spaces/'}")
+    raw = config.read_yaml(path.read_text(), str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: must be a mapping with preset and parameters")
+    raw = raw | {key: value for key, value in (over or {}).items() if value is not None}
+    raw["set"] = {**(raw.get("set") or {}), **(fixed or {})}
+    return parse_space(raw, str(path))
+
+
+def parse_space(raw: Mapping[str, Any], where: str) -> Space:
+    """Check a search space that was read; see load_space."""
+    try:
+        file = SpaceFile.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for e in error.errors():
+            name = ".".join(map(str, e["loc"]))
+            known = config.nearest(name, SpaceFile.model_fields) if e["type"] == "extra_forbidden" else ""
+            lines.append(f"{name}: {e['msg'].removeprefix('Value error, ')} {known}".removeprefix(": ").strip())
+        raise UserError(f"{where}: " + "; ".join(lines)) from None
+    for name in (*file.parameters, *file.set):
+        if name not in config.field_names():
+            raise UserError(f"{where}: {name}: no such setting; {config.nearest(name, config.field_names())}")
+    both = set(file.parameters) & set(file.set)
+    if both:
+        raise UserError(f"{where}: {', '.join(sorted(both))}: both searched and set; leave one out")
+    for name, spec in file.parameters.items():
+        for value in _endpoints(*next(iter(spec.items()))):
+            _check_endpoint(file, name, value, where)
+    space = Space(file, tuple(_constraint(text, where) for text in file.constraints))
+    space.draw(1) if file.search != "optuna" else None
+    return space
+
+
+def _check_endpoint(file: SpaceFile, name: str, value: Any, where: str) -> None:
+    """Refuse a value that its setting never takes; whether it goes with the others is for draw() to see."""
+    values = config.merge(config.preset(file.preset), config.nested({**file.set, name: value}))
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        for e in error.errors():
+            if e["type"] != "value_error" and ".".join(map(str, e["loc"][: name.count(".") + 1])) == name:
+                message = e["msg"].replace("Input should be", "must be")
+                raise UserError(f"{where}: parameters.{name}: {value!r}: {message}") from None
+            if e["type"] != "value_error":
+                raise UserError(f"{where}: {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") from None
+
+
+def _constraint(text: str, where: str) -> Constraint:
+    match = re.fullmatch(r"\s*(\S+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*", text)
+    if match is None:
+        raise UserError(f"{where}: constraint '{text}': write it as NAME <= NAME (or a number)")
+    sides: list[str | float] = []
+    for side in match.group(1, 3):
+        try:
+            sides.append(float(side))
+        except ValueError:
+            if side not in config.field_names():
+                hint = config.nearest(side, config.field_names())
+                raise UserError(f"{where}: constraint '{text}': {side}: no such setting; {hint}") from None
+            sides.append(side)
+    return Constraint(text, sides[0], OPERATORS[match[2]], sides[1])
+
+
+def get(cfg: Config, name: str) -> Any:
+    """A setting by its dotted name."""
+    value: Any = cfg
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _endpoints(kind: str, values: list[Any]) -> list[Any]:
+    return [values[0], values[1] - 1] if kind == "randint" else values
+
+
+def _domain(kind: str, values: list[Any]) -> Any:
+    match kind:
+        case "uniform":
+            return tune.uniform(*values)
+        case "loguniform":
+            return tune.loguniform(*values)
+        case "randint":
+            return tune.randint(*values)
+        case _:
+            return tune.choice(values)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,122 @@
+"""Runs the training loop on Ray Train: W data-parallel workers, restarted from their checkpoint when one is lost."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from act_ray import config
+from act_ray.config import Config
+from act_ray.errors import UserError
+from act_ray.training.loop import Report, train
+from act_ray.training.ranks import Ranks
+from act_ray.training.rundir import RunDir, join
+from act_ray.training.setup import prepare_process
+
+Hook = Callable[[Report], None]
+
+
+class _Forward(ray.train.UserCallback):  # type: ignore[misc]
+    """Hands rank 0's reports to the process that called fit (runs in Train's controller)."""
+
+    def __init__(self, put: Hook) -> None:
+        self.put = put
+
+    def after_report(self, run_context: Any, metrics: list[Report], checkpoint: Any) -> None:
+        self.put(metrics[0])
+
+
+def worker_loop(job: dict[str, Any]) -> Report | str:
+    """What each worker runs. A user's mistake is returned as text: an exception would come back as a traceback."""
+    context = ray.train.get_context()
+    cfg = config.build(job["config"])
+    prepare_process(cfg, context.get_local_world_size())
+    report: Report = {}
+    try:
+        for report in train(cfg, RunDir(job["location"]), Ranks(get_device())):
+            ray.train.report(report)
+    except UserError as error:
+        return str(error)
+    return report
+
+
+def fit(
+    cfg: Config, location: str, workers: int, *, gpu: bool = False, max_failures: int = 3, on_report: Hook | None = None
+) -> Report:
+    """Train `cfg` in `location` on `workers` Ray Train workers; returns the last report.
+
+    A lost worker or node costs the steps since the last checkpoint and one of `max_failures`. Raises UserError for a
+    mistake that shows only in the workers, and what Ray Train raises when the failures are used up.
+    """
+    trainer = TorchTrainer(
+        worker_loop,
+        train_loop_config={"config": cfg.model_dump(mode="json"), "location": location},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=600),
+        run_config=ray.train.RunConfig(
+            name="ray_train",
+            storage_path=join(location, "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            callbacks=[_Forward(on_report)] if on_report else [],
+        ),
+    )
+    result = trainer.fit().return_value
+    if isinstance(result, str):
+        raise UserError(result)
+    assert isinstance(result, dict)
+    return result
+
+
+def run_in_process(cfg: Config, location: str) -> Report:
+    """The same loop without Ray, in this process."""
+    prepare_process(cfg, 1)
+    report: Report = {}
+    for report in train(cfg, RunDir(location), Ranks(best_device())):
+        pass
+    return report
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Interruptible:
+    """Runs a function in a thread, so that Ctrl-C asks the run at `location` to save and end instead of killing it."""
+
+    def __init__(self, location: str, say: Callable[[str], None]) -> None:
+        self.run, self.say = RunDir(location), say
+
+    def __call__(self, function: Callable[[], Report]) -> Report:
+        box: dict[str, Any] = {}
+
+        def call() -> None:
+            try:
+                box["report"] = function()
+            except BaseException as error:
+                box["error"] = error
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        asked = False
+        while thread.is_alive():
+            try:
+                thread.join(0.2)
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                self.say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
+                self.run.request_stop()
+        if "error" in box:
+            raise box["error"]
+        report: Report = box["report"]
+        return report
+
+
+def local_path(location: str) -> Path | None:
+    """The run's folder on this machine, if that is where it lives."""
+    return None if "://" in location else Path(location)

@@ -1,0 +1,134 @@
+"""`python -m act_ray.train`: train one ACT model."""
+
+import datetime
+import os
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from act_ray import config
+from act_ray.cli import run
+from act_ray.errors import UserError
+
+
+@click.command("train", context_settings={"show_default": True})
+@click.option("--preset", "preset_name", default=None, help="digits, cifar10, cifar10_aug, imagenet64 or lsun_cat256.")
+@click.option("--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path.")
+@click.option("--workers", default=1, type=click.IntRange(0), help="Ray Train workers; 0 trains in this process.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting, e.g. --set loss.w=0.5.")
+@click.option("--storage", default="runs", help="Folder or URI under which the run's folder is made.")
+@click.option("--name", help="Name of the run. Default: preset and time.")
+@click.option("--resume", metavar="RUN", help="Continue the run in this folder, bit for bit.")
+@click.option("--max-failures", default=3, type=click.IntRange(0), help="Lost workers to survive.")
+@click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
+def command(
+    preset_name: str | None,
+    data: str | None,
+    workers: int,
+    overrides: tuple[str, ...],
+    storage: str,
+    name: str | None,
+    resume: str | None,
+    max_failures: int,
+    gpu: bool | None,
+) -> int:
+    """Train one ACT model on W data-parallel workers (Ray Train), and go on where it stopped with --resume.
+
+    Writes checkpoints, metrics.jsonl, scores.jsonl and sample grids to the run's folder. Ctrl-C saves first. Exit code
+    0: trained to the end, or stopped as asked; 1: stopped because it collapsed or failed; 2: a mistake in the input.
+    """
+    from act_ray.training.rundir import join
+
+    if resume is not None:
+        if preset_name or data or overrides or name:
+            raise UserError("--resume RUN: takes its settings from the run; only --workers and --max-failures go with it")
+        cfg, location = saved_config(resume), resume.rstrip("/")
+    else:
+        dotted = config.parse_overrides(overrides)
+        if data is not None:
+            dotted["data.path"] = data
+        if "data.path" in dotted and "://" not in dotted["data.path"] and dotted["data.path"] != "digits":
+            dotted["data.path"] = str(Path(dotted["data.path"]).absolute())  # workers have another working folder
+        cfg = config.load(preset_name or "digits", dotted)
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        location = join(storage, name or f"{preset_name or 'digits'}-{stamp}")
+        if (Path(location) / "config.yaml").exists():
+            raise UserError(f"--name {name}: {location} exists; continue it with --resume {location}, or choose another")
+    if "://" not in location:
+        location = os.path.abspath(location)
+    report = train_run(cfg, location, workers, gpu, max_failures)
+    return conclude(report, location, cfg)
+
+
+def saved_config(resume: str) -> config.Config:
+    """The config of the run to resume."""
+    if "://" in resume:
+        from act_ray.training.rundir import RunDir
+
+        run_dir = RunDir(resume.rstrip("/"))
+        run_dir.open()
+        path = run_dir.path / "config.yaml"
+    else:
+        path = Path(resume) / "config.yaml"
+    if not path.exists():
+        raise UserError(f"--resume {resume}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
+    return config.load_file(path)
+
+
+def train_run(cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int) -> dict[str, Any]:
+    """Check what can be checked before anything starts, then train; returns the last report."""
+    from act_ray.training.follow import Follow
+
+    warnings.simplefilter("ignore", FutureWarning)
+    click.echo(f"run: {location}")
+    follow = Follow(Path(location), cfg.train.total_steps) if "://" not in location else nullcontext()
+    if workers == 0:
+        from act_ray.distributed.trainer import Interruptible, run_in_process
+
+        with follow:
+            return Interruptible(location, click.echo)(lambda: run_in_process(cfg, location))
+
+    import ray
+
+    from act_ray.distributed.cluster import connected
+    from act_ray.distributed.trainer import Interruptible, fit
+
+    with connected(), follow:
+        check_resources(workers, gpu)
+        use_gpu = bool(ray.cluster_resources().get("GPU")) if gpu is None else gpu
+        return Interruptible(location, click.echo)(
+            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures)
+        )
+
+
+def check_resources(workers: int, gpu: bool | None) -> None:
+    """Refuse at once what the cluster can never hold (an autoscaling one may grow; it is told apart by its head)."""
+    import ray
+
+    have = ray.cluster_resources()
+    cpus = int(have.get("CPU", 0))
+    if cpus and workers > cpus and len(ray.nodes()) == 1:
+        raise UserError(f"--workers {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
+    if gpu and not have.get("GPU") and cpus:
+        raise UserError("--gpu: the cluster has no GPU; leave the option out to train on CPUs")
+
+
+def conclude(report: dict[str, Any], location: str, cfg: config.Config) -> int:
+    """Say how it ended and what to do next; the exit code."""
+    step, total = report["step"], cfg.train.total_steps
+    if report["outcome"] == "completed":
+        click.echo(f"done: score {report['score']:.4g}, best {report['best_score']:.4g}; samples in {location}/samples")
+        return 0
+    if report["outcome"] == "stopped":
+        click.echo(f"saved at step {step:,} of {total:,}; go on with: python -m act_ray.train --resume {location}")
+        return 0
+    click.echo(f"stopped at step {step:,} of {total:,}: {report['prune_reason']}")
+    click.echo(f"evidence: {location}/{'prune.json' if (Path(location) / 'prune.json').exists() else 'evidence.json'}")
+    return 1
+
+
+if __name__ == "__main__":
+    run(command)

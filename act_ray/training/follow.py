@@ -1,0 +1,101 @@
+"""Watches a run's folder from the process that started it: one line per event, and a progress bar on a terminal."""
+
+import json
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Follow:
+    """`with Follow(path, total_steps):` prints what the run in `path` writes, until the block ends.
+
+    The run may be in this process or in a worker elsewhere: the folder is all that they share.
+    """
+
+    def __init__(self, path: Path, total_steps: int, every: float = 0.5) -> None:
+        self.path, self.total, self.every = path, total_steps, every
+        self.offsets = {name: _size(path / name) for name in ("events.jsonl", "scores.jsonl")}
+        self.rate = ""
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.bar: Any = None
+
+    def __enter__(self) -> Self:
+        self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.done.set()
+        self.thread.join()
+        self._look()
+        self.bar.close()
+
+    def _watch(self) -> None:
+        while not self.done.wait(self.every):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            progress = json.loads((self.path / "progress.json").read_text())
+            self._show(progress)
+        except (OSError, ValueError):
+            progress = {}
+        for row in self._new("scores.jsonl"):
+            rate = f", {self.rate}" if self.rate else ""
+            self._print(
+                f"step {row['step']:,}/{self.total:,}: {row['metric']} {float(row['score']):.4g}, "
+                f"diversity {float(row['diversity']):.2f}{rate}"
+            )
+        for row in self._new("events.jsonl"):
+            self._print(describe(row))
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        left = (self.total - progress["step"]) / max(progress["steps_per_second"], 1e-9)
+        eta = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        self.rate = (
+            f"{progress['steps_per_second']:.1f} steps/s, {progress['images_per_second']:.0f} images/s, ETA {eta}"
+        )
+        self.bar.n = progress["step"]
+        self.bar.set_postfix_str(f"{progress['images_per_second']:.0f} images/s", refresh=True)
+
+    def _print(self, line: str) -> None:
+        with self.bar.external_write_mode(file=sys.stdout):
+            print(line, flush=True)
+
+    def _new(self, name: str) -> list[dict[str, Any]]:
+        """Whole rows that were appended since the last look."""
+        path, start = self.path / name, self.offsets[name]
+        if _size(path) <= start:
+            self.offsets[name] = min(start, _size(path))  # truncated by a resumed run
+            return []
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.offsets[name] += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def describe(row: dict[str, Any]) -> str:
+    """An event as a sentence."""
+    match row["event"]:
+        case "started":
+            return f"started with {row['workers']} worker(s)"
+        case "resumed":
+            return f"resumed from step {row['step']:,} with {row['workers']} worker(s)"
+        case "note":
+            return str(row["text"])
+        case what:
+            return f"{what} at step {row['step']:,}" + (f" ({row['pruned_by']})" if row.get("pruned_by") else "")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,186 @@
+"""Every accepted format keeps its pixels and labels; nothing in a hostile one gets out."""
+
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import MAKERS, N, cifar_batch, make_cifar, make_flat, make_folder, make_zip, png, tar_of, zip_of
+
+from act_ray.data import store
+from act_ray.data.conversion import Options, prepare
+from act_ray.data.shards import open_data
+from act_ray.errors import UserError
+
+
+def quarantined(manifest: dict) -> dict[str, str]:
+    return {entry["name"]: entry["reason"] for entry in manifest["quarantined"]}
+
+
+# ---------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_every_format_keeps_every_pixel_and_label(make, pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    source = make(tmp_path / "src", pixels, labels)
+    manifest = prepare(str(source), tmp_path / "dst", Options())
+    data = open_data(str(tmp_path / "dst"))
+    order = sorted(range(N), key=lambda i: labels[i]) if make is make_folder else list(range(N))
+    expected = pixels[order].transpose(0, 3, 1, 2)
+    if "cifar" in make.__name__:
+        expected = expected.repeat(4, axis=2).repeat(4, axis=3)
+    np.testing.assert_array_equal(data.images, expected)
+    assert not manifest["quarantined"]
+    if make is make_flat:
+        assert data.labels is None
+        assert data.num_classes == 0
+    else:
+        assert data.labels.tolist() == [labels[i] for i in order]
+        assert data.num_classes == (10 if "cifar" in make.__name__ else 3)
+
+
+def test_class_names_are_kept(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    prepare(str(make_folder(tmp_path / "src", pixels, labels)), tmp_path / "dst", Options())
+    manifest = json.loads((tmp_path / "dst/manifest.json").read_text())
+    assert manifest["classes"] == ["class0", "class1", "class2"]
+    assert store.num_classes(manifest) == 3
+
+
+def test_an_unpacked_edm_folder_keeps_its_labels(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    with zipfile.ZipFile(make_zip(tmp_path / "src", pixels, labels)) as archive:
+        for name in archive.namelist():
+            (tmp_path / "un" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "un" / name).write_bytes(archive.read(name))
+    prepare(str(tmp_path / "un"), tmp_path / "dst", Options())
+    assert open_data(str(tmp_path / "dst")).labels.tolist() == labels
+
+
+def test_only_takes_a_part_and_size_and_channels_convert(pixels: np.ndarray, tmp_path: Path) -> None:
+    source = make_cifar(tmp_path / "src", pixels, [0] * N)
+    prepare(str(source), tmp_path / "dst", Options(size=16, channels=1, only="data_batch_*"))
+    assert open_data(str(tmp_path / "dst")).images.shape == (6, 1, 16, 16)
+    with pytest.raises(UserError, match="no images named like 'nothing'"):
+        prepare(str(source), tmp_path / "none", Options(only="nothing"))
+
+
+# ---------------------------------------------------------------- hostile and damaged sources
+
+
+def test_archive_members_that_lead_out_are_quarantined(pixels: np.ndarray, tmp_path: Path) -> None:
+    good = {f"{i}.png": png(pixels[i]) for i in range(N)}
+    evil = ["../x.png", "/abs.png", "a/../../y.png", "..\\z.png", "C:/w.png"]
+    manifest = prepare(
+        str(zip_of(tmp_path / "a.zip", {**dict.fromkeys(evil, png(pixels[0])), **good})), tmp_path / "z", Options(), 0.5
+    )
+    assert quarantined(manifest) == dict.fromkeys(evil, "its name leads out of the archive")
+    tar = tar_of(tmp_path / "a.tar", {**good, "../x.png": png(pixels[0])})
+    assert set(quarantined(prepare(str(tar), tmp_path / "t", Options(), 0.5))) == {"../x.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.tar", "z", "t"}
+
+
+def test_links_in_archives_are_quarantined(pixels: np.ndarray, tmp_path: Path) -> None:
+    with tarfile.open(tar_of(tmp_path / "a.tar", {"0.png": png(pixels[0])}), "a") as archive:
+        for kind, name in (
+            (tarfile.SYMTYPE, "soft.png"),
+            (tarfile.LNKTYPE, "hard.png"),
+            (tarfile.FIFOTYPE, "pipe.png"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    reasons = quarantined(prepare(str(tmp_path / "a.tar"), tmp_path / "t", Options(), 1))
+    assert reasons == {"soft.png": "is a link", "hard.png": "is a link", "pipe.png": "is not a plain file"}
+    with zipfile.ZipFile(zip_of(tmp_path / "a.zip", {"0.png": png(pixels[0])}), "a") as archive:
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    assert quarantined(prepare(str(tmp_path / "a.zip"), tmp_path / "z", Options(), 1)) == {"link.png": "is a link"}
+
+
+class Canary:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (os.environ["CANARY"],)
+
+
+class Setter:
+    """Asks for an allowed name, and then to set attributes on it."""
+
+    def __reduce__(self) -> tuple:
+        return np.dtype, ("u1",), {"code": "O"}
+
+
+@pytest.mark.parametrize("hostile", [Canary(), {b"data": Canary(), b"labels": [1]}, Setter(), [1], np.array([object])])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pickle_never_runs(hostile: object, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", str(tmp_path / "ran"))
+    raw = pickle.dumps(hostile, protocol=2)
+    source = tmp_path / "data_batch_1"
+    if packed:
+        source = tar_of(tmp_path / "c.tar.gz", {"data_batch_1": raw})
+    else:
+        source.write_bytes(raw)
+    with pytest.raises(UserError, match=r"data_batch_1: (refused: its pickle asks for|not a CIFAR-10 batch)"):
+        prepare(str(source), tmp_path / "dst", Options())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickled_npz_and_torn_files_are_errors_that_name_the_file(pixels: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "o.npz", np.array([Canary], dtype=object))
+    np.savez(tmp_path / "cut.npz", pixels)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:500])
+    batch = {"data_batch_1": cifar_batch(pixels, [0] * N)}
+    (tmp_path / "cut.tar.gz").write_bytes(tar_of(tmp_path / "x.tar.gz", batch).read_bytes()[:400])
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 and then nothing")
+    (tmp_path / "no.zip").write_bytes(b"PK")
+    for name in ("o.npz", "cut.npz", "cut.tar.gz", "no.parquet", "no.zip"):
+        with pytest.raises(UserError, match=name):
+            prepare(str(tmp_path / name), tmp_path / f"dst-{name}", Options())
+
+
+def test_single_bad_images_are_quarantined_with_their_reason(pixels: np.ndarray, tmp_path: Path) -> None:
+    folder = make_flat(tmp_path / "src", pixels, [0] * N)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "cut.png").write_bytes(png(pixels[0])[:60])
+    (folder / "big.png").write_bytes(png(pixels.reshape(-1, 80, 3)[:8, :9]))
+    (folder / "._000.png").write_bytes(b"a hidden file is no image")
+    reasons = quarantined(prepare(str(folder), tmp_path / "dst", Options(), 0.5))
+    assert set(reasons) == {"empty.png", "cut.png", "big.png"}
+    assert reasons["empty.png"] == "zero bytes"
+    assert "8x9 where 8x8 is expected (--size" in reasons["big.png"]
+
+
+def test_labels_that_make_no_sense_are_quarantined(pixels: np.ndarray, tmp_path: Path) -> None:
+    images = [{"bytes": png(image), "path": None} for image in pixels[:5]] + [{"bytes": None, "path": "far.png"}]
+    pq.write_table(pa.table({"image": images, "label": [0, 1, -1, -7, 2, 0]}), tmp_path / "a.parquet")
+    reasons = quarantined(prepare(str(tmp_path / "a.parquet"), tmp_path / "dst", Options(), 1))
+    assert reasons["a.parquet/2"] == "has no label, unlike the first image"
+    assert reasons["a.parquet/3"].startswith("label -7 is outside")
+    assert reasons["a.parquet/far.png"] == "its row holds no bytes"
+    assert open_data(str(tmp_path / "dst")).labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("make", ["nothing", "text", "missing", "wide", "prepared", "inside"])
+def test_a_source_that_is_none_is_one_clear_line(make: str, pixels: np.ndarray, tmp_path: Path) -> None:
+    source, dst = tmp_path / "src", tmp_path / "dst"
+    expected = {"nothing": "found nothing; accepted: a folder", "text": "found notes.txt; accepted"}
+    expected |= {"missing": "no such file or folder; did you mean .*src", "wide": "8x6, not square: give --size"}
+    expected |= {"prepared": "already prepared", "inside": "lies inside the source"}
+    source.mkdir()
+    if make == "text":
+        (source / "notes.txt").touch()
+    if make == "missing":
+        source = tmp_path / "srcc"
+    if make == "wide":
+        (source / "a.png").write_bytes(png(pixels[0][:, :6]))
+    if make == "prepared":
+        prepare(str(make_flat(tmp_path / "raw", pixels, [])), source := tmp_path / "done", Options())
+    if make == "inside":
+        source, dst = make_flat(tmp_path / "raw", pixels, []), tmp_path / "raw/dst"
+    with pytest.raises(UserError, match=expected[make]):
+        prepare(str(source), dst, Options())
