@@ -45,8 +45,11 @@ def connected(cpus: int | None = None) -> Iterator[None]:
 
 
 def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> None:
-    """A local Ray that listens on loopback only and wants the token that it creates in ~/.ray."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    """A local Ray that listens on loopback only and wants a token.
+
+    With RAY_AUTH_MODE unset, Ray creates the token in ~/.ray and says so; the message is silenced where it comes from.
+    """
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     port = free_port()
     # Ray Train frees a stopped run's placement group through the dashboard's API; another cluster's address file
     # on this machine must not lead it astray.

@@ -34,8 +34,7 @@ class Composed(TrialScheduler):  # type: ignore[misc]
         return False
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        done: bool = self.inner.set_search_properties(metric, mode, **spec)
-        return done
+        return True  # `inner` has its metric from the start: rungs may be refilled before Tune runs
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.inner.on_trial_add(tune_controller, trial)
@@ -47,7 +46,7 @@ class Composed(TrialScheduler):  # type: ignore[misc]
         action: str = self.inner.on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP:
             rung = max((r for r in self.rungs if r <= result[TIME]), default=0)
-            self.stopped[trial.trial_id] = f"score {result[METRIC]:.4g} is below ASHA's cut at {rung:,.0f} images"
+            self.stopped[trial.trial_id] = f"score {result[METRIC]:.4g} misses ASHA's cut at {rung:,.0f} images"
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

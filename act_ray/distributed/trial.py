@@ -25,7 +25,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of a run: one step() per evaluation. A stop reaches the workers as a request, never as a kill."""
 
     def setup(self, config_: dict[str, Any]) -> None:
-        job = config_["job"]
+        job = config_["trial"]["job"]
         cfg = config.build(job["config"])
         self.location: str = job["location"]
         self.reports = (

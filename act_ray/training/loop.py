@@ -21,7 +21,7 @@ from act_ray.metrics.scores import WORST, finite
 from act_ray.training import checkpoint
 from act_ray.training.ranks import Ranks
 from act_ray.training.rundir import RunDir
-from act_ray.training.scoring import Scorer, save_grid
+from act_ray.training.scoring import Scorer, metric_name, save_grid
 from act_ray.training.setup import build_state, check
 
 Report = dict[str, Any]
@@ -208,7 +208,7 @@ class Job:
         self.detector.observe_eval(step, self.diversity, score)
         if self.ranks.first:
             save_grid(images, self.run.path / "samples" / f"step-{step:08d}.png")
-            self.run.append("scores.jsonl", [{"step": step, **result, "metric": self.scorer.name}])
+            self.run.append("scores.jsonl", [{"step": step, **result, "metric": metric_name(self.cfg.eval)}])
         self.clock += time.monotonic() - started  # the rate that is shown is that of training
         return self.report()
 

@@ -46,6 +46,16 @@ class RunDir:
         for name in ("samples", "checkpoints"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
+    def open_root(self) -> None:
+        """Create the folder of a search; for a remote one fetch its own files, not its trials'."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.remote is not None:
+            filesystem, base = self.remote
+            for info in filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True)):
+                if info.type == pafs.FileType.File:
+                    target = str(self.path / info.base_name)
+                    pafs.copy_files(info.path, target, source_filesystem=filesystem)
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
@@ -124,11 +134,23 @@ class RunDir:
         there = {info.path.removeprefix(base).lstrip("/") for info in listing if info.type == pafs.FileType.File}
         growing = {name for name in local if "/" not in name}  # all but samples and checkpoints change in place
         for name in sorted((set(local) - there) | growing, key=lambda n: n.endswith("MANIFEST.json")):
-            with filesystem.open_output_stream(f"{base}/{name}") as stream, local[name].open("rb") as source:
-                shutil.copyfileobj(source, stream, 1 << 22)
+            self._push_file(name)
         gone = {name for name in there - set(local) if name.startswith("checkpoints/")}
         for name in sorted(gone, key=lambda n: not n.endswith("MANIFEST.json")):
             filesystem.delete_file(f"{base}/{name}")
+
+    def push_root(self) -> None:
+        """Copy the folder's own files to the object store, not those in its sub-folders; nothing for a local run."""
+        if self.remote is not None:
+            for path in self.path.iterdir():
+                if path.is_file() and not path.name.startswith("."):
+                    self._push_file(path.name)
+
+    def _push_file(self, name: str) -> None:
+        assert self.remote is not None
+        filesystem, base = self.remote
+        with filesystem.open_output_stream(f"{base}/{name}") as stream, (self.path / name).open("rb") as source:
+            shutil.copyfileobj(source, stream, 1 << 22)
 
 
 def _strict(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from act_ray.config import Config
+from act_ray.config import Config, EvalConfig
 from act_ray.core.consistency import one_step
 from act_ray.data.shards import ImageData
 from act_ray.metrics import scores
@@ -49,11 +49,11 @@ class Scorer:
             result["diversity"] = scores.diversity(images, self.data)
         return ranks.from_first(result), images[: self.cfg.eval.grid]
 
-    @property
-    def name(self) -> str:
-        """What the score is, for tables: metric, features and sample count."""
-        kind = "FID" if self.cfg.eval.features == "inception" else "FD"
-        return f"{kind} ({self.cfg.eval.features} features, {self.cfg.eval.samples} samples)"
+
+def metric_name(cfg: EvalConfig) -> str:
+    """What the score is, for tables: metric, features and sample count."""
+    kind = "FID" if cfg.features == "inception" else "FD"
+    return f"{kind} ({cfg.features} features, {cfg.samples} samples)"
 
 
 def sample_batch(

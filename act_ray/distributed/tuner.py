@@ -1,0 +1,204 @@
+"""Runs a search on Ray Tune, and goes on with an interrupted one."""
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from act_ray.distributed.cluster import TRIAL_SLOT
+from act_ray.distributed.experiment import COMPLETED, FAILED, PRUNED, SCHEDULER, Experiment, Planned, plan_trial
+from act_ray.distributed.schedulers import Composed, build_scheduler
+from act_ray.distributed.searcher import OptunaSpace
+from act_ray.distributed.trial import Trial
+from act_ray.distributed.watch import Watch
+from act_ray.errors import UserError
+from act_ray.training.rundir import join
+
+
+def search(experiment: Experiment) -> bool:
+    """Run the trials that have not ended; everything is in the experiment's folder afterwards.
+
+    True when it was interrupted before all of them had.
+    """
+    options, file = experiment.options, experiment.space.file
+    place = placement(options["workers_per_trial"], options["concurrent"])
+    left = sum(1 for t in experiment.trials.values() if not t.ended)
+    pending = plans(experiment)
+    total = file.trials if file.search == "optuna" else len(experiment.trials) - left + len(pending)
+    scheduler = prepare_scheduler(experiment)
+    record = Recorder(experiment, scheduler, place.gpu)
+    searcher = OptunaSpace(experiment, record.job) if file.search == "optuna" else None
+    remaining = total - sum(1 for t in experiment.trials.values() if t.ended)
+    if remaining <= 0:
+        return False
+    print(f"{remaining} of {total} trials to run; {place.why}", flush=True)
+    tuner = tune.Tuner(
+        tune.with_resources(Trial, place.resources),
+        param_space=None if searcher else {"trial": tune.grid_search([record.entry(plan) for plan in pending])},
+        tune_config=tune.TuneConfig(
+            metric="score", mode="min", scheduler=scheduler, search_alg=searcher,
+            num_samples=remaining if searcher else 1, max_concurrent_trials=place.concurrent, reuse_actors=False,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{int(time.time())}", storage_path=join(experiment.location, "ray"), verbose=0, callbacks=[record],
+            failure_config=tune.FailureConfig(max_failures=options["max_failures"]),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )  # fmt: skip
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own log and folders say more
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(place.concurrent))
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old output is silent, the new one is not
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with Watch(experiment, total):
+        tuner.fit()
+    return sum(1 for t in experiment.trials.values() if t.ended) < total
+
+
+# ---------------------------------------------------------------------------------------------- where
+
+
+class Placement:
+    """What a trial takes, and how many run at a time."""
+
+    def __init__(self, resources: dict[str, float], concurrent: int, gpu: bool, why: str) -> None:
+        self.resources, self.concurrent, self.gpu, self.why = resources, concurrent, gpu, why
+
+
+def placement(workers: int, concurrent: int | None) -> Placement:
+    """Fit trials into the cluster. Raises UserError for what can never run, with the arithmetic.
+
+    A trial with Ray Train workers has a driver besides; it takes a trial_slot of the head node where there are some
+    (ours, and the shipped clusters), or a sliver of a CPU.
+    """
+    have = ray.cluster_resources()
+    cpus, gpus, slots = int(have.get("CPU", 0)), int(have.get("GPU", 0)), int(have.get(TRIAL_SLOT, 0))
+    gpu = gpus > 0 or (cpus == 0 and slots > 0)  # a cluster that has only its head yet: shipped ones grow by GPUs
+    unit, each = ("GPU", gpus) if gpu else ("CPU", cpus)
+    need = max(1, workers)
+    fit = each // need
+    if slots and each == 0:
+        fit = slots  # nothing but the head yet: the autoscaler brings workers once trials ask for them
+    if fit == 0 and not (slots and len(ray.nodes()) > 1):
+        raise UserError(
+            f"--workers-per-trial {workers}: a trial needs {need} {unit}s, the cluster has {each}; "
+            f"at most {each} workers per trial"
+        )
+    running = min(n for n in (concurrent or fit, max(fit, 1), slots or fit) if n)
+    driver: dict[str, float] = {TRIAL_SLOT: 1} if slots else {"CPU": 0.01}
+    resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {})} if workers == 0 else driver
+    why = f"{running} at a time ({each} {unit}s, {need} per trial)"
+    return Placement(resources, running, gpu, why)
+
+
+def plans(experiment: Experiment) -> list[Planned]:
+    """Trials to run: those that began and did not end, then those not begun yet (random and grid know them all)."""
+    space = experiment.space
+    if space.file.search == "optuna":
+        return experiment.open_plans
+    every = [plan_trial(space, i, values) for i, values in enumerate(space.draw(space.file.trials))]
+    ended = {index for index, trial in experiment.trials.items() if trial.ended}
+    return [plan for plan in every if plan.index not in ended]
+
+
+def prepare_scheduler(experiment: Experiment) -> Composed:
+    """ASHA with the rungs of the trials that ended before an interruption."""
+    file = experiment.space.file
+    largest = max((p.config.train.total_steps * p.config.train.global_batch for p in plans(experiment)), default=0)
+    base = experiment.space.config({})
+    largest = largest or base.train.total_steps * base.train.global_batch
+    scheduler = build_scheduler(file.scheduler, largest, file.grace, file.reduction)
+    for index, trial in experiment.trials.items():
+        if trial.ended in (COMPLETED, SCHEDULER):
+            scheduler.replay(f"before-{index}", trial.reports)
+    return scheduler
+
+
+# ---------------------------------------------------------------------------------------------- what happened
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Writes the experiment's log from Tune's events, and prints one line for each."""
+
+    def __init__(self, experiment: Experiment, scheduler: Composed, gpu: bool) -> None:
+        self.experiment, self.scheduler, self.gpu = experiment, scheduler, gpu
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use: nothing."""
+        return {}
+
+    def job(self, plan: Planned) -> dict[str, Any]:
+        """What a trial's process needs."""
+        return {
+            "config": plan.config.model_dump(mode="json"),
+            "location": self.experiment.trial_location(plan),
+            "workers": self.experiment.options["workers_per_trial"],
+            "gpu": self.gpu,
+        }
+
+    def entry(self, plan: Planned) -> dict[str, Any]:
+        return {"index": plan.index, "values": plan.values, "job": self.job(plan)}
+
+    def plan_of(self, trial: TuneTrial) -> Planned:
+        entry = trial.config["trial"]
+        return plan_trial(self.experiment.space, entry["index"], entry["values"])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        plan = self.plan_of(trial)
+        known = self.experiment.trials.get(plan.index)
+        again = known is not None and bool(known.reports)
+        self.experiment.log("trial_started", plan)
+        values = " ".join(f"{name}={short(value)}" for name, value in plan.values.items())
+        say(f"{plan.name} {'continues' if again else 'started'}: {values}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        plan = self.plan_of(trial)
+        keys = ("step", "images", "score", "best_score", "diversity", "seconds", "outcome", "pruned_by", "prune_reason")
+        report = {key: result[key] for key in keys if key in result}
+        if report["outcome"] != FAILED:
+            self.experiment.log("reported", plan, report=report)
+        if not report["outcome"]:
+            say(f"{plan.name} {report['step']:,}/{plan.config.train.total_steps:,}: score {report['score']:.4g}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        plan, report = self.plan_of(trial), trial.last_result
+        outcome = report.get("outcome")
+        if outcome == PRUNED:
+            self._end(plan, PRUNED, f"{report['pruned_by']}: {report['prune_reason']}")
+        elif outcome == COMPLETED:
+            self._end(plan, COMPLETED, f"score {report['score']:.4g}")
+        elif outcome == FAILED:
+            self._end(plan, FAILED, report["prune_reason"])
+        elif trial.trial_id in self.scheduler.stopped:
+            self._end(plan, SCHEDULER, self.scheduler.stopped[trial.trial_id])
+        else:  # somebody asked this run to stop (its STOP file): it stays open for --resume
+            say(f"{plan.name} was asked to stop at step {report.get('step', 0):,}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        if trial.status == TuneTrial.ERROR:
+            text = (trial.error_file and open(trial.error_file).read().strip().splitlines()[-1:]) or ["unknown error"]  # noqa: SIM115
+            self._end(self.plan_of(trial), FAILED, text[0])
+
+    def _end(self, plan: Planned, how: str, why: str) -> None:
+        self.experiment.log("ended", plan, how=how, why=why)
+        label = {PRUNED: "pruned", SCHEDULER: "stopped", COMPLETED: "completed", FAILED: "failed"}[how]
+        say(f"{plan.name} {label}: {why}")
+
+
+def say(line: str) -> None:
+    """One line per event, above the progress line."""
+    sys.stdout.write(("\r\x1b[K" if sys.stdout.isatty() else "") + line + "\n")
+    sys.stdout.flush()
+
+
+def short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

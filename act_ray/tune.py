@@ -1,0 +1,124 @@
+"""`python -m act_ray.tune`: search ACT's hyper-parameters on Ray Tune, stopping trials that collapse."""
+
+import datetime
+import os
+import sys
+import warnings
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import click
+
+from act_ray import config
+from act_ray.cli import run
+from act_ray.errors import UserError
+
+
+@click.command("tune", context_settings={"show_default": True})
+@click.option("--space", "space_file", type=click.Path(path_type=Path), help="Search space (YAML). Default: digits.")
+@click.option("--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path.")
+@click.option("--trials", type=click.IntRange(1), help="Number of trials. Default: what the space says.")
+@click.option("--search", type=click.Choice(["random", "grid", "optuna"]), help="Default: what the space says.")
+@click.option("--scheduler", type=click.Choice(["asha", "none"]), help="Beside collapse pruning. Default: the space's.")
+@click.option("--workers-per-trial", default=0, type=click.IntRange(0), help="Ray Train workers; 0: the trial's process.")
+@click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting for all trials.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the draws. Default: what the space says.")
+@click.option("--storage", default="runs", help="Folder or URI under which the search's folder is made.")
+@click.option("--name", help="Name of the search. Default: the space's and the time.")
+@click.option("--resume", metavar="NAME", help="Continue the search of this name in --storage.")
+@click.option("--max-failures", default=2, type=click.IntRange(0), help="Crashes that a trial may have.")
+@click.option("--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS).")
+def command(
+    space_file: Path | None,
+    data: str | None,
+    trials: int | None,
+    search: str | None,
+    scheduler: str | None,
+    workers_per_trial: int,
+    concurrent: int | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    storage: str,
+    name: str | None,
+    resume: str | None,
+    max_failures: int,
+    shared_storage: bool,
+) -> int:
+    """Search ACT's hyper-parameters on Ray Tune: on this machine, or on the cluster that runs the job.
+
+    Trials that show a signature of collapse are stopped, and say why. Ends with a ranked table, the compute saved, and
+    the best trial's samples beside real images. Exit code 0: trials ran (some may have collapsed); 1: all failed;
+    2: a mistake in the input; 130: interrupted, and --resume NAME goes on.
+    """
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    from act_ray.distributed.experiment import Experiment, default_location
+    from act_ray.distributed.space import load_space
+
+    if resume is not None:
+        given = (space_file, data, trials, search, scheduler, seed, name)
+        if any(option is not None for option in given) or overrides:
+            raise UserError("--resume NAME: everything else comes from the search itself; leave the other options out")
+        experiment = Experiment.resume(default_location(*split_resume(resume, storage)))
+    else:
+        fixed = config.parse_overrides(overrides)
+        if data is not None:
+            fixed["data.path"] = data
+        path = str(fixed.get("data.path", "digits"))
+        if "://" not in path and path != "digits":
+            fixed["data.path"] = str(Path(path).absolute())  # trials have another working folder
+        over = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed}
+        with as_file(files("act_ray") / "default_space.yaml") as default:
+            space = load_space(space_file or default, over, fixed)
+        label = space_file.stem if space_file else "digits"
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        options = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
+        experiment = Experiment.create(default_location(storage, name or f"{label}-{stamp}"), space, options)
+    return run_search(experiment, shared_storage)
+
+
+def split_resume(resume: str, storage: str) -> tuple[str, str]:
+    """--resume takes the search's name, or the path of its folder."""
+    if "/" in resume.rstrip("/"):
+        folder, _, name = resume.rstrip("/").rpartition("/")
+        return folder, name
+    return storage, resume.rstrip("/")
+
+
+def run_search(experiment: "Experiment", shared_storage: bool) -> int:  # type: ignore[name-defined]  # noqa: F821
+    """Run it on Ray and print what came out; the exit code."""
+    from act_ray.distributed.cluster import connected, nodes
+    from act_ray.distributed.outcome import conclude
+    from act_ray.distributed.tuner import search
+    from act_ray.training.rundir import storage_is_local
+
+    click.echo(f"search: {experiment.location}")
+    name = Path(experiment.location).name
+    with connected():
+        if nodes() > 1 and storage_is_local(experiment.location) and not shared_storage:
+            raise UserError(
+                f"--storage {experiment.location}: a folder of one machine, and the cluster has {nodes()} nodes; give an "
+                "s3:// or gs:// URI, or --shared-storage if all nodes mount it"
+            )
+        interrupted = search(experiment)
+    metric = metric_name(experiment)
+    if experiment.trials:
+        conclude(experiment, metric)
+    left = [trial for trial in experiment.trials.values() if not trial.ended]
+    if interrupted or left:
+        sys.stdout.flush()
+        click.echo(f"go on with: python -m act_ray.tune --resume {name} --storage {os.path.dirname(experiment.location)}")
+        return 130
+    return 1 if all(trial.ended == "failed" for trial in experiment.trials.values()) else 0
+
+
+def metric_name(experiment: "Experiment") -> str:  # type: ignore[name-defined]  # noqa: F821
+    """What the score is: metric, features, sample count."""
+    from act_ray.training.scoring import metric_name as of
+
+    return str(of(experiment.space.config({}).eval))
+
+
+if __name__ == "__main__":
+    run(command)
