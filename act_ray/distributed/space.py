@@ -42,7 +42,7 @@ class SpaceFile(BaseModel):
     set: dict[str, Any] = Field({}, description="settings that all trials share")
     parameters: dict[str, dict[str, list[Any]]] = Field(min_length=1)
     constraints: list[str] = []
-    trials: int = Field(8, ge=1)
+    trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
     search: Literal["random", "grid", "optuna"] = "random"
     scheduler: Literal["asha", "none"] = "asha"
     grace: float = Field(0.25, gt=0, le=1, description="share of the budget before ASHA may stop a trial")
@@ -108,12 +108,18 @@ class Space:
         """Ray Tune's domain for each parameter (grid counts as a choice)."""
         return {name: _domain(*next(iter(spec.items()))) for name, spec in self.file.parameters.items()}
 
-    def draw(self, trials: int) -> list[Values]:
+    @property
+    def trials(self) -> int:
+        """How many trials the search has."""
+        return (self.file.trials or 8) if self.file.search == "optuna" else len(self.draw())
+
+    def draw(self, trials: int | None = None) -> list[Values]:
         """The trials of a random or grid search, a function of the file and its seed alone.
 
         grid: all admitted combinations, first `trials` of them where that is fewer. random: independent draws, redrawn
-        until admitted; parameters given as `grid` are crossed with each draw in turn.
+        until admitted; parameters given as `grid` take their values in turn.
         """
+        trials = trials or self.file.trials
         specs = {name: next(iter(spec.items())) for name, spec in self.file.parameters.items()}
         crossed = [name for name, (kind, _) in specs.items() if kind == "grid" or self.file.search == "grid"]
         cells = [dict(zip(crossed, cell, strict=True)) for cell in itertools.product(*(specs[n][1] for n in crossed))]
@@ -124,7 +130,7 @@ class Space:
             return admitted[:trials]
         rng = np.random.RandomState(self.file.seed)
         domains = {name: domain for name, domain in self.domains().items() if name not in crossed}
-        return [self._redraw(cells[i % len(cells)], domains, rng) for i in range(trials)]
+        return [self._redraw(cells[i % len(cells)], domains, rng) for i in range(trials or 8)]
 
     def _redraw(self, cell: Values, domains: dict[str, Any], rng: np.random.RandomState) -> Values:
         for _ in range(TRIES):
@@ -175,7 +181,8 @@ def parse_space(raw: Mapping[str, Any], where: str) -> Space:
         for value in _endpoints(*next(iter(spec.items()))):
             _check_endpoint(file, name, value, where)
     space = Space(file, tuple(_constraint(text, where) for text in file.constraints))
-    space.draw(1) if file.search != "optuna" else None
+    if file.search != "optuna":
+        space.draw(1)
     return space
 
 

@@ -27,9 +27,7 @@ def search(experiment: Experiment) -> bool:
     """
     options, file = experiment.options, experiment.space.file
     place = placement(options["workers_per_trial"], options["concurrent"])
-    left = sum(1 for t in experiment.trials.values() if not t.ended)
-    pending = plans(experiment)
-    total = file.trials if file.search == "optuna" else len(experiment.trials) - left + len(pending)
+    pending, total = plans(experiment), experiment.space.trials
     scheduler = prepare_scheduler(experiment)
     record = Recorder(experiment, scheduler, place.gpu)
     searcher = OptunaSpace(experiment, record.job) if file.search == "optuna" else None
@@ -103,7 +101,7 @@ def plans(experiment: Experiment) -> list[Planned]:
     space = experiment.space
     if space.file.search == "optuna":
         return experiment.open_plans
-    every = [plan_trial(space, i, values) for i, values in enumerate(space.draw(space.file.trials))]
+    every = [plan_trial(space, i, values) for i, values in enumerate(space.draw())]
     ended = {index for index, trial in experiment.trials.items() if trial.ended}
     return [plan for plan in every if plan.index not in ended]
 

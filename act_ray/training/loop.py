@@ -81,7 +81,7 @@ class Job:
         check(cfg, self.data, ranks.world)
         self.state = build_state(cfg, self.data, ranks, self.note)
         self.scorer = Scorer(cfg, self.data, ranks)
-        self.detector = Detector(cfg.collapse, cfg.train.total_steps, cfg.loss.gp_interval)
+        self.detector = Detector(cfg.collapse, cfg.train.total_steps, cfg.loss.gp_interval if cfg.loss.gp_weight else None)
         self.pending: list[tuple[int, Metrics]] = []
         self.last_score: float | None = None
         self.diversity: float | None = None
