@@ -1,6 +1,7 @@
-"""Files that are whole or absent: atomic writes, checksums, locks between processes, and the cache folder."""
+"""Files that are whole or absent: atomic writes, checksums, locks between processes, the cache folder, URIs."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -8,42 +9,69 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from act_ray.errors import UserError
 
 
-def cache_dir(name: str) -> Path:
-    """A sub-folder of $ACT_RAY_CACHE (default ~/.cache/act_ray), created."""
-    root = Path(os.environ.get("ACT_RAY_CACHE") or Path.home() / ".cache" / "act_ray")
-    folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
+def cache_dir(name: str = "") -> Path:
+    """A sub-folder of $ACT_RAY_CACHE (default ~/.cache/act_ray), created. Raises UserError when it cannot be."""
+    folder = Path(os.environ.get("ACT_RAY_CACHE") or "~/.cache/act_ray").expanduser() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror} (ACT_RAY_CACHE names another)") from error
     return folder
 
 
+def open_uri(uri: str) -> tuple[Any, str]:
+    """The pyarrow file system of a URI such as s3://bucket/folder, and the folder within it. Raises UserError."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    try:
+        files, root = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{uri}: not a usable URI: {error}") from error
+    return files, root
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that belongs to `path`; the system frees it when its owner dies."""
-    with FileLock(f"{path}.lock"):
-        yield
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` against other processes; the kernel frees it with its owner, so none is ever stale.
+
+    Raises BlockingIOError when another holds it and wait is False.
+    """
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield  # closing the file releases it
 
 
 def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` a temporary file beside `path`, flush it to the disk, and put it in place in one rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """`write` a temporary file and publish it as `path`: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def publish(temporary: Path, path: Path) -> None:
+    """Flush a finished file, or folder of files, to the disk and rename it to `path`."""
+    for target in (*(temporary.iterdir() if temporary.is_dir() else ()), temporary):
+        sync(target)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def json_text(value: Any) -> str:
+    """Strict JSON: raises ValueError for NaN."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Strict JSON (no NaN), atomically."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    replace_atomically(path, lambda temporary: temporary.write_text(text + "\n"))
+    """Strict JSON, atomically."""
+    text = json_text(value)
+    replace_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def sync(path: Path) -> None:

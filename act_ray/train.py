@@ -40,23 +40,29 @@ def command(
     Writes checkpoints, metrics.jsonl, scores.jsonl and sample grids to the run's folder. Ctrl-C saves first. Exit code
     0: trained to the end, or stopped as asked; 1: stopped because it collapsed or failed; 2: a mistake in the input.
     """
-    from act_ray.training.rundir import join
+    from act_ray.training.rundir import RunDir, join
 
     if resume is not None:
         if preset_name or data or overrides or name:
-            raise UserError("--resume RUN: takes its settings from the run; only --workers and --max-failures go with it")
+            raise UserError(
+                "--resume RUN: takes its settings from the run; only --workers and --max-failures go with it"
+            )
         cfg, location = saved_config(resume), resume.rstrip("/")
+        RunDir(location).clear_stop()  # of a run that was killed before it could obey
     else:
         dotted = config.parse_overrides(overrides)
         if data is not None:
             dotted["data.path"] = data
-        if "data.path" in dotted and "://" not in dotted["data.path"] and dotted["data.path"] != "digits":
-            dotted["data.path"] = str(Path(dotted["data.path"]).absolute())  # workers have another working folder
+        path = dotted.get("data.path")
+        if isinstance(path, str) and "://" not in path and path != "digits":
+            dotted["data.path"] = str(Path(path).absolute())  # workers have another working folder
         cfg = config.load(preset_name or "digits", dotted)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{preset_name or 'digits'}-{stamp}")
-        if (Path(location) / "config.yaml").exists():
-            raise UserError(f"--name {name}: {location} exists; continue it with --resume {location}, or choose another")
+        if RunDir(location).read("config.yaml") is not None:
+            raise UserError(
+                f"--name {name}: {location} exists; continue it with --resume {location}, or choose another"
+            )
     if "://" not in location:
         location = os.path.abspath(location)
     report = train_run(cfg, location, workers, gpu, max_failures)
@@ -65,17 +71,12 @@ def command(
 
 def saved_config(resume: str) -> config.Config:
     """The config of the run to resume."""
-    if "://" in resume:
-        from act_ray.training.rundir import RunDir
+    from act_ray.training.rundir import RunDir
 
-        run_dir = RunDir(resume.rstrip("/"))
-        run_dir.open()
-        path = run_dir.path / "config.yaml"
-    else:
-        path = Path(resume) / "config.yaml"
-    if not path.exists():
+    text = RunDir(resume.rstrip("/")).read("config.yaml")
+    if text is None:
         raise UserError(f"--resume {resume}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
-    return config.load_file(path)
+    return config.build(config.read_yaml(text, f"{resume}/config.yaml") or {}, f"{resume}/config.yaml")
 
 
 def train_run(cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int) -> dict[str, Any]:
@@ -118,6 +119,8 @@ def check_resources(workers: int, gpu: bool | None) -> None:
 
 def conclude(report: dict[str, Any], location: str, cfg: config.Config) -> int:
     """Say how it ended and what to do next; the exit code."""
+    from act_ray.training.rundir import RunDir
+
     step, total = report["step"], cfg.train.total_steps
     if report["outcome"] == "completed":
         click.echo(f"done: score {report['score']:.4g}, best {report['best_score']:.4g}; samples in {location}/samples")
@@ -126,7 +129,9 @@ def conclude(report: dict[str, Any], location: str, cfg: config.Config) -> int:
         click.echo(f"saved at step {step:,} of {total:,}; go on with: python -m act_ray.train --resume {location}")
         return 0
     click.echo(f"stopped at step {step:,} of {total:,}: {report['prune_reason']}")
-    click.echo(f"evidence: {location}/{'prune.json' if (Path(location) / 'prune.json').exists() else 'evidence.json'}")
+    click.echo(
+        f"evidence: {location}/{'evidence.json' if RunDir(location).read('prune.json') is None else 'prune.json'}"
+    )
     return 1
 
 

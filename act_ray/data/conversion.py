@@ -18,6 +18,7 @@ from act_ray.data import formats, images, store
 from act_ray.data.formats import Record, Source
 from act_ray.data.images import BadImage, Pixels
 from act_ray.errors import UserError
+from act_ray.files import locked, sha256, write_json
 
 SHARD_BYTES = 64 << 20  # pixels in a shard when --shard-images does not say: 21,845 images of 32x32x3
 GROUP_IMAGES, GROUP_BYTES = 256, 64 << 20  # encoded images held at once for the decoding threads
@@ -62,7 +63,7 @@ def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: b
     identity["fingerprint"] = _fingerprint(source.path)
     try:
         dst.mkdir(parents=True, exist_ok=True)
-        with store.file_lock(dst / ".lock", wait=False):
+        with locked(dst / ".lock", wait=False):
             if (done := _finished(dst, identity)) is not None:
                 return done
             progress = _resume(dst, identity) or _start(dst, identity, source, options)
@@ -121,7 +122,7 @@ def _resume(dst: Path, identity: dict[str, Any]) -> Progress | None:
     progress = Progress(identity, tuple(content["plan"]))
     for shard in content["shards"]:
         path = dst / shard["file"]
-        if not path.exists() or store.sha256(path) != shard["sha256"]:
+        if not path.exists() or sha256(path) != shard["sha256"]:
             break
         progress.shards.append(shard)
     return progress
@@ -150,7 +151,7 @@ def _start(dst: Path, identity: dict[str, Any], source: Source, options: Options
             raise UserError(f"{record.name!r} is {height}x{width}, not square: give --size to crop and resize")
         plan = (options.size or height, options.channels or channels, record.label is not None)
         progress = Progress(identity, plan)
-        store.write_json(dst / store.PROGRESS, asdict(progress))
+        write_json(dst / store.PROGRESS, asdict(progress))
         return progress
     if reasons:
         raise UserError(f"{source.path}: none of the first {len(reasons)} images can be used; {reasons[0]}")
@@ -225,7 +226,7 @@ def _write_shards(
             if shard is None:
                 return bad
             progress.shards.append(shard)
-            store.write_json(dst / store.PROGRESS, asdict(progress))
+            write_json(dst / store.PROGRESS, asdict(progress))
 
 
 def _write_shard(
@@ -285,7 +286,7 @@ def _finish(dst: Path, progress: Progress, source: Source, trailing: Quarantine,
         "complete": True,
     }
     manifest["checksum"] = store.checksum(manifest)
-    store.write_json(dst / store.MANIFEST, manifest)
+    write_json(dst / store.MANIFEST, manifest)
     for leftover in (dst / store.PROGRESS, dst / ".lock"):
         leftover.unlink(missing_ok=True)
     return manifest

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import fs
 
 from act_ray.data import formats, store
 from act_ray.errors import UserError
+from act_ray.files import cache_dir, locked, open_uri, publish
 
 COPY_BYTES = 4 << 20
 
@@ -48,12 +47,12 @@ def open_data(path: str) -> ImageData:
         return _digits()
     files, root = _filesystem(path)
     manifest = _read_manifest(files, root, path)
-    folder = _cache_folder() / manifest["checksum"]
+    folder = cache_dir() / manifest["checksum"]
     name = root.rstrip("/").rpartition("/")[2]
     if (data := _map(folder, manifest, name)) is not None:
         return data
     try:
-        with store.file_lock(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             if (data := _map(folder, manifest, name)) is None:  # another process may have decoded it meanwhile
                 _decode(files, root, path, manifest, folder)
                 data = _map(folder, manifest, name)
@@ -81,11 +80,7 @@ def _filesystem(path: str) -> tuple[Any, str]:
     """The pyarrow file system of a path or URI, and the folder within it."""
     if "://" not in path:
         return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
-    try:
-        files, root = fs.FileSystem.from_uri(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a usable URI: {error}") from error
-    return files, root
+    return open_uri(path)
 
 
 def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
@@ -143,15 +138,6 @@ def _not_prepared(path: str) -> str:
 # ---------------------------------------------------------------- the decoded cache
 
 
-def _cache_folder() -> Path:
-    folder = Path(os.environ.get("ACT_RAY_CACHE") or "~/.cache/act_ray").expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror} (ACT_RAY_CACHE names another)") from error
-    return folder
-
-
 def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
     """Map a decoded cache; None when it is missing or not whole."""
     classes = store.num_classes(manifest)
@@ -191,7 +177,7 @@ def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: 
         if labels:
             np.save(temporary / "labels.npy", np.concatenate(labels), allow_pickle=False)
         shutil.rmtree(folder, ignore_errors=True)  # there only when it could not be mapped
-        store.publish(temporary, folder)
+        publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -7,13 +7,9 @@ Parquet, because every tool reads it; decoded once per node to a memory map, bec
 hundred times faster than decoding.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,56 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from act_ray import files
 from act_ray.errors import UserError
 
 FORMAT, VERSION = "act_ray.images", 1
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 GROUP_BYTES = 8 << 20  # pixels per Parquet row group, hence the writer's and the reader's memory
-
-
-# ---------------------------------------------------------------- files
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-    publish(temporary, path)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Flush a finished file or folder to the disk and rename it to `path`."""
-    for target in (*(temporary.iterdir() if temporary.is_dir() else ()), temporary):
-        _fsync(target)
-    os.replace(temporary, path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def file_lock(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel drops it with its owner, so none is ever stale.
-
-    Raises BlockingIOError when another holds it and wait is False.
-    """
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield  # closing the file releases it
 
 
 # ---------------------------------------------------------------- manifest
@@ -137,9 +89,9 @@ class ShardWriter:
         """Publish the shard; returns its manifest entry."""
         self._flush()
         self.file.close()
-        publish(self.temporary, self.path)
+        files.publish(self.temporary, self.path)
         size = self.path.stat().st_size
-        return {"file": self.path.name, "count": self.count, "bytes": size, "sha256": sha256(self.path)}
+        return {"file": self.path.name, "count": self.count, "bytes": size, "sha256": files.sha256(self.path)}
 
     def __enter__(self) -> "ShardWriter":
         return self

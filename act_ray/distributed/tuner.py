@@ -54,7 +54,7 @@ def search(experiment: Experiment) -> bool:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old output is silent, the new one is not
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failed trials are told by Recorder, in one line
     with Watch(experiment, total):
         tuner.fit()
     return sum(1 for t in experiment.trials.values() if t.ended) < total

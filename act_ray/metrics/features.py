@@ -4,6 +4,7 @@
 apart; for data on which Inception says little (8x8 digits) or where its weights cannot be had.
 """
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def classifier_weights(data: ImageData) -> Path:
     if (PACKAGED / name).exists():
         return PACKAGED / name
     cached = cache_dir("features") / name
-    with locked(cached):
+    with locked(cached.with_suffix(".lock")):
         if not cached.exists():
             weights = train_classifier(data).state_dict()
             replace_atomically(cached, lambda temporary: save_file(weights, temporary))
@@ -135,6 +136,15 @@ def _create(name: str, layer: str, weights: str) -> FeatureExtractorBase:
         return create_feature_extractor(
             name, [layer], cuda=False, verbose=False, feature_extractor_weights_path=weights
         )
+
+
+def weights_digest(extractor: nn.Module) -> str:
+    """Hex SHA-256 of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in extractor.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

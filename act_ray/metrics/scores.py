@@ -10,7 +10,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 
 from act_ray.data.shards import ImageData
 from act_ray.files import cache_dir, locked, replace_atomically
-from act_ray.metrics.features import features_of
+from act_ray.metrics.features import features_of, weights_digest
 
 WORST = 1e9  # the score of a run without a finite one: NaN and inf break schedulers and searchers
 DIVERSITY_IMAGES = 256
@@ -37,13 +37,13 @@ def finite(score: float | None) -> float:
 
 
 def reference_statistics(extractor: FeatureExtractorBase, data: ImageData, batch: int = 250) -> Statistics:
-    """Moments of the whole data set's features, computed once and cached under the data's checksum."""
-    layer = extractor.get_requested_features_list()[0]
-    path = cache_dir("reference") / f"{extractor.get_name()}-{layer}-{data.checksum[:16]}.npz"
-    with locked(path):
+    """Moments of the whole data set's features, computed once; cached by both checksums, data's and network's."""
+    name = f"{extractor.get_name()}-{weights_digest(extractor)[:16]}-{data.checksum[:16]}"
+    path = cache_dir("reference") / f"{name}.npz"
+    with locked(path.with_suffix(".lock")):
         if not path.exists():
             parts = [
-                features_of(extractor, torch.from_numpy(data.images[i : i + batch]))
+                features_of(extractor, torch.tensor(data.images[i : i + batch]))
                 for i in range(0, len(data.images), batch)
             ]
             statistics = fid_features_to_statistics(torch.cat(parts))

@@ -4,11 +4,12 @@
       model.safetensors teacher.safetensors ema.safetensors discriminator.safetensors
       optimizer_g.safetensors optimizer_d.safetensors controller.safetensors
       state.json       step, optimizer settings, detector, score
-      MANIFEST.json    size and sha256 of each file; written last
+      MANIFEST.json    size and sha256 of each file, and of this list; written last
 
 There is no random state to save: every draw depends on (seed, step) alone (core/noise.py).
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from act_ray.core.step import TrainState, bare
-from act_ray.files import sha256, sync, write_json
+from act_ray.files import json_text, publish, sha256, write_json
 
 MANIFEST = "MANIFEST.json"
 MODULES = ("model", "teacher", "ema", "discriminator")
@@ -36,49 +37,60 @@ def step_folder(root: Path, step: int) -> Path:
 
 
 def saved_steps(root: Path) -> list[int]:
-    """Steps of the whole checkpoints under `root`, oldest first."""
-    return sorted(int(p.parent.name.removeprefix("step-")) for p in root.glob(f"step-*/{MANIFEST}"))
+    """Steps of the checkpoints under `root`, oldest first; whether they are whole, `verify` says."""
+    names = [path.name.removeprefix("step-") for path in root.glob("step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 # ---------------------------------------------------------------------------------------------- save
 
 
 def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
-    """Write the state of step k to root/step-k: aside, flushed, then renamed. An existing one is replaced."""
-    target = step_folder(root, state.step)
-    aside = root / f".writing-{target.name}"
-    shutil.rmtree(aside, ignore_errors=True)
+    """Write the state of step k to root/step-k: aside, flushed, then renamed. A damaged one there is replaced."""
+    target, aside = step_folder(root, state.step), root / ".writing"
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that died
     aside.mkdir(parents=True)
-    for name in MODULES:
-        _write(aside, name, bare(getattr(state, name)).state_dict())
-    settings = {}
-    for name in OPTIMIZERS:
-        tensors, settings[name] = _flatten(getattr(state, name))
-        _write(aside, name, tensors)
-    _write(aside, "controller", {"p_aug": state.p_aug, "gp_ema": state.gp_ema})
-    write_json(aside / "state.json", {"step": state.step, "optimizers": settings, **extra})
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(aside.iterdir())}
-    write_json(aside / MANIFEST, {"format": "act_ray.checkpoint", "version": 1, "files": files})
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
-    sync(root)
+    try:
+        _fill(aside, state, extra)
+        shutil.rmtree(target, ignore_errors=True)
+        publish(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk gets its space back
     return target
 
 
-def prune(root: Path, keep: int, best: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one, and what an interrupted write left behind."""
-    steps = saved_steps(root)
-    for step in steps[:-keep]:
-        if step != best:
+def prune(root: Path, newest: int, keep: int, best: int | None) -> None:
+    """After saving step `newest`: delete all but the last `keep` up to it and the best one.
+
+    Later steps are damaged ones that the run fell back from: they must not count among those that are kept.
+    """
+    last = [step for step in saved_steps(root) if step <= newest][-keep:]
+    for step in saved_steps(root):
+        if step not in last and step != best:
             shutil.rmtree(step_folder(root, step), ignore_errors=True)
-    for left in root.glob(".writing-*"):
-        shutil.rmtree(left, ignore_errors=True)
+
+
+def _fill(folder: Path, state: TrainState, extra: dict[str, Any]) -> None:
+    for name in MODULES:
+        _write(folder, name, bare(getattr(state, name)).state_dict())
+    settings = {}
+    for name in OPTIMIZERS:
+        tensors, settings[name] = _flatten(getattr(state, name))
+        _write(folder, name, tensors)
+    _write(folder, "controller", {"p_aug": state.p_aug, "gp_ema": state.gp_ema})
+    write_json(folder / "state.json", {"step": state.step, "optimizers": settings, **extra})
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
+    write_json(folder / MANIFEST, _manifest(files))
+
+
+def _manifest(files: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(json_text(files).encode()).hexdigest()
+    return {"format": "act_ray.checkpoint", "version": 1, "files": files, "sha256": digest}
 
 
 def _write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
-    path = folder / f"{name}.safetensors"
-    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
-    sync(path)
+    tensors = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    save_file(tensors, folder / f"{name}.safetensors")
 
 
 def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,15 +104,19 @@ def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with the manifest. Raises CorruptCheckpoint naming the first that differs."""
+    """Compare the manifest with its own digest, then every file with it. Raises CorruptCheckpoint naming the first."""
+    path = folder / MANIFEST
     try:
-        listed = json.loads((folder / MANIFEST).read_text())["files"]
-        for name, expected in listed.items():
+        text = path.read_text()
+        files = json.loads(text)["files"]
+        if text != json_text(_manifest(files)):
+            raise CorruptCheckpoint(f"{path} is not what was written")
+        for name, expected in files.items():
             path = folder / name
-            if not path.exists() or path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+            if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
                 raise CorruptCheckpoint(f"{path} is not what was written")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpoint(f"{folder / MANIFEST}: {type(error).__name__}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptCheckpoint(f"{path} cannot be read ({type(error).__name__})") from None
 
 
 def newest_whole(root: Path) -> tuple[int | None, list[str]]:

@@ -13,7 +13,7 @@ from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.core.noise import Noise
-from act_ray.core.step import Metrics, TrainState, train_step
+from act_ray.core.step import Metrics, bare, train_step
 from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
@@ -41,11 +41,12 @@ def train(cfg: Config, run: RunDir, ranks: Ranks) -> Iterator[Report]:
         ending = job.ending()
         if step % cfg.eval.every == 0 or step % cfg.checkpoint.every == 0 or ending:
             job.flush()
+            job.check_weights()
             ending = job.ending()
-        if step > job.resumed_at and (step % cfg.eval.every == 0 or ending == COMPLETED):
+        if step > job.resumed_at and not job.broken and (step % cfg.eval.every == 0 or ending == COMPLETED):
             report = job.evaluate()
             ending = job.ending()
-        if step > job.resumed_at and (step % cfg.checkpoint.every == 0 or ending or job.improved):
+        if step > job.resumed_at and not job.broken and (step % cfg.checkpoint.every == 0 or ending or job.improved):
             job.save()
         if ending:
             yield job.finish(ending)
@@ -79,9 +80,11 @@ class Job:
         self.cfg, self.run, self.ranks = cfg, run, ranks
         self.data = open_data(cfg.data.path)
         check(cfg, self.data, ranks.world)
-        self.state = build_state(cfg, self.data, ranks, self.note)
         self.scorer = Scorer(cfg, self.data, ranks)
-        self.detector = Detector(cfg.collapse, cfg.train.total_steps, cfg.loss.gp_interval if cfg.loss.gp_weight else None)
+        ranks.on_first(run.open)
+        self.state = build_state(cfg, self.data, ranks, self.note)
+        gp_interval = cfg.loss.gp_interval if cfg.loss.gp_weight else None
+        self.detector = Detector(cfg.collapse, cfg.train.total_steps, gp_interval)
         self.pending: list[tuple[int, Metrics]] = []
         self.last_score: float | None = None
         self.diversity: float | None = None
@@ -90,31 +93,29 @@ class Job:
         self.stop = False
         self.broken: str | None = None  # what is not finite, and since when
         self.broken_at = 0
+        self.seconds = 0.0
         self.resumed_at = self._resume()
-        self.clock, self.seconds, self.clock_step = time.monotonic(), 0.0, self.resumed_at
+        self.clock, self.clock_step = time.monotonic(), self.resumed_at
 
     # ------------------------------------------------------------------------------------------ resume and save
 
     def _resume(self) -> int:
         """Load the newest checkpoint that verifies; rank 0 chooses. Returns the step to go on from."""
-        if self.ranks.first or self.run.remote is not None:
-            self.run.open()  # rank 0 makes the folder; on an object store every node fetches its own copy
-        found: tuple[int | None, list[str]] = (None, [])
-        if self.ranks.first:
-            self.run.clear_stop()
-            found = checkpoint.newest_whole(self.run.checkpoints)
-        step, problems = self.ranks.from_first(found)
+        step, problems = self.ranks.on_first(lambda: checkpoint.newest_whole(self.run.checkpoints))
         for problem in problems:
-            self.note(f"checkpoint damaged: {problem}; falling back to the one before")
+            self.note(f"checkpoint damaged: {problem}; going on from step {step or 0:,}")
         if step is not None:
-            saved = checkpoint.load(checkpoint.step_folder(self.run.checkpoints, step), self.state)
+            folder = checkpoint.step_folder(self.run.checkpoints, step)
+            self.run.fetch(folder / checkpoint.MANIFEST)
+            saved = checkpoint.load(folder, self.state)
             if saved["data_checksum"] != self.data.checksum:
                 raise UserError(f"{self.run.location}: was trained on other images than {self.cfg.data.path} holds now")
             self.detector.load_state_dict(saved["detector"])
             self.last_score, self.diversity = saved["score"], saved["diversity"]
             self.best = tuple(saved["best"]) if saved["best"] else None
+            self.seconds = saved["seconds"]
         if self.ranks.first:
-            (self.run.path / "config.yaml").write_text(config.dump(self.cfg))
+            self.run.write("config.yaml", config.dump(self.cfg))
             self.run.truncate("metrics.jsonl", step or 0)
             self.run.truncate("scores.jsonl", (step or 0) + 1)
             self.run.event("resumed" if step else "started", step=step or 0, workers=self.ranks.world)
@@ -128,24 +129,27 @@ class Job:
     def save(self) -> None:
         """Checkpoint (rank 0; every worker holds the same state)."""
         self.improved = False
-        if not self.ranks.first or self.broken:
+        if not self.ranks.first:
             return
         extra = {
             "detector": self.detector.state_dict(),
             "score": self.last_score,
             "diversity": self.diversity,
             "best": self.best,
+            "seconds": self.seconds,
             "data_checksum": self.data.checksum,
         }
-        checkpoint.save(self.run.checkpoints, self.state, extra)
+        folder = checkpoint.save(self.run.checkpoints, self.state, extra)
         best = self.best[1] if self.best else None
-        checkpoint.prune(self.run.checkpoints, self.cfg.checkpoint.keep, best)
-        self.run.push()
+        checkpoint.prune(self.run.checkpoints, self.state.step, self.cfg.checkpoint.keep, best)
+        self.run.push(folder)
 
     # ------------------------------------------------------------------------------------------ metrics
 
     def record(self, metrics: Metrics) -> None:
         """Keep a step's metrics on the device until the next flush."""
+        if self.cfg.augment.enabled:
+            metrics["p_aug"] = self.state.p_aug
         self.pending.append((self.state.step - 1, metrics))
 
     def flush(self) -> None:
@@ -160,13 +164,11 @@ class Job:
         self.stop = self.stop or stop[0] > 0
         rows = []
         for (step, metrics), line in zip(self.pending, values, strict=True):
-            row = {"step": step, **{n: v for n, v in zip(names, line, strict=True) if n in metrics}}
+            row = {"step": step} | {n: v for n, v in zip(names, line, strict=True) if n in metrics}
             rows.append(row)
             self._watch(row)
         self.pending.clear()
         if self.ranks.first:
-            if self.cfg.augment.enabled:
-                rows[-1]["p_aug"] = float(self.state.p_aug)
             self.run.append("metrics.jsonl", rows)
             self._progress(rows[-1])
 
@@ -179,12 +181,21 @@ class Job:
             self.broken = f"{', '.join(bad)} not finite at step {step}"
             self.broken_at = step
 
+    @torch.no_grad()
+    def check_weights(self) -> None:
+        """A gradient can overflow under a loss that is finite: such weights are neither scored nor saved."""
+        networks = [bare(getattr(self.state, name)) for name in checkpoint.MODULES]
+        norms = torch._foreach_norm([weight for network in networks for weight in network.parameters()])
+        if not self.broken and not torch.stack(norms).isfinite().all():
+            self.broken_at = self.state.step - 1
+            self.broken = f"weights not finite after step {self.broken_at}"
+
     def _progress(self, row: dict[str, float]) -> None:
         now, cfg = time.monotonic(), self.cfg.train
         rate = (self.state.step - self.clock_step) / max(now - self.clock, 1e-9)
         self.seconds += now - self.clock
         self.clock, self.clock_step = now, self.state.step
-        progress = {
+        progress: dict[str, Any] = {
             "step": self.state.step,
             "total_steps": cfg.total_steps,
             "steps_per_second": rate,
@@ -243,10 +254,10 @@ class Job:
         """Write why the run ended; the last report."""
         report = {**self.report(), "outcome": outcome}
         if outcome == PRUNED:
-            report["pruned_by"] = self.found.signature if self.found else "divergence"
-            report["prune_reason"] = self.found.message if self.found else self.broken
-            if self.broken:
-                report["score"] = WORST
+            if self.broken:  # also where an earlier finding was only recorded
+                report |= {"pruned_by": "divergence", "prune_reason": self.broken, "score": WORST}
+            elif self.found is not None:
+                report |= {"pruned_by": self.found.signature, "prune_reason": self.found.message}
         if self.ranks.first:
             if self.found is not None:
                 self.run.json("prune.json", self.found.to_dict())
@@ -254,6 +265,7 @@ class Job:
                 self.run.json("evidence.json", self._evidence())
             self.run.json("result.json", report)
             self.run.event(outcome, step=self.state.step, pruned_by=report["pruned_by"])
+            self.run.clear_stop()
             self.run.push()
         return report
 
@@ -266,5 +278,5 @@ class Job:
             "seed": seed,
             "images": batch_indices(len(self.data.images), batch, seed, self.broken_at).tolist(),
             "last_rows": self.run.rows("metrics.jsonl")[-50:],
-            "checkpoint_before": (checkpoint.saved_steps(self.run.checkpoints) or [None])[-1],
+            "checkpoint_before": max(checkpoint.saved_steps(self.run.checkpoints), default=None),
         }

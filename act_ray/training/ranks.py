@@ -1,10 +1,15 @@
 """What the workers of one run must agree on; with one worker everything here is the identity."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from act_ray.errors import UserError
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -35,6 +40,19 @@ class Ranks:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0; its result, or the UserError it raised, on each worker: else they would wait."""
+        result: Any = None
+        if self.first:
+            try:
+                result = function(), None
+            except UserError as error:
+                result = None, str(error)
+        value, problem = self.from_first(result)
+        if problem is not None:
+            raise UserError(problem)
+        return value  # type: ignore[no-any-return]
 
     def from_first(self, value: Any) -> Any:
         """Rank 0's value on each worker."""

@@ -4,7 +4,9 @@
     metrics.jsonl    one row per training step        checkpoints/        the last ones and the best
     scores.jsonl     one row per evaluation           prune.json          why the run was stopped, with its evidence
     events.jsonl     started, resumed, stopped, ...   progress.json       where it is now
-    STOP             create it, and the run saves and ends
+    STOP             create it, and the run saves, ends and deletes it
+
+Rows that are not finite are kept as strings, so that every line is strict JSON.
 """
 
 import json
@@ -13,11 +15,12 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.fs as pafs
 
-from act_ray.files import cache_dir, replace_atomically, write_json
+from act_ray.errors import UserError
+from act_ray.files import cache_dir, locked, open_uri, replace_atomically, write_json
 
 Row = dict[str, Any]
 
@@ -29,22 +32,41 @@ class RunDir:
         self.location = location
         self.remote: tuple[pafs.FileSystem, str] | None = None
         if "://" in location:
-            self.remote = pafs.FileSystem.from_uri(location)
+            self.remote = open_uri(location)
             self.path = cache_dir("runs") / location.replace("://", "_").replace("/", "_")
         else:
             self.path = Path(location).resolve()
         self._last_look, self._stop = 0.0, False
 
     def open(self) -> None:
-        """Create the folder; for a remote run replace the scratch by what was pushed last."""
-        if self.remote is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path.mkdir(parents=True)
-            filesystem, base = self.remote
-            if filesystem.get_file_info(base).type != pafs.FileType.NotFound:
-                pafs.copy_files(base, str(self.path), source_filesystem=filesystem)
-        for name in ("samples", "checkpoints"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        """Create the folder; for a remote run replace the scratch by what was pushed last. Raises UserError."""
+        try:
+            if self.remote is not None:
+                shutil.rmtree(self.path, ignore_errors=True)
+                self.path.mkdir(parents=True)
+                filesystem, base = self.remote
+                if filesystem.get_file_info(base).type != pafs.FileType.NotFound:
+                    pafs.copy_files(base, str(self.path), source_filesystem=filesystem)
+            for name in ("samples", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.location}: cannot be used as a run's folder: {error}") from error
+
+    def fetch(self, marker: Path) -> None:
+        """Have the sub-folder that ends with the file `marker`; on a node that did not `open`, fetch it once."""
+        if self.remote is None:
+            return
+        filesystem, base = self.remote
+        folder, source = marker.parent, f"{base}/{marker.parent.relative_to(self.path)}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / ".lock"), filesystem.open_input_stream(f"{source}/{marker.name}") as stream:
+            if marker.exists() and marker.read_bytes() == stream.read():
+                return
+            aside = folder.parent / ".fetching"
+            for old in (aside, folder):
+                shutil.rmtree(old, ignore_errors=True)
+            pafs.copy_files(source, str(aside), source_filesystem=filesystem)
+            aside.rename(folder)
 
     def open_root(self) -> None:
         """Create the folder of a search; for a remote one fetch its own files, not its trials'."""
@@ -64,8 +86,9 @@ class RunDir:
 
     def append(self, name: str, rows: Iterable[Row]) -> None:
         """Add rows to a .jsonl file; a value that is not finite is written as a string ("nan")."""
-        with (self.path / name).open("a") as file:
-            file.writelines(json.dumps(_strict(row)) + "\n" for row in rows)
+        with (self.path / name).open("ab+") as file:
+            _drop_torn_line(file)
+            file.write("".join(json.dumps(_strict(row)) + "\n" for row in rows).encode())
 
     def rows(self, name: str) -> list[Row]:
         """All whole rows of a .jsonl file; the torn last line of a killed writer is left out."""
@@ -83,7 +106,24 @@ class RunDir:
     def truncate(self, name: str, step: int) -> None:
         """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
         kept = "".join(json.dumps(row) + "\n" for row in self.rows(name) if row["step"] < step)
-        replace_atomically(self.path / name, lambda temporary: temporary.write_text(kept))
+        self.write(name, kept)
+
+    def write(self, name: str, text: str) -> None:
+        """A whole file, atomically."""
+        replace_atomically(self.path / name, lambda temporary: temporary.write_text(text))
+
+    def read(self, name: str) -> str | None:
+        """A file as it is now, from the object store for a remote run; None when there is none."""
+        try:
+            if self.remote is None:
+                return (self.path / name).read_text()
+            filesystem, base = self.remote
+            with filesystem.open_input_stream(f"{base}/{name}") as stream:
+                return str(stream.read(), "utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UserError(f"{self.location}/{name}: cannot be read: {error}") from error
 
     def event(self, what: str, **details: Any) -> None:
         """One line in events.jsonl."""
@@ -97,8 +137,7 @@ class RunDir:
     def request_stop(self) -> None:
         """Ask the run to save and end."""
         if self.remote is not None:
-            filesystem, base = self.remote
-            with filesystem.open_output_stream(f"{base}/STOP") as stream:
+            with self._remote_file("STOP") as stream:
                 stream.write(b"")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -123,8 +162,11 @@ class RunDir:
 
     # ------------------------------------------------------------------------------------------ object store
 
-    def push(self) -> None:
-        """Copy what is new to the object store, manifests last; nothing for a local run."""
+    def push(self, new: Path | None = None) -> None:
+        """Copy what is new to the object store, manifests last; nothing for a local run.
+
+        new: a folder that was just written, to be copied even where the store has files of these names.
+        """
         if self.remote is None:
             return
         filesystem, base = self.remote
@@ -132,8 +174,9 @@ class RunDir:
         local = {str(p.relative_to(self.path)): p for p in files}
         listing = filesystem.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
         there = {info.path.removeprefix(base).lstrip("/") for info in listing if info.type == pafs.FileType.File}
-        growing = {name for name in local if "/" not in name}  # all but samples and checkpoints change in place
-        for name in sorted((set(local) - there) | growing, key=lambda n: n.endswith("MANIFEST.json")):
+        # All but samples and checkpoints change in place.
+        changed = {name for name, path in local.items() if "/" not in name or path.parent == new}
+        for name in sorted((set(local) - there) | changed, key=lambda n: n.endswith("MANIFEST.json")):
             self._push_file(name)
         gone = {name for name in there - set(local) if name.startswith("checkpoints/")}
         for name in sorted(gone, key=lambda n: not n.endswith("MANIFEST.json")):
@@ -147,10 +190,23 @@ class RunDir:
                     self._push_file(path.name)
 
     def _push_file(self, name: str) -> None:
+        with self._remote_file(name) as stream, (self.path / name).open("rb") as source:
+            shutil.copyfileobj(source, stream, 1 << 22)
+
+    def _remote_file(self, name: str) -> Any:
+        """A file of the object store, opened for writing."""
         assert self.remote is not None
         filesystem, base = self.remote
-        with filesystem.open_output_stream(f"{base}/{name}") as stream, (self.path / name).open("rb") as source:
-            shutil.copyfileobj(source, stream, 1 << 22)
+        if isinstance(filesystem, pafs.LocalFileSystem):  # the only one whose folders must be made
+            filesystem.create_dir(f"{base}/{name}".rpartition("/")[0])
+        return filesystem.open_output_stream(f"{base}/{name}")
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    """Cut off what a killed writer left of its last line; `file` is open for appending."""
+    if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _strict(value: Any) -> Any:

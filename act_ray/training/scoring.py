@@ -37,9 +37,8 @@ class Scorer:
         mine = []
         for i in range(ranks.rank, len(batches), ranks.world):
             images = sample_batch(model, self.cfg, self.data, i, len(batches[i]), ranks.device)
-            features = features_of(self.extractor, images).numpy()
             images_kept = images.cpu().numpy() if batches[i].start < kept else None
-            mine.append((i, features, images_kept))
+            mine.append((i, features_of(self.extractor, images).numpy(), images_kept))
         parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
         images = torch.from_numpy(np.concatenate([part[2] for part in parts if part[2] is not None]))[:kept]
         result: dict[str, Any] = {}
@@ -56,9 +55,7 @@ def metric_name(cfg: EvalConfig) -> str:
     return f"{kind} ({cfg.features} features, {cfg.samples} samples)"
 
 
-def sample_batch(
-    model: nn.Module, cfg: Config, data: ImageData, index: int, size: int, device: torch.device
-) -> Tensor:
+def sample_batch(model: nn.Module, cfg: Config, data: ImageData, index: int, size: int, device: torch.device) -> Tensor:
     """Batch `index` of the fixed one-step samples, uint8 [size,C,H,W]; labels follow the data's frequencies."""
     rng = np.random.default_rng([NOISE_SEED, index])
     z = torch.from_numpy(rng.standard_normal((size, *data.images.shape[1:]), dtype=np.float32))

@@ -24,7 +24,7 @@ from act_ray.training.ranks import Ranks
 
 def check(cfg: Config, data: ImageData, world: int) -> None:
     """What only shows once the data and the number of workers are known. Raises UserError."""
-    count, channels, height, width = data.images.shape
+    _, channels, height, width = data.images.shape
     if height != width or height % 2 ** (len(cfg.model.block_out_channels) - 1):
         raise UserError(
             f"data.path = {cfg.data.path}: {height}x{width} images; model.block_out_channels needs squares whose side "
@@ -52,7 +52,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
     discriminator: nn.Module = Discriminator(cfg, channels, size).to(device)
     if cfg.train.channels_last:
         for net in (model, discriminator):
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.to(memory_format=torch.channels_last)
     teacher, ema = (copy.deepcopy(model).requires_grad_(False) for _ in range(2))
     if cfg.train.compile:
         compile_networks(cfg, [model, teacher, discriminator], (channels, size), device, warn)

@@ -16,10 +16,11 @@ from click.testing import CliRunner, Result
 from conftest import N, make_flat, make_zip, png
 
 from act_ray import cli
-from act_ray.data import conversion, store
+from act_ray.data import conversion
 from act_ray.data.conversion import Options, prepare
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
+from act_ray.files import locked
 from act_ray.prepare import command
 
 
@@ -32,8 +33,9 @@ def quarantined(manifest: dict) -> dict[str, str]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from act_ray.data import conversion, store
-module, name, after = (store, "publish", int(sys.argv[3])) if sys.argv[4] == "publish" else (
+from act_ray import files
+from act_ray.data import conversion
+module, name, after = (files, "publish", int(sys.argv[3])) if sys.argv[4] == "publish" else (
     conversion, "_decode_one", int(sys.argv[3]))
 original, calls = getattr(module, name), 0
 def dying(*args):
@@ -100,7 +102,7 @@ def test_whole_shards_are_not_decoded_again(
 def test_a_folder_with_other_things_or_another_writer_is_refused(pixels: np.ndarray, tmp_path: Path) -> None:
     folder = make_flat(tmp_path / "src", pixels, [0] * N)
     (tmp_path / "dst").mkdir()
-    with store.file_lock(tmp_path / "dst/.lock"), pytest.raises(UserError, match="another process is preparing it"):
+    with locked(tmp_path / "dst/.lock"), pytest.raises(UserError, match="another process is preparing it"):
         prepare(str(folder), tmp_path / "dst", Options())
     (tmp_path / "dst/thesis.tex").touch()
     with pytest.raises(UserError, match=r"is not empty \(found thesis.tex\)"):

@@ -1,0 +1,319 @@
+"""A(x, p): what each transform does, how often, and that gradients pass; and the controller of p_aug."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from act_ray.config import AugmentConfig
+from act_ray.core.augment import _colour, _geometry, augment, update_p_aug
+from act_ray.core.losses import squared_gradient
+from act_ray.core.noise import Noise
+
+CPU = torch.device("cpu")
+FLIP, TURN90, SHIFT, SCALE, SPIN, STRETCH, SPIN_AFTER, SLIDE = range(8)
+BRIGHTNESS, CONTRAST, LUMA, HUE, SATURATION = range(5)
+P = torch.tensor
+
+
+class Only(Noise):
+    """Draws under which the named transforms alone can happen."""
+
+    def __init__(self, geometry: tuple[int, ...] = (), colour: tuple[int, ...] = (), step: int = 0) -> None:
+        super().__init__(5, step, CPU)
+        self.allowed = {8: geometry, 5: colour}
+
+    def uniform(self, *shape: int) -> Tensor:
+        drawn = super().uniform(*shape)
+        if shape[1] in self.allowed:
+            barred = [i for i in range(shape[1]) if i not in self.allowed[shape[1]]]
+            drawn[:, barred] = 2.0
+        return drawn
+
+
+def images(B: int = 64, C: int = 3, size: int = 8) -> Tensor:
+    return torch.rand(B, C, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+# ---------------------------------------------------------------------------------------------- p = 0, p = 1, ranks
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_identity_at_p_0_exactly(channels: int) -> None:
+    x = images(C=channels)
+    assert torch.equal(augment(x, P(0.0), Noise(0, 0, CPU)), x)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_changes_at_p_1(channels: int) -> None:
+    x = images(C=channels)
+    y = augment(x, P(1.0), Noise(0, 0, CPU))
+    assert y.shape == x.shape
+    assert y.isfinite().all()
+    assert ((y - x).abs().flatten(1).amax(1) > 0.01).all()
+
+
+def test_samples_without_a_draw_stay_exactly_as_they_are() -> None:
+    x = images(400)
+    y = augment(x, P(0.05), Noise(0, 0, CPU))
+    same = (y == x).flatten(1).all(1)
+    expected = (1 - 0.05 / 2) * (1 - 0.05 * 3 / 4) * 0.95**5 * (1 - 0.05) * 0.95**5  # flips and turns may be by nothing
+    assert same.float().mean().item() == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 400))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_see_what_one_rank_sees(channels: int, world: int) -> None:
+    x = images(16, channels)
+    whole = augment(x, P(0.6), Noise(1, 2, CPU))
+    parts = [augment(x.chunk(world)[r], P(0.6), Noise(1, 2, CPU, r, world)) for r in range(world)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-6)
+
+
+def test_same_draws_same_images_other_draws_other_images() -> None:
+    x = images()
+    first = augment(x, P(0.6), Noise(1, 2, CPU))
+    assert torch.equal(augment(x, P(0.6), Noise(1, 2, CPU)), first)
+    assert not torch.equal(augment(x, P(0.6), Noise(1, 3, CPU)), first)
+
+
+# ---------------------------------------------------------------------------------------------- how often
+
+
+def changed(matrix: Tensor) -> float:
+    eye = torch.eye(matrix.shape[-1])
+    return float((matrix - eye).abs().flatten(1).amax(1).gt(1e-5).float().mean())
+
+
+def sigma(p: float, n: int) -> float:
+    return 4 * math.sqrt(p * (1 - p) / n) + 1e-3
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("which", "share"),  # of the draws that do something: ADA draws flips and turns from a set with the identity
+    [
+        ((FLIP,), 1 / 2),
+        ((TURN90,), 3 / 4),
+        ((SHIFT,), 1),
+        ((SCALE,), 1),
+        ((SPIN, SPIN_AFTER), 1),
+        ((STRETCH,), 1),
+        ((SLIDE,), 1),
+    ],
+)
+def test_geometric_transforms_happen_with_probability_p(which: tuple[int, ...], share: float, p: float) -> None:
+    B = 20_000
+    matrix, moved = _geometry(torch.zeros(1).expand(B, 3, 512, 512), P(p), Only(which))
+    assert changed(matrix) == pytest.approx(p * share, abs=sigma(p * share, B))
+    assert moved.float().mean().item() == pytest.approx(p * share, abs=sigma(p * share, B))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("which", "channels", "share"),
+    [
+        (BRIGHTNESS, 3, 1),
+        (CONTRAST, 3, 1),
+        (LUMA, 3, 1 / 2),
+        (HUE, 3, 1),
+        (SATURATION, 3, 1),
+        (BRIGHTNESS, 1, 1),
+        (CONTRAST, 1, 1),
+        (LUMA, 1, 1 / 2),
+        (HUE, 1, 0),
+        (SATURATION, 1, 0),
+    ],
+)
+def test_colour_transforms_happen_with_probability_p(which: int, channels: int, share: float, p: float) -> None:
+    B = 20_000
+    matrix, _ = _colour(torch.zeros(1).expand(B, channels, 8, 8), P(p), Only(colour=(which,)))
+    assert changed(matrix) == pytest.approx(p * share, abs=sigma(p * share, B))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_marked_unchanged_has_no_transform(channels: int) -> None:
+    x = torch.zeros(1).expand(4000, channels, 8, 8)
+    for matrix, touched in (_geometry(x, P(0.08), Noise(0, 0, CPU)), _colour(x, P(0.08), Noise(0, 0, CPU))):
+        quiet = matrix[~touched]
+        assert 0 < len(quiet) < 4000
+        assert (quiet - torch.eye(matrix.shape[-1])).abs().max() < 1e-5
+
+
+def test_spread_of_the_draws() -> None:
+    """ADA appendix B: log2 of the scale has deviation 0.2, of contrast 0.5, of saturation 1; shifts are up to 1/8."""
+    x = torch.zeros(1).expand(20_000, 3, 64, 64)
+    scale = _geometry(x, P(1.0), Only((SCALE,)))[0][:, 0, 0].log2()
+    contrast = _colour(x, P(1.0), Only(colour=(CONTRAST,)))[0][:, 0, 0].log2()
+    brightness = _colour(x, P(1.0), Only(colour=(BRIGHTNESS,)))[0][:, 0, 3]
+    slide = _geometry(x, P(1.0), Only((SLIDE,)))[0][:, :2, 2]
+    shift = _geometry(x, P(1.0), Only((SHIFT,)))[0][:, :2, 2]
+    for values, deviation in ((scale, 0.2), (contrast, 0.5), (brightness, 0.2), (slide, 0.125 * 64)):
+        assert values.mean().item() == pytest.approx(0, abs=0.05 * deviation)
+        assert values.std().item() == pytest.approx(deviation, rel=0.03)
+    assert shift.abs().max() == 8
+    assert (shift - shift.round()).abs().max() < 1e-4
+
+
+# ---------------------------------------------------------------------------------------------- what each does
+
+
+def near(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() < 2e-5)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_flips_and_quarter_turns_permute_pixels(size: int) -> None:
+    x = images(size=size)
+    flipped = augment(x, P(1.0), Only((FLIP,)))
+    counts = [sum(near(y, a) for y, a in zip(flipped, x, strict=True)), 0]
+    counts[1] = sum(near(y, a.flip(2)) for y, a in zip(flipped, x, strict=True))
+    assert sum(counts) == 64
+    assert min(counts) > 20
+    turned = augment(x, P(1.0), Only((TURN90,)))
+    turns = [sum(near(y, a.rot90(k, (1, 2))) for y, a in zip(turned, x, strict=True)) for k in range(4)]
+    assert sum(turns) == 64
+    assert min(turns) > 6
+
+
+def test_shifts_are_by_whole_pixels() -> None:
+    x = images(size=16)
+    matrix, _ = _geometry(x, P(1.0), Only((SHIFT,)))
+    shifted = augment(x, P(1.0), Only((SHIFT,)))
+    for a, b, (dx, dy) in zip(x, shifted, matrix[:, :2, 2].round().int().tolist(), strict=True):
+        inner = (slice(None), slice(2, 14), slice(2, 14))  # up to 2 pixels at each side come from the reflection
+        assert near(b[inner], a.roll((dy, dx), (1, 2))[inner])
+
+
+def test_a_turn_about_the_centre_keeps_the_centre() -> None:
+    x = images(size=9)
+    y = augment(x, P(1.0), Only((SPIN,)))
+    assert near(y[:, :, 4, 4], x[:, :, 4, 4])
+
+
+def test_stretching_keeps_the_area() -> None:
+    matrix, _ = _geometry(images(), P(1.0), Only((STRETCH, SPIN, SPIN_AFTER, TURN90, FLIP)))
+    torch.testing.assert_close(torch.linalg.det(matrix).abs(), torch.ones(64), rtol=1e-4, atol=1e-4)
+
+
+def colour(x: Tensor, which: int) -> Tensor:
+    return augment(x, P(1.0), Only(colour=(which,)))
+
+
+def test_colours() -> None:
+    x = images()
+    luma, rest = x.mean(1, keepdim=True), x - x.mean(1, keepdim=True)
+    added = colour(x, BRIGHTNESS) - x
+    assert near(added, added[:, :1, :1, :1].expand_as(x))
+    factor = (colour(x, CONTRAST) * x).flatten(1).sum(1) / (x * x).flatten(1).sum(1)
+    assert near(colour(x, CONTRAST), factor[:, None, None, None] * x)
+    assert (factor > 0).all()
+    flipped = colour(x, LUMA)
+    assert all(near(y, a) or near(y, a - 2 * m) for y, a, m in zip(flipped, x, luma, strict=True))
+    hue = colour(x, HUE)
+    assert near(hue.mean(1, keepdim=True), luma)
+    assert near(hue.square().sum(1), x.square().sum(1))
+    saturated = colour(x, SATURATION)
+    assert near(saturated.mean(1, keepdim=True), luma)
+    amount = ((saturated - luma) * rest).flatten(1).sum(1) / rest.square().flatten(1).sum(1)
+    torch.testing.assert_close(saturated, luma + amount[:, None, None, None] * rest, rtol=1e-4, atol=1e-4)
+    assert amount.log2().std().item() == pytest.approx(1, abs=0.35)
+
+
+def test_grey_images_and_grey_colours_agree() -> None:
+    """A grey image of three channels keeps them equal; of one channel it becomes the same grey."""
+    grey = images(C=1)
+    for which in (BRIGHTNESS, CONTRAST, LUMA):
+        one, three = colour(grey, which), colour(grey.expand(-1, 3, -1, -1), which)
+        assert near(three, one.expand_as(three))
+    for which in (HUE, SATURATION):
+        assert torch.equal(colour(grey, which), grey)
+
+
+# ---------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.fixture
+def _double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gradients_pass_once_and_twice(channels: int) -> None:
+    """The generator learns through A(x), and R1 may be taken through it."""
+    x = (torch.rand(4, channels, 4, 4) * 2 - 1).requires_grad_()
+
+    def sees(x: Tensor) -> Tensor:
+        return augment(x, P(0.7), Noise(0, 0, CPU)).tanh()
+
+    assert torch.autograd.gradcheck(sees, x)
+    assert torch.autograd.gradgradcheck(sees, x)
+
+
+@pytest.mark.usefixtures("_double")
+def test_r1_through_the_augmentation_trains_d() -> None:
+    x, conv = images(8).double().requires_grad_(), torch.nn.Conv2d(3, 1, 8)
+
+    def penalty(differentiable: bool) -> Tensor:
+        logit = torch.tanh(conv(augment(x, P(0.7), Noise(0, 0, CPU)))).flatten()
+        return squared_gradient(logit, x, differentiable).sum()
+
+    penalty(True).backward()
+    assert conv.weight.grad is not None
+    h, direction, values = 1e-5, torch.randn_like(conv.weight), []
+    for step in (h, -h):
+        with torch.no_grad():
+            conv.weight += step * direction
+        values.append(penalty(False).item())
+        with torch.no_grad():
+            conv.weight -= step * direction
+    slope = (values[0] - values[1]) / (2 * h)
+    assert (conv.weight.grad * direction).sum().item() == pytest.approx(slope, rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- controller
+
+
+def follow(losses: list[float], cfg: AugmentConfig, p: float = 0.0) -> list[tuple[float, float]]:
+    p_aug, ema, path = P(p), P(cfg.tau), []
+    for loss in losses:
+        p_aug, ema = update_p_aug(p_aug, ema, P(loss), cfg)
+        path.append((p_aug.item(), ema.item()))
+    return path
+
+
+def test_controller_by_hand() -> None:
+    """tau .5, p_r .25, mu_p .5. The EMA starts at tau, and >= counts as over it; p moves before the EMA does."""
+    cfg = AugmentConfig(tau=0.5, p_step=0.25, gp_decay=0.5)
+    path = follow([0.5, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0], cfg)
+    expected = [
+        (0.25, 0.5),
+        (0.5, 0.25),
+        (0.25, 0.125),
+        (0.0, 1.5625),
+        (0.25, 0.78125),
+        (0.5, 0.390625),
+        (0.25, 0.1953125),
+    ]
+    assert path == expected  # all of these are exact in binary
+
+
+def test_controller_clips() -> None:
+    cfg = AugmentConfig(tau=0.5, p_step=0.4, gp_decay=0.5)
+    assert [p for p, _ in follow([9.0] * 4, cfg)] == pytest.approx([0.4, 0.8, 1.0, 1.0])
+    assert [p for p, _ in follow([0.0] * 4, cfg, p=0.3)] == pytest.approx([0.7, 0.3, 0.0, 0.0], abs=1e-6)
+
+
+def test_controller_with_the_papers_settings() -> None:
+    cfg: Any = AugmentConfig()
+    assert (cfg.tau, cfg.p_step, cfg.gp_decay) == (0.55, 0.05, 0.93)
+    path = follow([0.6, 0.4], cfg)
+    assert path[0] == pytest.approx((0.05, 0.93 * 0.55 + 0.07 * 0.6))
+    assert path[1] == pytest.approx((0.1, 0.93 * (0.93 * 0.55 + 0.07 * 0.6) + 0.07 * 0.4))
