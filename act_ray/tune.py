@@ -20,7 +20,9 @@ from act_ray.errors import UserError
 @click.option("--trials", type=click.IntRange(1), help="Number of trials. Default: what the space says.")
 @click.option("--search", type=click.Choice(["random", "grid", "optuna"]), help="Default: what the space says.")
 @click.option("--scheduler", type=click.Choice(["asha", "none"]), help="Beside collapse pruning. Default: the space's.")
-@click.option("--workers-per-trial", default=0, type=click.IntRange(0), help="Ray Train workers; 0: the trial's process.")
+@click.option(
+    "--workers-per-trial", default=0, type=click.IntRange(0), help="Ray Train workers; 0: the trial's process."
+)
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting for all trials.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the draws. Default: what the space says.")
@@ -98,8 +100,8 @@ def run_search(experiment: "Experiment", shared_storage: bool) -> int:  # type: 
     with connected():
         if nodes() > 1 and storage_is_local(experiment.location) and not shared_storage:
             raise UserError(
-                f"--storage {experiment.location}: a folder of one machine, and the cluster has {nodes()} nodes; give an "
-                "s3:// or gs:// URI, or --shared-storage if all nodes mount it"
+                f"--storage {experiment.location}: a folder of one machine, and the cluster has {nodes()} nodes; give "
+                "an s3:// or gs:// URI, or --shared-storage if all nodes mount it"
             )
         interrupted = search(experiment)
     metric = metric_name(experiment)
@@ -108,7 +110,9 @@ def run_search(experiment: "Experiment", shared_storage: bool) -> int:  # type: 
     left = [trial for trial in experiment.trials.values() if not trial.ended]
     if interrupted or left:
         sys.stdout.flush()
-        click.echo(f"go on with: python -m act_ray.tune --resume {name} --storage {os.path.dirname(experiment.location)}")
+        click.echo(
+            f"go on with: python -m act_ray.tune --resume {name} --storage {os.path.dirname(experiment.location)}"
+        )
         return 130
     return 1 if all(trial.ended == "failed" for trial in experiment.trials.values()) else 0
 

@@ -1,7 +1,7 @@
 """A(x, p): StyleGAN2-ADA's blit, geometric and colour augmentations, differentiable; and the controller of p_aug.
 
 Each transform is applied to each sample with the one probability p. Drawing parameters per sample, composing them into
-one matrix and warping once costs a tenth of a chain of augmentation modules; kornia supplies the warp and the rotations.
+one matrix and warping once costs a tenth of a chain of augmentation modules; kornia has the warp and the rotations.
 """
 
 import math
@@ -101,7 +101,8 @@ def _scale(sx: Tensor, sy: Tensor) -> Tensor:
 
 
 def _rotate(angle: Tensor) -> Tensor:
-    return axis_angle_to_rotation_matrix(angle[:, None] * angle.new_tensor([0, 0, 1]))
+    matrix: Tensor = axis_angle_to_rotation_matrix(angle[:, None] * angle.new_tensor([0, 0, 1]))
+    return matrix
 
 
 def _shift(by: Tensor) -> Tensor:

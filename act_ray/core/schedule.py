@@ -41,7 +41,8 @@ def noise_level(j: Tensor, N: int, cfg: ScheduleConfig) -> Tensor:
     Computed in float64: neighbouring levels near eps differ by less than half precision can hold.
     """
     low, high = cfg.t_min ** (1 / cfg.rho), cfg.t_max ** (1 / cfg.rho)
-    return ((low + j.double() / (N - 1) * (high - low)) ** cfg.rho).float()
+    t: Tensor = (low + j.double() / (N - 1) * (high - low)) ** cfg.rho
+    return t.float()
 
 
 # ---------------------------------------------------------------------------------------------- lambda_N(j)

@@ -97,7 +97,7 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
 @torch.no_grad()
 def update_averages(state: TrainState, N: int, cfg: Config) -> None:
     """theta^- <- mu(k) theta^- + (1 - mu(k)) theta, and the same for the average that is sampled."""
-    online = list(bare(state.model).parameters())
+    online: list[Tensor] = list(bare(state.model).parameters())
     if cfg.loss.w_mid < 1:
         torch._foreach_lerp_(list(state.teacher.parameters()), online, 1 - teacher_decay(N, cfg.schedule))
     # The average's horizon grows with k, so that early steps do not linger in it.
@@ -184,5 +184,5 @@ def judge(D: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None, cfg: Config
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
     """One update."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -28,7 +28,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     env = {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
     os.environ.update(env)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if ray.is_initialized():
         yield
         return

@@ -1,9 +1,9 @@
 """A search's folder: its settings, its trials' folders, and one append-only log that everything is told from.
 
-    experiment.yaml   space and options; `--resume NAME` needs nothing else
-    events.jsonl      one row per event: trial started, reported, ended
-    trials/003-1a2b3c4d/   a run's folder (training/rundir.py), named by index and hash of its config
-    table.txt  best.png    what the search ends with
+experiment.yaml   space and options; `--resume NAME` needs nothing else
+events.jsonl      one row per event: trial started, reported, ended
+trials/003-1a2b3c4d/   a run's folder (training/rundir.py), named by index and hash of its config
+table.txt  best.png    what the search ends with
 """
 
 import hashlib

@@ -120,7 +120,9 @@ def conclude(experiment: Experiment, metric: str) -> None:
     best = experiment.best
     if best is not None and best.reports:
         at = experiment.trial_location(best.plan)
-        lines.append(f"best: {best.plan.name}, score {best.reports[-1]['best_score']:.4g}, checkpoints in {at}/checkpoints")
+        lines.append(
+            f"best: {best.plan.name}, score {best.reports[-1]['best_score']:.4g}, checkpoints in {at}/checkpoints"
+        )
         sets = " ".join(f"--set {name}={value}" for name, value in rerun_settings(experiment, best).items())
         lines.append(f"run it again: python -m act_ray.train --preset {experiment.space.file.preset} {sets}")
     if picture is not None:

@@ -1,4 +1,4 @@
-"""Optuna's TPE over a search space: Ray Tune's OptunaSearch with constraints, indices and a memory of earlier trials."""
+"""Optuna's TPE over a search space: Ray Tune's OptunaSearch with constraints, indices and a memory of past trials."""
 
 import logging
 from collections.abc import Callable

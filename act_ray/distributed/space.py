@@ -1,12 +1,12 @@
 """Search spaces: YAML with dotted config names, checked against the config before anything starts.
 
-    preset: digits
-    set: {train.total_steps: 600}                 # the same for every trial
-    trials: 8
-    parameters:
-      loss.w: {choice: [0.3, 0.5, 0.7]}           # or uniform, loguniform [low, high]; randint [low, high); grid [...]
-      optim.lr_g: {loguniform: [5e-4, 4e-3]}
-    constraints: ["loss.w_mid <= loss.w"]
+preset: digits
+set: {train.total_steps: 600}                 # the same for every trial
+trials: 8
+parameters:
+  loss.w: {choice: [0.3, 0.5, 0.7]}           # or uniform, loguniform [low, high]; randint [low, high); grid [...]
+  optim.lr_g: {loguniform: [5e-4, 4e-3]}
+constraints: ["loss.w_mid <= loss.w"]
 """
 
 import itertools
@@ -138,7 +138,9 @@ class Space:
             values = {name: (cell | drawn)[name] for name in self.file.parameters}
             if self.admits(values):
                 return values
-        raise UserError(f"search space: no draw of {TRIES:,} passes the constraints: {', '.join(self.file.constraints)}")
+        raise UserError(
+            f"search space: no draw of {TRIES:,} passes the constraints: {', '.join(self.file.constraints)}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -151,7 +153,9 @@ def load_space(path: Path, over: Mapping[str, Any] | None = None, fixed: Mapping
     """
     if not path.exists():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"--space {path}: no such file; {config.nearest(str(path), near) if near else 'see search_spaces/'}")
+        raise UserError(
+            f"--space {path}: no such file; {config.nearest(str(path), near) if near else 'see search_spaces/'}"
+        )
     raw = config.read_yaml(path.read_text(), str(path))
     if not isinstance(raw, dict):
         raise UserError(f"{path}: must be a mapping with preset and parameters")

@@ -74,10 +74,8 @@ def fit(
 def run_in_process(cfg: Config, location: str) -> Report:
     """The same loop without Ray, in this process."""
     prepare_process(cfg, 1)
-    report: Report = {}
-    for report in train(cfg, RunDir(location), Ranks(best_device())):
-        pass
-    return report
+    *_, last = train(cfg, RunDir(location), Ranks(best_device()))
+    return last
 
 
 def best_device() -> torch.device:

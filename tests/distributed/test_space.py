@@ -55,7 +55,10 @@ def test_randint_is_half_open_and_whole() -> None:
     ("change", "said"),
     [
         ({"parameters": {"loss.v": {"choice": [1]}}}, "loss.v: no such setting; did you mean 'loss.w'?"),
-        ({"parameters": {"loss.w": {"uniform": [0.1, 1.5]}}}, "parameters.loss.w: 1.5: must be less than or equal to 1"),
+        (
+            {"parameters": {"loss.w": {"uniform": [0.1, 1.5]}}},
+            "parameters.loss.w: 1.5: must be less than or equal to 1",
+        ),
         ({"parameters": {"loss.w": {"choice": [0.1, "much"]}}}, "parameters.loss.w: 'much'"),
         ({"parameters": {"loss.w": {"uniform": [0.9, 0.1]}}}, "give [low, high] with low < high"),
         ({"parameters": {"optim.lr_g": {"loguniform": [0, 1]}}}, "low must be above 0"),

@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert last["prune_reason"].endswith(f" not finite at step {step}")
     assert last["best_score"] == (min(r["score"] for r in rows(tmp_path / "scores.jsonl")) if step > 5 else WORST)
     saved = saved_steps(tmp_path / "checkpoints")
-    assert saved == [s for s in (4, 5, 8) if s <= step]
+    assert saved == [s for s in (4, 5, 8) if s <= step][-2:]
     for folder in (tmp_path / "checkpoints").iterdir():
         assert all(value.isfinite().all() for value in tensors(folder).values())
     assert [row["step"] for row in rows(tmp_path / "scores.jsonl")] == [s for s in (5,) if s <= step]
