@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, TextIO
+from typing import Annotated, Any, Literal, Self, TextIO
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -83,7 +83,7 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The generator: diffusers' UNet2DModel."""
 
-    block_out_channels: tuple[int, ...] = (128, 128, 256, 256)
+    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] = (128, 128, 256, 256)
     down: str = Field("DADD", pattern=r"^[DA]+$", description="down path; D plain, A with attention")
     up: str = Field("UUAU", pattern=r"^[UA]+$", description="up path; U plain, A with attention")
     layers_per_block: int = Field(2, ge=1)
@@ -190,6 +190,13 @@ for _pairs in _Loader.yaml_implicit_resolvers.values():
     _pairs.sort(key=lambda pair: pair[0] == "tag:yaml.org,2002:float")
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what _Loader would take for a number: a folder may be called 1e5."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
@@ -205,7 +212,7 @@ def read_yaml(text: str | TextIO, where: str) -> Any:
     """Parse one YAML document safely. Raises UserError with the line of a mistake."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # the latter two: {[1]: 2}, 2024-13-45
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -303,4 +310,4 @@ def load_file(path: Path) -> Config:
 
 def dump(config: Config) -> str:
     """The whole resolved config as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)

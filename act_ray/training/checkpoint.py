@@ -107,7 +107,7 @@ def verify(folder: Path) -> None:
     """Compare the manifest with its own digest, then every file with it. Raises CorruptCheckpoint naming the first."""
     path = folder / MANIFEST
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()
         files = json.loads(text)["files"]
         if text != json_text(_manifest(files)):
             raise CorruptCheckpoint(f"{path} is not what was written")

@@ -65,6 +65,7 @@ class RunDir:
             aside = folder.parent / ".fetching"
             for old in (aside, folder):
                 shutil.rmtree(old, ignore_errors=True)
+            aside.mkdir()
             pafs.copy_files(source, str(aside), source_filesystem=filesystem)
             aside.rename(folder)
 
@@ -178,9 +179,14 @@ class RunDir:
         changed = {name for name, path in local.items() if "/" not in name or path.parent == new}
         for name in sorted((set(local) - there) | changed, key=lambda n: n.endswith("MANIFEST.json")):
             self._push_file(name)
-        gone = {name for name in there - set(local) if name.startswith("checkpoints/")}
-        for name in sorted(gone, key=lambda n: not n.endswith("MANIFEST.json")):
-            filesystem.delete_file(f"{base}/{name}")
+        kept = {path.parent for path in files}
+        for name in sorted(there):
+            if name.endswith("MANIFEST.json") and (self.path / name).parent not in kept:
+                filesystem.delete_file(f"{base}/{name}")  # first: without it the rest is no checkpoint
+        for info in listing:
+            folder = self.path / info.path.removeprefix(base).lstrip("/")
+            if info.type == pafs.FileType.Directory and folder.parent == self.checkpoints and folder not in kept:
+                filesystem.delete_dir(info.path)
 
     def push_root(self) -> None:
         """Copy the folder's own files to the object store, not those in its sub-folders; nothing for a local run."""

@@ -29,7 +29,7 @@ BLOWS_UP = {"optim.lr_g": 1e8}  # not finite within a few steps: the fastest rea
 
 def experiment(folder: Path, settings: dict[str, Any] | None = None, workers: int = 0, **fields: Any) -> Experiment:
     raw = {"preset": "digits", "set": {**TINY, **(settings or {})}, "scheduler": "none", **fields}
-    raw.setdefault("parameters", {"loss.w": {"grid": [0.5, 0.7]}})
+    raw.setdefault("parameters", {"loss.w": {"grid": [0.7, 0.9]}})
     options = {**OPTIONS, "workers_per_trial": workers}
     return Experiment.create(str(folder / "search"), parse_space(raw, "test"), options)
 

@@ -1,0 +1,295 @@
+"""Configuration: presets, bounds, one-line refusals, and what importing the package costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act_ray import config
+from act_ray.config import Config
+from act_ray.errors import UserError
+
+
+def refusal(call: Any, *args: Any) -> str:
+    with pytest.raises(UserError) as error:
+        call(*args)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def overrides(*pairs: str) -> Config:
+    return config.load("digits", config.parse_overrides(pairs))
+
+
+# ---------------------------------------------------------------------------------------------- presets
+
+
+def test_the_presets_are_all_there() -> None:
+    assert config.preset_names() == ["cifar10", "cifar10_aug", "digits", "imagenet64", "lsun_cat256"]
+
+
+@pytest.mark.parametrize("name", config.preset_names())
+def test_every_preset_loads_and_comes_back(name: str, tmp_path: Path) -> None:
+    cfg = config.load(name)
+    assert cfg.preset == name
+    (tmp_path / "config.yaml").write_text(config.dump(cfg))
+    assert config.load_file(tmp_path / "config.yaml") == cfg
+
+
+def test_presets_hold_the_papers_settings() -> None:
+    c = config.load("cifar10")
+    assert (c.optim.lr_g, c.train.global_batch, c.schedule.mu0, c.schedule.s0, c.schedule.s1) == (1e-4, 80, 0.9, 2, 150)
+    assert (c.loss.w, c.loss.w_mid, c.loss.gp_interval, c.train.total_steps) == (0.3, 0.3, 16, 300_000)
+    assert (c.train.precision, c.loss.distance, c.augment.enabled) == ("fp32", "lpips", False)
+    a = config.load("cifar10_aug")
+    assert (a.augment.enabled, a.augment.tau, a.augment.p_step, a.augment.gp_decay) == (True, 0.55, 0.05, 0.93)
+    assert a.model_copy(update={"preset": "cifar10", "augment": c.augment}) == c
+    i = config.load("imagenet64")
+    assert (i.optim.lr_g, i.train.global_batch, i.schedule.mu0, i.schedule.s1) == (5e-5, 320, 0.95, 200)
+    assert (i.loss.w, i.loss.w_mid, i.train.total_steps, i.train.precision) == (0.6, 0.2, 400_000, "bf16")
+    s = config.load("lsun_cat256")
+    assert (s.optim.lr_g, s.train.global_batch, s.schedule.mu0, s.schedule.s1) == (5e-5, 640, 0.95, 150)
+    assert (s.loss.w, s.loss.w_mid, s.train.total_steps, s.train.precision) == (0.6, 0.2, 800_000, "bf16")
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    assert "did you mean 'cifar10'" in refusal(config.load, "cifar-10")
+    assert "valid: cifar10, cifar10_aug, digits" in refusal(config.load, "xyz")
+    assert "no such preset" in refusal(config.load, "../presets/digits")
+
+
+# ---------------------------------------------------------------------------------------------- YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-5", 5e-5),
+        ("1e5", 1e5),
+        ("-2E+3", -2000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("5.0e-5", 5e-5),
+        ("10", 10),
+        ("-3", -3),
+        ("300_000", 300_000),
+        ("null", None),
+        ("true", True),
+        ("DADD", "DADD"),
+        ("e5", "e5"),
+        ("1e", "1e"),
+        ("1.2.3", "1.2.3"),
+        ("'5e-5'", "5e-5"),
+        ("[16, 32]", [16, 32]),
+        ("", None),
+    ],
+)
+def test_scalars(text: str, value: Any) -> None:
+    got = config.read_yaml(text, "here")
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_infinities_are_numbers_and_refused_where_they_make_no_sense() -> None:
+    assert config.read_yaml("[.inf, -.inf]", "here") == [float("inf"), float("-inf")]
+    for text in (".inf", ".nan"):
+        assert "optim.lr_g" in refusal(overrides, f"optim.lr_g={text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: 2\na: 3",
+        "x: {a: 1, a: 1}",
+        "[1",
+        "a: b: c",
+        "\tx: 1",
+        "{[1]: 2}",
+        "{{x}}: 1",
+        "when: 2024-13-45",
+        "0b_",
+        "!!python/object/apply:os.system [ls]",
+        "a: *b",
+        "--- 1\n--- 2",
+    ],
+)
+def test_bad_yaml_is_a_one_line_refusal(text: str) -> None:
+    assert refusal(config.read_yaml, text, "space.yaml").startswith("space.yaml")
+
+
+def test_duplicate_keys_are_named_with_their_line() -> None:
+    assert "'w' is given twice" in refusal(config.read_yaml, "loss: {w: 1, w: 2}", "here")
+    assert "line 3" in refusal(config.read_yaml, "data: 1\nloss:\n  w: 1\n  w: 2", "here")
+
+
+# ---------------------------------------------------------------------------------------------- --set
+
+
+def test_overrides() -> None:
+    pairs = ["loss.w=0.5", "optim.lr_g=5e-5", "model.block_out_channels=[8, 16]", "data.path=a=b", "optim.lr_d=null"]
+    assert config.parse_overrides(pairs) == {
+        "loss.w": 0.5,
+        "optim.lr_g": 5e-5,
+        "model.block_out_channels": [8, 16],
+        "data.path": "a=b",
+        "optim.lr_d": None,
+    }
+    cfg = overrides("loss.w_mid=0.5", "train.total_steps=1e3", " augment.enabled =true")
+    assert (cfg.loss.w, cfg.loss.w_mid, cfg.train.total_steps, cfg.augment.enabled) == (0.7, 0.5, 1000, True)
+    assert cfg.model == config.load("digits").model  # sections are merged, not replaced
+
+
+def test_overrides_that_are_not() -> None:
+    assert "section.name=value" in refusal(config.parse_overrides, ["loss.w"])
+    assert "--set loss.w=[1" in refusal(config.parse_overrides, ["loss.w=[1"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("loss.wmid", "loss.w_mid"),
+        ("optim.lrg", "optim.lr_g"),
+        ("augment.p_steps", "augment.p_step"),
+        ("schedul.s1", "schedule.s1"),
+        ("train.batch_global", "train.global_batch"),
+    ],
+)
+def test_unknown_names_get_the_nearest(wrong: str, right: str) -> None:
+    message = refusal(overrides, f"{wrong}=1")
+    assert wrong in message
+    assert f"did you mean '{right}'?" in message
+    section, _, key = wrong.partition(".")
+    if section in Config.model_fields:
+        assert f"did you mean '{right}'?" in refusal(config.build, {section: {key: 1}})
+
+
+def test_sections_are_not_settings() -> None:
+    assert "loss: no such setting" in refusal(overrides, "loss=1")
+    assert "did you mean 'loss'?" in refusal(config.build, {"los": {"w": 1}})
+
+
+# ---------------------------------------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "loss.w=1.5",
+        "loss.w_mid=-0.1",
+        "loss.w=a",
+        "loss.w=",
+        "loss.gp_interval=0",
+        "loss.gp_weight=-1",
+        "loss.distance=l3",
+        "schedule.s0=1",
+        "schedule.mu0=1",
+        "schedule.t_min=0",
+        "train.global_batch=7",
+        "train.global_batch=0",
+        "train.total_steps=0",
+        "train.total_steps=1.5",
+        "train.seed=-1",
+        "optim.lr_g=0",
+        "optim.beta2_d=1",
+        "augment.tau=0",
+        "augment.p_step=1.1",
+        "model.down=DX",
+        "model.block_out_channels=[0, 16]",
+        "model.block_out_channels=[16, -32]",
+        "model.dropout=1",
+        "collapse.blocks=9",
+        "collapse.drift_ratio=.nan",
+        "checkpoint.keep=1",
+        "train=3",
+    ],
+)
+def test_out_of_bounds_is_refused_by_name(pair: str) -> None:
+    name, _, value = pair.partition("=")
+    message = refusal(overrides, pair)
+    assert name in message
+    assert value.strip("[]").split(", ")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("pairs", "names"),
+    [
+        (["loss.w=0.2", "loss.w_mid=0.5"], ["loss.w_mid = 0.5", "loss.w = 0.2"]),
+        (["schedule.s0=20", "schedule.s1=10"], ["schedule.s0 = 20", "schedule.s1 = 10"]),
+        (["schedule.t_min=9", "schedule.t_max=8"], ["schedule.t_min = 9", "schedule.t_max = 8"]),
+        (["model.down=DDD"], ["model.down = 'DDD'", "2 letters"]),
+        (["model.norm_num_groups=3"], ["model.block_out_channels", "norm_num_groups = 3"]),
+    ],
+)
+def test_settings_that_contradict_each_other(pairs: list[str], names: list[str]) -> None:
+    message = refusal(overrides, *pairs)
+    assert all(name in message for name in names)
+
+
+def test_all_mistakes_at_once_in_one_line() -> None:
+    message = refusal(overrides, "loss.gp_weight=-1", "optim.lr_g=0")
+    assert "loss.gp_weight = -1" in message
+    assert "optim.lr_g = 0" in message
+
+
+def test_a_config_does_not_change() -> None:
+    cfg = config.load("digits")
+    with pytest.raises(ValueError, match="frozen"):
+        cfg.loss.w = 0.1
+
+
+# ---------------------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize(
+    "dotted",
+    [
+        {"optim.lr_g": 5e-5, "optim.lr_d": 1e-7, "loss.gp_weight": 1e16},
+        {"data.path": "1e5"},
+        {"data.path": "5e-5"},
+        {"data.path": "300"},
+        {"data.path": "no"},
+        {"data.path": "s3://bucket/a: b #c"},
+        {"data.path": "Größe/数字"},
+        {"loss.lpips_size": None, "train.threads": 3, "model.num_classes": 7},
+        {"collapse.drift_lambda": float("inf")},
+    ],
+)
+def test_what_is_written_is_what_is_read(dotted: dict[str, Any], tmp_path: Path) -> None:
+    cfg = config.load("digits", dotted)
+    (tmp_path / "config.yaml").write_text(config.dump(cfg))
+    assert config.load_file(tmp_path / "config.yaml") == cfg
+
+
+def test_a_saved_config_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("- 1\n")
+    assert str(tmp_path / "c.yaml") in refusal(config.load_file, tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("")
+    assert config.load_file(tmp_path / "c.yaml") == Config()
+
+
+# ---------------------------------------------------------------------------------------------- imports
+
+
+def imported(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_package_is_free() -> None:
+    assert not imported("import act_ray") & {"torch", "ray", "numpy", "pydantic", "diffusers"}
+
+
+def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
+    statement = "import act_ray.config, act_ray.collapse.detector, act_ray.collapse.record, act_ray.collapse.signatures"
+    assert not imported(statement) & {"torch", "ray", "diffusers"}
+
+
+def test_core_and_models_do_not_import_ray_nor_each_other() -> None:
+    core = "from act_ray.core import augment, consistency, losses, noise, schedule, step"
+    assert not imported(core) & {"ray", "diffusers", "torch_fidelity"}
+    models = "from act_ray.models import discriminator, perceptual, unet\nimport sys"
+    assert "ray" not in imported(models + "\nassert 'act_ray.core.step' not in sys.modules")
