@@ -32,6 +32,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    address = os.environ.get("RAY_API_SERVER_ADDRESS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if os.environ.get("RAY_ADDRESS"):
@@ -42,6 +43,9 @@ def connected(cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        if address is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = address
 
 
 def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> None:
@@ -54,6 +58,7 @@ def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> N
     # Ray Train frees a stopped run's placement group through the dashboard's API; another cluster's address file
     # on this machine must not lead it astray.
     env = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
     ray.init(
         address="local",
         num_cpus=cpus,

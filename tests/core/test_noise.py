@@ -12,7 +12,13 @@ CPU = torch.device("cpu")
 
 
 def draws(noise: Noise, B: int) -> list[Tensor]:
-    return [noise.integers(1, 9, B), noise.normal(B, 3, 5, 5), noise.uniform(B, 6), noise.normal(B), noise.uniform(B, 1)]
+    return [
+        noise.integers(1, 9, B),
+        noise.normal(B, 3, 5, 5),
+        noise.uniform(B, 6),
+        noise.normal(B),
+        noise.uniform(B, 1),
+    ]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -53,7 +59,9 @@ def test_distributions() -> None:
     assert torch.bincount(j).tolist() == pytest.approx([0, *[10_000] * 4], abs=400)
 
 
-@pytest.mark.parametrize("draw", [lambda n: n.normal(4, 2), lambda n: n.uniform(4, 2), lambda n: n.integers(0, 2**40, 4)])
+@pytest.mark.parametrize(
+    "draw", [lambda n: n.normal(4, 2), lambda n: n.uniform(4, 2), lambda n: n.integers(0, 2**40, 4)]
+)
 def test_one_draw_after_another_differs(draw: Callable[[Noise], Tensor]) -> None:
     noise = Noise(0, 0, CPU)
     assert not (draw(noise) == draw(noise)).any()

@@ -116,5 +116,5 @@ def test_edges_of_the_adversarial_weight() -> None:
 def test_adversarial_weight_grows_with_the_level(make_config: Callable[..., Config]) -> None:
     lam = adversarial_weight(torch.arange(1, 151), 151, make_config(loss__w=0.6, loss__w_mid=0.2).loss)
     assert (lam.diff() > 0).all()
-    assert 0 < lam[0]
+    assert lam[0] > 0
     assert lam[-1] == torch.tensor(0.6)

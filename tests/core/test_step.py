@@ -356,7 +356,9 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(HERE / "two_ranks.py")]
     workers = [
-        subprocess.Popen([*command, str(r), str(meet)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        subprocess.Popen(
+            [*command, str(r), str(meet)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
         for r in (0, 1)
     ]
     try:

@@ -25,10 +25,13 @@ CLASSIFIER = EvalConfig(features="classifier")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("ACT_RAY_CACHE", str(folder))
         yield folder
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +146,15 @@ def test_the_classifier_tells_digits_apart(extractor: FeatureExtractorBase, digi
 
 
 def test_what_training_makes_of_it_generalises(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fifth of the steps on two thirds of the data, so that the shipped weights are no one-off."""
+    """A tenth of the steps on two thirds of the data, so that the shipped weights are no one-off."""
     assert digits.labels is not None
     part = ImageData(digits.images[:1200], digits.labels[:1200], 10, "x", "part")
-    monkeypatch.setattr(features, "STEPS", 300)
+    monkeypatch.setattr(features, "STEPS", 150)
     net, again = features.train_classifier(part), features.train_classifier(part)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     with torch.no_grad():
         found = net(torch.from_numpy(digits.images[1200:]))[1].argmax(1).numpy()
-    assert (found == digits.labels[1200:]).mean() > 0.9
+    assert (found == digits.labels[1200:]).mean() > 0.8
 
 
 def test_features_do_not_depend_on_the_batch(extractor: FeatureExtractorBase, digits: ImageData) -> None:
@@ -252,7 +255,7 @@ def test_a_pickle_in_place_of_the_weights_never_runs(writer: str, digits: ImageD
     if writer == "torch":
         torch.save({"w": Canary(str(sung))}, path)
     else:
-        path.write_bytes(pickle.dumps(Canary(str(sung))))
+        path.write_bytes(pickle.dumps(Canary(str(sung)), protocol=2))
     with pytest.raises(UserError, match=r"inception.*not a plain file of weights"):
         load_extractor(EvalConfig(features="inception", inception_weights=str(path)), digits, CPU)
     assert not sung.exists()

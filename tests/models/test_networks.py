@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_fidelity.sample_similarity_lpips import NetLinLayer
-from torch_fidelity.utils_torchvision import torchvision_load_pretrained_vgg16
 
 from act_ray import config
 from act_ray.config import LossConfig
@@ -90,7 +90,8 @@ def test_discriminator_variants_train_every_parameter(name: str, channels: int) 
     D = Discriminator(cfg, channels, 8)
     labels = torch.arange(5) if cfg.model.num_classes else None
     x, t = torch.randn(5, channels, 8, 8, requires_grad=True), torch.tensor([-1500.0, -100.0, 0.0, 500.0, 1000.0])
-    logit = D(x, t, labels)
+    with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
+        logit = D(x, t, labels)
     assert logit.shape == (5,)
     assert logit.dtype == torch.float32
     (grad,) = torch.autograd.grad(logit.sum(), x, create_graph=True)
@@ -173,7 +174,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lpips_is_a_distance(weights: Path) -> None:
-    assert callable(torchvision_load_pretrained_vgg16)
     lpips = Lpips(LossConfig(lpips_weights=str(weights), lpips_size=32))
     a, b = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
     assert torch.equal(lpips(a, a), torch.zeros(2))
@@ -220,6 +220,7 @@ class Canary:
         return os.mkdir, (str(self.nest),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["torch", "pickle"])
 def test_a_pickle_in_place_of_weights_never_runs(name: str, how: str, weights: Path, tmp_path: Path) -> None:
