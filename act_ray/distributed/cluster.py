@@ -49,7 +49,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
 
 
 def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> None:
-    """A local Ray that listens on loopback only and wants a token.
+    """A local Ray: its dashboard listens on loopback, its own ports on all interfaces, and all want a token.
 
     With RAY_AUTH_MODE unset, Ray creates the token in ~/.ray and says so; the message is silenced where it comes from.
     """
@@ -67,7 +67,6 @@ def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> N
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         runtime_env={"env_vars": env},
-        _node_ip_address="127.0.0.1",
         **quiet,
     )
 
