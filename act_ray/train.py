@@ -82,39 +82,25 @@ def saved_config(resume: str) -> config.Config:
 def train_run(cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int) -> dict[str, Any]:
     """Check what can be checked before anything starts, then train; returns the last report."""
     from act_ray.training.follow import Follow
+    from act_ray.training.interrupt import interruptible
 
     warnings.simplefilter("ignore", FutureWarning)
     click.echo(f"run: {location}")
     follow = Follow(Path(location), cfg.train.total_steps) if "://" not in location else nullcontext()
     if workers == 0:
-        from act_ray.distributed.trainer import Interruptible, run_in_process
+        from act_ray.distributed.trainer import run_in_process
 
         with follow:
-            return Interruptible(location, click.echo)(lambda: run_in_process(cfg, location))
+            return interruptible(lambda: run_in_process(cfg, location), location, click.echo)
 
-    import ray
-
-    from act_ray.distributed.cluster import connected
-    from act_ray.distributed.trainer import Interruptible, fit
+    from act_ray.distributed.cluster import connected, gpu_per_worker
+    from act_ray.distributed.trainer import fit
 
     with connected(), follow:
-        check_resources(workers, gpu)
-        use_gpu = bool(ray.cluster_resources().get("GPU")) if gpu is None else gpu
-        return Interruptible(location, click.echo)(
-            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures)
+        use_gpu = gpu_per_worker(workers, gpu)
+        return interruptible(
+            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures), location, click.echo
         )
-
-
-def check_resources(workers: int, gpu: bool | None) -> None:
-    """Refuse at once what the cluster can never hold (an autoscaling one may grow; it is told apart by its head)."""
-    import ray
-
-    have = ray.cluster_resources()
-    cpus = int(have.get("CPU", 0))
-    if cpus and workers > cpus and len(ray.nodes()) == 1:
-        raise UserError(f"--workers {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
-    if gpu and not have.get("GPU") and cpus:
-        raise UserError("--gpu: the cluster has no GPU; leave the option out to train on CPUs")
 
 
 def conclude(report: dict[str, Any], location: str, cfg: config.Config) -> int:

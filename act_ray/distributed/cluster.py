@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import ray
 
+from act_ray.errors import UserError
+
 # Read by Ray in workers and controllers; docs/design.md says what each is for.
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
@@ -81,3 +83,19 @@ def free_port() -> int:
 def nodes() -> int:
     """Nodes of the cluster that are alive."""
     return sum(1 for node in ray.nodes() if node["Alive"])
+
+
+def gpu_per_worker(workers: int, asked: bool | None) -> bool:
+    """Whether each worker gets a GPU. Raises UserError for what this cluster can never hold.
+
+    One node is the whole cluster; more, or a head without CPUs, may be one that grows, where Ray waits for nodes.
+    """
+    have = ray.cluster_resources()
+    cpus, gpus, fixed = int(have.get("CPU", 0)), int(have.get("GPU", 0)), nodes() == 1
+    if fixed and 0 < cpus < workers:
+        raise UserError(f"--workers {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
+    if asked and fixed and cpus and gpus < workers:
+        raise UserError(f"--gpu: {workers} workers need {workers} GPUs, this machine has {gpus}; try --cpu")
+    if asked is not None:
+        return asked
+    return gpus > 0 or cpus == 0

@@ -1,8 +1,6 @@
 """Runs the training loop on Ray Train: W data-parallel workers, restarted from their checkpoint when one is lost."""
 
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -80,41 +78,3 @@ def run_in_process(cfg: Config, location: str) -> Report:
 
 def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-class Interruptible:
-    """Runs a function in a thread, so that Ctrl-C asks the run at `location` to save and end instead of killing it."""
-
-    def __init__(self, location: str, say: Callable[[str], None]) -> None:
-        self.run, self.say = RunDir(location), say
-
-    def __call__(self, function: Callable[[], Report]) -> Report:
-        box: dict[str, Any] = {}
-
-        def call() -> None:
-            try:
-                box["report"] = function()
-            except BaseException as error:
-                box["error"] = error
-
-        thread = threading.Thread(target=call, daemon=True)
-        thread.start()
-        asked = False
-        while thread.is_alive():
-            try:
-                thread.join(0.2)
-            except KeyboardInterrupt:
-                if asked:
-                    raise
-                asked = True
-                self.say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
-                self.run.request_stop()
-        if "error" in box:
-            raise box["error"]
-        report: Report = box["report"]
-        return report
-
-
-def local_path(location: str) -> Path | None:
-    """The run's folder on this machine, if that is where it lives."""
-    return None if "://" in location else Path(location)

@@ -6,6 +6,7 @@ apart; for data on which Inception says little (8x8 digits) or where its weights
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,19 @@ class Classifier(nn.Module):
         self.out = nn.Linear(WIDTH, classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.adaptive_avg_pool2d(self.conv(images.float() / 127.5 - 1), 2).flatten(1)
+        first, *rest = self.conv
+        assert isinstance(first, nn.Conv2d)
+        stride = 2 if images.shape[-1] >= 32 else 1  # training it on 32x32 images then takes a minute on two cores
+        h = F.conv2d(images.float() / 127.5 - 1, first.weight, first.bias, stride=stride, padding=1)
+        for layer in rest:
+            h = layer(h)
+        h = F.adaptive_avg_pool2d(h, 2).flatten(1)
         features = F.relu(self.hidden(h))
         return features, self.out(features)
 
 
 def train_classifier(data: ImageData, seed: int = 0) -> Classifier:
-    """Train the classifier on labelled images: 1,500 steps of Adam, about 10 s for digits on one core."""
+    """Train the classifier on labelled images: 1,500 steps of Adam, seconds for 8x8, about a minute for 32x32."""
     assert data.labels is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -65,7 +72,7 @@ def train_classifier(data: ImageData, seed: int = 0) -> Classifier:
     return net.eval()
 
 
-def classifier_weights(data: ImageData) -> Path:
+def classifier_weights(data: ImageData, note: Callable[[str], None] = lambda line: None) -> Path:
     """The classifier's weights for this data, by its checksum: shipped with the package, cached, or trained now."""
     if data.labels is None:
         raise UserError(
@@ -77,6 +84,7 @@ def classifier_weights(data: ImageData) -> Path:
     cached = cache_dir("features") / name
     with locked(cached.with_suffix(".lock")):
         if not cached.exists():
+            note(f"training the classifier behind the score on {data.name}, once: {STEPS:,} steps")
             weights = train_classifier(data).state_dict()
             replace_atomically(cached, lambda temporary: save_file(weights, temporary))
     return cached
@@ -108,12 +116,14 @@ class ClassifierFeatures(FeatureExtractorBase):  # type: ignore[misc]
         return (self.net(images[:, : self.channels])[0],)
 
 
-def load_extractor(cfg: EvalConfig, data: ImageData, device: torch.device) -> FeatureExtractorBase:
-    """The network of `eval.features` on `device`. Raises UserError when its weights cannot be had."""
+def load_extractor(
+    cfg: EvalConfig, data: ImageData, device: torch.device, note: Callable[[str], None] = lambda line: None
+) -> FeatureExtractorBase:
+    """The network of `eval.features` on `device`; `note` hears of a long wait. Raises UserError without its weights."""
     if "act-ray-classifier" not in FEATURE_EXTRACTORS_REGISTRY:  # a second registration raises
         register_feature_extractor("act-ray-classifier", ClassifierFeatures)
     if cfg.features == "classifier":
-        path = str(classifier_weights(data))
+        path = str(classifier_weights(data, note))
         return _create("act-ray-classifier", str(WIDTH), path).to(device)
     return _create("inception-v3-compat", "2048", inception_weights(cfg)).to(device)
 

@@ -45,14 +45,19 @@ class Follow:
             self._show(progress)
         except (OSError, ValueError):
             progress = {}
+        events = self._new("events.jsonl")  # read before the scores: those of an ended run are then all there
+        for row in events:
+            if "pruned_by" not in row:
+                self._print(describe(row))
         for row in self._new("scores.jsonl"):
             rate = f", {self.rate}" if self.rate else ""
             self._print(
                 f"step {row['step']:,}/{self.total:,}: {row['metric']} {float(row['score']):.4g}, "
                 f"diversity {float(row['diversity']):.2f}{rate}"
             )
-        for row in self._new("events.jsonl"):
-            self._print(describe(row))
+        for row in events:
+            if "pruned_by" in row:  # how it ended
+                self._print(describe(row))
 
     def _show(self, progress: dict[str, Any]) -> None:
         left = (self.total - progress["step"]) / max(progress["steps_per_second"], 1e-9)

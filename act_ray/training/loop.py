@@ -52,10 +52,16 @@ def train(cfg: Config, run: RunDir, ranks: Ranks) -> Iterator[Report]:
             yield job.finish(ending)
             return
         if report is not None:
-            yield report
+            try:
+                yield report
+            except GeneratorExit:  # whoever drives the loop wants no more of it
+                job.leave()
+                raise
 
         x, labels = fetch(job.data, cfg, step, ranks)
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
+        if cfg.model.dropout:  # its masks come from torch's global generator, so they do depend on the workers
+            torch.manual_seed(noise.generator.initial_seed() + ranks.rank)
         job.record(train_step(job.state, x, labels, noise, cfg, ranks.mean))
         if job.state.step % cfg.train.log_every == 0:
             job.flush()
@@ -80,7 +86,7 @@ class Job:
         self.cfg, self.run, self.ranks = cfg, run, ranks
         self.data = open_data(cfg.data.path)
         check(cfg, self.data, ranks.world)
-        self.scorer = Scorer(cfg, self.data, ranks)
+        self.scorer = Scorer(cfg, self.data, ranks, self.note)
         ranks.on_first(run.open)
         self.state = build_state(cfg, self.data, ranks, self.note)
         gp_interval = cfg.loss.gp_interval if cfg.loss.gp_weight else None
@@ -94,7 +100,7 @@ class Job:
         self.broken: str | None = None  # what is not finite, and since when
         self.broken_at = 0
         self.seconds = 0.0
-        self.resumed_at = self._resume()
+        self.resumed_at = self.saved_at = self._resume()
         self.clock, self.clock_step = time.monotonic(), self.resumed_at
 
     # ------------------------------------------------------------------------------------------ resume and save
@@ -124,11 +130,12 @@ class Job:
     def note(self, line: str) -> None:
         """A line for whoever watches the run."""
         if self.ranks.first:
+            self.run.path.mkdir(parents=True, exist_ok=True)  # it may come before the run is opened
             self.run.event("note", text=line)
 
     def save(self) -> None:
         """Checkpoint (rank 0; every worker holds the same state)."""
-        self.improved = False
+        self.improved, self.saved_at = False, self.state.step
         if not self.ranks.first:
             return
         extra = {
@@ -249,6 +256,14 @@ class Job:
         if self.state.step >= self.cfg.train.total_steps:
             return COMPLETED
         return STOPPED if self.stop else None
+
+    def leave(self) -> None:
+        """The loop is closed between two steps: save, so that the run can go on from here."""
+        if self.state.step != self.saved_at:
+            self.save()
+        if self.ranks.first:
+            self.run.event(STOPPED, step=self.state.step, pruned_by="")
+            self.run.push()
 
     def finish(self, outcome: str) -> Report:
         """Write why the run ended; the last report."""

@@ -1,5 +1,6 @@
 """The periodic score: one-step samples from fixed noise, spread over the workers, and what they look like."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ NOISE_SEED = 2311_14097  # fixed: grids and scores of all runs start from the sa
 class Scorer:
     """Feature network and reference statistics of one data set, ready to score a generator."""
 
-    def __init__(self, cfg: Config, data: ImageData, ranks: Ranks) -> None:
+    def __init__(self, cfg: Config, data: ImageData, ranks: Ranks, note: Callable[[str], None]) -> None:
         self.cfg, self.data, self.ranks = cfg, data, ranks
-        self.extractor = load_extractor(cfg.eval, data, ranks.device)
+        self.extractor = load_extractor(cfg.eval, data, ranks.device, note)
         self.reference = scores.reference_statistics(self.extractor, data)
 
     def __call__(self, model: nn.Module) -> tuple[dict[str, float], Tensor]:

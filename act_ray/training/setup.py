@@ -53,7 +53,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
     if cfg.train.channels_last:
         for net in (model, discriminator):
             net.to(memory_format=torch.channels_last)
-    teacher, ema = (copy.deepcopy(model).requires_grad_(False) for _ in range(2))
+    teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
     if cfg.train.compile:
         compile_networks(cfg, [model, teacher, discriminator], (channels, size), device, warn)
     optim = cfg.optim

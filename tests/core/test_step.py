@@ -362,7 +362,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for r in (0, 1)
     ]
     try:
-        answers = [worker.communicate(timeout=300) for worker in workers]
+        answers = [worker.communicate(timeout=600) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

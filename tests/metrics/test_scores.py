@@ -179,9 +179,7 @@ def test_weights_are_trained_once_and_by_the_data(cache: Path, monkeypatch: pyte
     original = features.train_classifier
     monkeypatch.setattr(features, "train_classifier", lambda data: trained.append(data.checksum) or original(data))
     for checksum in ("a" * 64, "b" * 64, "a" * 64):
-        data = ImageData(
-            rng.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8), np.arange(20) % 2, 2, checksum, "colour"
-        )
+        data = ImageData(rng.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8), np.arange(20) % 2, 2, checksum, "colour")
         found = features_of(load_extractor(CLASSIFIER, data, CPU), torch.from_numpy(data.images))
         assert found.shape == (20, features.WIDTH)
     assert trained == ["a" * 64, "b" * 64]
@@ -190,7 +188,7 @@ def test_weights_are_trained_once_and_by_the_data(cache: Path, monkeypatch: pyte
 
 def test_data_without_labels_needs_inception(digits: ImageData) -> None:
     bare = ImageData(digits.images, None, 0, "c" * 64, "bare")
-    with pytest.raises(UserError, match="bare has no labels to train one on; use eval.features=inception"):
+    with pytest.raises(UserError, match="bare has no labels to train one on; use eval"):
         load_extractor(CLASSIFIER, bare, CPU)
 
 

@@ -153,7 +153,7 @@ def _hub() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of VGG16's shapes; its classifier, which LPIPS does not use, holds one number behind its strides."""
+    """Random weights of VGG16's shapes; the classifier, which LPIPS does not use, is one number many times."""
     folder = tmp_path_factory.mktemp("hub")
     (folder / "checkpoints").mkdir()
     widths, vgg, inputs = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], {}, 3

@@ -1,4 +1,4 @@
-"""The loop: resuming bit for bit, stopping, divergence, findings, and mistakes that are refused before anything runs."""
+"""The loop: resuming bit for bit, stopping, divergence, findings, and mistakes refused before anything runs."""
 
 import json
 import sys
@@ -147,7 +147,7 @@ def test_other_data_under_a_resumed_run_is_refused(tmp_path: Path, monkeypatch: 
     go(cfg, tmp_path / "run")
     (tmp_path / "data").rename(tmp_path / "old")
     (tmp_path / "data-b").rename(tmp_path / "data")
-    with pytest.raises(UserError, match="was trained on other images than .*data holds now"):
+    with pytest.raises(UserError, match=r"was trained on other images than .*data holds now"):
         go(cfg, tmp_path / "run")
 
 
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert (evidence["step"], evidence["seed"], len(evidence["images"])) == (step, 0, 8)
     assert evidence["checkpoint_before"] == max(saved, default=None)
     assert evidence["last_rows"] == rows(tmp_path / "metrics.jsonl")[-50:]
-    assert [row["step"] for row in evidence["last_rows"] if row["loss_ct"] == "nan"][0] == step
+    assert next(row["step"] for row in evidence["last_rows"] if row["loss_ct"] == "nan") == step
     assert (tmp_path / "prune.json").exists() is watched
     assert json.loads((tmp_path / "result.json").read_text()) == last
 

@@ -1,4 +1,4 @@
-"""The run's folder: rows that survive a killed writer, and the copy on an object store (file:// takes that same path)."""
+"""The run's folder: rows that survive a killed writer, and its copy on an object store (file:// takes that path)."""
 
 import json
 import os
