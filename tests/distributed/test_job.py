@@ -34,8 +34,8 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     env.pop("RAY_ADDRESS", None)
     command = [
         RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
-        "--include-dashboard=true",
+        f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}",
+        f"--dashboard-agent-listen-port={free_port()}", "--include-dashboard=true",
     ]  # fmt: skip
     with open(tmp_path / "head.log", "w") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
