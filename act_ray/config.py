@@ -130,7 +130,9 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0)
     total_steps: int = Field(300_000, ge=1, description="K")
     global_batch: int = Field(80, ge=2, multiple_of=2, description="B images per generator update over all workers")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; levels, losses, R1 stay fp32")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="fp32 (TF32 on GPUs), or bf16 autocast: levels, losses and R1 stay fp32"
+    )
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile the networks where that works")
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="EMA of the generator that is sampled and scored")

@@ -1,7 +1,7 @@
-"""What a training step costs, variants side by side in one run: `python benchmarks/step.py --preset cifar10 --batch 8`.
+"""What a training step costs, variants side by side in one run: `python benchmarks/step.py --preset digits`.
 
-Rounds go through all variants in turn, so that a machine's mood is shared; the figures to trust are the ratios of medians
-over the first variant. Random images stand in for data; LPIPS is replaced by pseudo-Huber.
+Rounds go through all variants in turn, so that a machine's mood is shared; the figures to trust are the ratios of
+medians over the first variant. Random images stand in for data; LPIPS is replaced by pseudo-Huber.
 """
 
 import statistics

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -29,7 +30,7 @@ def search(experiment: Experiment) -> bool:
     place = placement(options["workers_per_trial"], options["concurrent"])
     pending, total = plans(experiment), experiment.space.trials
     scheduler = prepare_scheduler(experiment)
-    record = Recorder(experiment, scheduler, place.gpu)
+    record = Recorder(experiment, scheduler, place)
     searcher = OptunaSpace(experiment, record.job) if file.search == "optuna" else None
     remaining = total - sum(1 for t in experiment.trials.values() if t.ended)
     if remaining <= 0:
@@ -63,11 +64,15 @@ def search(experiment: Experiment) -> bool:
 # ---------------------------------------------------------------------------------------------- where
 
 
+@dataclass(frozen=True)
 class Placement:
-    """What a trial takes, and how many run at a time."""
+    """What a trial takes, how many run at a time, and the CPU threads for each of their workers."""
 
-    def __init__(self, resources: dict[str, float], concurrent: int, gpu: bool, why: str) -> None:
-        self.resources, self.concurrent, self.gpu, self.why = resources, concurrent, gpu, why
+    resources: dict[str, float]
+    concurrent: int
+    gpu: bool
+    threads: int
+    why: str
 
 
 def placement(workers: int, concurrent: int | None) -> Placement:
@@ -93,7 +98,7 @@ def placement(workers: int, concurrent: int | None) -> Placement:
     driver: dict[str, float] = {TRIAL_SLOT: 1} if slots else {"CPU": 0.01}
     resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {})} if workers == 0 else driver
     why = f"{running} at a time ({each} {unit}s, {need} per trial)"
-    return Placement(resources, running, gpu, why)
+    return Placement(resources, running, gpu, max(1, cpus // (running * need)), why)
 
 
 def plans(experiment: Experiment) -> list[Planned]:
@@ -125,8 +130,8 @@ def prepare_scheduler(experiment: Experiment) -> Composed:
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Writes the experiment's log from Tune's events, and prints one line for each."""
 
-    def __init__(self, experiment: Experiment, scheduler: Composed, gpu: bool) -> None:
-        self.experiment, self.scheduler, self.gpu = experiment, scheduler, gpu
+    def __init__(self, experiment: Experiment, scheduler: Composed, place: Placement) -> None:
+        self.experiment, self.scheduler, self.place = experiment, scheduler, place
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we do not use: nothing."""
@@ -134,11 +139,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def job(self, plan: Planned) -> dict[str, Any]:
         """What a trial's process needs."""
+        settings = plan.config.model_dump(mode="json")
+        settings["train"]["threads"] = plan.config.train.threads or self.place.threads
         return {
-            "config": plan.config.model_dump(mode="json"),
+            "config": settings,
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],
-            "gpu": self.gpu,
+            "gpu": self.place.gpu,
         }
 
     def entry(self, plan: Planned) -> dict[str, Any]:
