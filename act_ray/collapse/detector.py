@@ -84,6 +84,10 @@ class Detector:
             found = self._judge()
         return found
 
+    def observe_other(self, step: int, name: str, value: float) -> PruneRecord | None:
+        """Take any other value of a step that must be finite: a loss, a norm of the weights."""
+        return self._check({name: value}) if self._open(step) else None
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain data for strict JSON."""
         return {

@@ -44,7 +44,8 @@ def table(experiment: Experiment, metric: str) -> Table:
 def why(trial: Trialed) -> str:
     match trial.ended:
         case "completed":
-            return "ran to its end"
+            showed = trial.last["pruned_by"] if trial.last else ""  # only with collapse.action=record
+            return "ran to its end" + (f"; recorded: {trial.last['prune_reason']}" if trial.last and showed else "")
         case "pruned":
             return f"collapse: {trial.why}"
         case "scheduler":

@@ -187,6 +187,7 @@ class Job:
         if bad and not self.broken:
             self.broken = f"{', '.join(bad)} not finite at step {step}"
             self.broken_at = step
+            self.detector.observe_other(step, bad[0], row[bad[0]])
 
     @torch.no_grad()
     def check_weights(self) -> None:
@@ -196,6 +197,7 @@ class Job:
         if not self.broken and not torch.stack(norms).isfinite().all():
             self.broken_at = self.state.step - 1
             self.broken = f"weights not finite after step {self.broken_at}"
+            self.detector.observe_other(self.state.step, "weights", math.nan)
 
     def _progress(self, row: dict[str, float]) -> None:
         now, cfg = time.monotonic(), self.cfg.train
@@ -268,11 +270,10 @@ class Job:
     def finish(self, outcome: str) -> Report:
         """Write why the run ended; the last report."""
         report = {**self.report(), "outcome": outcome}
-        if outcome == PRUNED:
-            if self.broken:  # also where an earlier finding was only recorded
-                report |= {"pruned_by": "divergence", "prune_reason": self.broken, "score": WORST}
-            elif self.found is not None:
-                report |= {"pruned_by": self.found.signature, "prune_reason": self.found.message}
+        if self.found is not None:  # the reason, or what was only recorded
+            report |= {"pruned_by": self.found.signature, "prune_reason": self.found.message}
+        if self.broken:
+            report |= {"pruned_by": "divergence", "prune_reason": self.broken, "score": WORST}
         if self.ranks.first:
             if self.found is not None:
                 self.run.json("prune.json", self.found.to_dict())

@@ -268,7 +268,7 @@ def test_a_finding_that_is_only_recorded_lets_the_run_go_on(tmp_path: Path, monk
     cfg = tiny({**SOON, "collapse.action": "record", "train.total_steps": 8})
     samples_become_alike(monkeypatch)
     last = go(cfg, tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["step"]) == ("completed", "", 8)
+    assert (last["outcome"], last["pruned_by"], last["step"]) == ("completed", "mode-collapse", 8)
     record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
     assert (record.signature, record.step) == ("mode-collapse", 6)
     assert replay(record) == record
