@@ -4,6 +4,7 @@ Defaults are the paper's CIFAR-10 settings (Table 6). Presets (act_ray/presets/*
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -170,6 +171,15 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     collapse: CollapseConfig = CollapseConfig()
 
+    @model_validator(mode="after")
+    def _augmentable(self) -> Self:
+        for name, value in (("w", self.loss.w), ("gp_weight", self.loss.gp_weight)):
+            if self.augment.enabled and value == 0:
+                raise ValueError(
+                    f"augment.enabled = true: needs loss.{name} > 0, not loss.{name} = {value:g}: p_aug follows L_gp"
+                )
+        return self
+
 
 # ---------------------------------------------------------------------------------------------- reading
 
@@ -231,7 +241,8 @@ def preset_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "presets").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]
 
 
-def preset(name: str) -> dict[str, Any]:
+@functools.cache
+def preset(name: str) -> Mapping[str, Any]:
     """A preset's differences from the defaults, nested. `extends:` in a preset names the one that it starts from."""
     if name not in preset_names():
         raise UserError(f"--preset {name}: no such preset; {nearest(name, preset_names())}")
@@ -305,9 +316,13 @@ def load(preset_name: str | None = None, dotted: Mapping[str, Any] | None = None
     return build(merge(base, nested(dotted or {})), where)
 
 
-def load_file(path: Path) -> Config:
-    """The resolved config that a run saved."""
-    return build(read_yaml(path.read_text(), str(path)) or {}, str(path))
+def absolute_data(cfg: Config) -> Config:
+    """The config with a relative data.path made absolute: workers have another working folder."""
+    path = cfg.data.path
+    if path == "digits" or "://" in path:
+        return cfg
+    data = cfg.data.model_copy(update={"path": str(Path(path).expanduser().absolute())})
+    return cfg.model_copy(update={"data": data})
 
 
 def dump(config: Config) -> str:

@@ -3,8 +3,6 @@
 import datetime
 import os
 import warnings
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +22,7 @@ from act_ray.errors import UserError
 @click.option("--resume", metavar="RUN", help="Continue the run in this folder, bit for bit.")
 @click.option("--max-failures", default=3, type=click.IntRange(0), help="Lost workers to survive.")
 @click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
+@click.option("--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS).")
 def command(
     preset_name: str | None,
     data: str | None,
@@ -34,6 +33,7 @@ def command(
     resume: str | None,
     max_failures: int,
     gpu: bool | None,
+    shared_storage: bool,
 ) -> int:
     """Train one ACT model on W data-parallel workers (Ray Train), and go on where it stopped with --resume.
 
@@ -45,7 +45,7 @@ def command(
     if resume is not None:
         if preset_name or data or overrides or name:
             raise UserError(
-                "--resume RUN: takes its settings from the run; only --workers and --max-failures go with it"
+                "--resume RUN: takes its settings from the run; give no --preset, --data, --set or --name with it"
             )
         cfg, location = saved_config(resume), resume.rstrip("/")
         RunDir(location).clear_stop()  # of a run that was killed before it could obey
@@ -53,10 +53,7 @@ def command(
         dotted = config.parse_overrides(overrides)
         if data is not None:
             dotted["data.path"] = data
-        path = dotted.get("data.path")
-        if isinstance(path, str) and "://" not in path and path != "digits":
-            dotted["data.path"] = str(Path(path).absolute())  # workers have another working folder
-        cfg = config.load(preset_name or "digits", dotted)
+        cfg = config.absolute_data(config.load(preset_name or "digits", dotted))
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{preset_name or 'digits'}-{stamp}")
         if RunDir(location).read("config.yaml") is not None:
@@ -65,7 +62,7 @@ def command(
             )
     if "://" not in location:
         location = os.path.abspath(location)
-    report = train_run(cfg, location, workers, gpu, max_failures)
+    report = train_run(cfg, location, workers, gpu, max_failures, shared_storage)
     return conclude(report, location, cfg)
 
 
@@ -79,24 +76,27 @@ def saved_config(resume: str) -> config.Config:
     return config.build(config.read_yaml(text, f"{resume}/config.yaml") or {}, f"{resume}/config.yaml")
 
 
-def train_run(cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int) -> dict[str, Any]:
+def train_run(
+    cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int, shared_storage: bool
+) -> dict[str, Any]:
     """Check what can be checked before anything starts, then train; returns the last report."""
     from act_ray.training.follow import Follow
     from act_ray.training.interrupt import interruptible
 
     warnings.simplefilter("ignore", FutureWarning)
     click.echo(f"run: {location}")
-    follow = Follow(Path(location), cfg.train.total_steps) if "://" not in location else nullcontext()
+    follow = Follow(location, cfg.train.total_steps)
     if workers == 0:
         from act_ray.distributed.trainer import run_in_process
 
         with follow:
-            return interruptible(lambda: run_in_process(cfg, location), location, click.echo)
+            return interruptible(lambda: run_in_process(cfg, location, gpu), location, click.echo)
 
-    from act_ray.distributed.cluster import connected, gpu_per_worker
+    from act_ray.distributed.cluster import connected, gpu_per_worker, require_shared_storage
     from act_ray.distributed.trainer import fit
 
     with connected(), follow:
+        require_shared_storage(location, shared_storage)
         use_gpu = gpu_per_worker(workers, gpu)
         return interruptible(
             lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures), location, click.echo

@@ -1,17 +1,25 @@
 """`python -m act_ray.tune`: search ACT's hyper-parameters on Ray Tune, stopping trials that collapse."""
 
+from __future__ import annotations
+
+import contextlib
 import datetime
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from act_ray import config
 from act_ray.cli import run
 from act_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from act_ray.distributed.experiment import Experiment
 
 
 @click.command("tune", context_settings={"show_default": True})
@@ -29,7 +37,7 @@ from act_ray.errors import UserError
 @click.option("--storage", default="runs", help="Folder or URI under which the search's folder is made.")
 @click.option("--name", help="Name of the search. Default: the space's and the time.")
 @click.option("--resume", metavar="NAME", help="Continue the search of this name in --storage.")
-@click.option("--max-failures", default=2, type=click.IntRange(0), help="Crashes that a trial may have.")
+@click.option("--max-failures", type=click.IntRange(0), help="Crashes that a trial may have. Default: 2.")
 @click.option("--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS).")
 def command(
     space_file: Path | None,
@@ -37,14 +45,14 @@ def command(
     trials: int | None,
     search: str | None,
     scheduler: str | None,
-    workers_per_trial: int,
+    workers_per_trial: int | None,
     concurrent: int | None,
     overrides: tuple[str, ...],
     seed: int | None,
     storage: str,
     name: str | None,
     resume: str | None,
-    max_failures: int,
+    max_failures: int | None,
     shared_storage: bool,
 ) -> int:
     """Search ACT's hyper-parameters on Ray Tune: on this machine, or on the cluster that runs the job.
@@ -58,11 +66,13 @@ def command(
     from act_ray.distributed.experiment import Experiment, default_location
     from act_ray.distributed.space import load_space
 
+    how = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
+    running = {option: value for option, value in how.items() if value is not None}
     if resume is not None:
         given = (space_file, data, trials, search, scheduler, seed, name)
         if any(option is not None for option in given) or overrides:
-            raise UserError("--resume NAME: everything else comes from the search itself; leave the other options out")
-        experiment = Experiment.resume(default_location(*split_resume(resume, storage)))
+            raise UserError("--resume NAME: only --storage and how to run (workers, concurrent, failures) go with it")
+        experiment = Experiment.resume(default_location(*split_resume(resume, storage)), running)
     else:
         fixed = config.parse_overrides(overrides)
         if data is not None:
@@ -75,7 +85,7 @@ def command(
             space = load_space(space_file or default, over, fixed)
         label = space_file.stem if space_file else "digits"
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        options = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
+        options = {"workers_per_trial": 0, "concurrent": None, "max_failures": 2, **running}
         experiment = Experiment.create(default_location(storage, name or f"{label}-{stamp}"), space, options)
     return run_search(experiment, shared_storage)
 
@@ -88,21 +98,16 @@ def split_resume(resume: str, storage: str) -> tuple[str, str]:
     return storage, resume.rstrip("/")
 
 
-def run_search(experiment: "Experiment", shared_storage: bool) -> int:  # type: ignore[name-defined]  # noqa: F821
+def run_search(experiment: Experiment, shared_storage: bool) -> int:
     """Run it on Ray and print what came out; the exit code."""
-    from act_ray.distributed.cluster import connected, nodes
+    from act_ray.distributed.cluster import connected, require_shared_storage
     from act_ray.distributed.outcome import conclude
     from act_ray.distributed.tuner import search
-    from act_ray.training.rundir import storage_is_local
 
     click.echo(f"search: {experiment.location}")
     name = Path(experiment.location).name
-    with connected():
-        if nodes() > 1 and storage_is_local(experiment.location) and not shared_storage:
-            raise UserError(
-                f"--storage {experiment.location}: a folder of one machine, and the cluster has {nodes()} nodes; give "
-                "an s3:// or gs:// URI, or --shared-storage if all nodes mount it"
-            )
+    with hold(experiment), connected():
+        require_shared_storage(experiment.location, shared_storage)
         interrupted = search(experiment)
     metric = metric_name(experiment)
     if experiment.trials:
@@ -117,7 +122,19 @@ def run_search(experiment: "Experiment", shared_storage: bool) -> int:  # type: 
     return 1 if all(trial.ended == "failed" for trial in experiment.trials.values()) else 0
 
 
-def metric_name(experiment: "Experiment") -> str:  # type: ignore[name-defined]  # noqa: F821
+@contextlib.contextmanager
+def hold(experiment: Experiment) -> Iterator[None]:
+    """Keep a second process from running the same search. Raises UserError when there is one."""
+    from act_ray.files import locked
+
+    try:
+        with locked(experiment.dir.path / ".lock", wait=False):
+            yield
+    except BlockingIOError:
+        raise UserError(f"{experiment.location}: another process is running this search") from None
+
+
+def metric_name(experiment: Experiment) -> str:
     """What the score is: metric, features, sample count."""
     from act_ray.training.scoring import metric_name as of
 

@@ -20,6 +20,11 @@ def refusal(call: Any, *args: Any) -> str:
     return message
 
 
+def saved(cfg: Config) -> Config:
+    """As a run's config.yaml is written and read."""
+    return config.build(config.read_yaml(config.dump(cfg), "config.yaml"))
+
+
 def overrides(*pairs: str) -> Config:
     return config.load("digits", config.parse_overrides(pairs))
 
@@ -32,11 +37,10 @@ def test_the_presets_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("name", config.preset_names())
-def test_every_preset_loads_and_comes_back(name: str, tmp_path: Path) -> None:
+def test_every_preset_loads_and_comes_back(name: str) -> None:
     cfg = config.load(name)
     assert cfg.preset == name
-    (tmp_path / "config.yaml").write_text(config.dump(cfg))
-    assert config.load_file(tmp_path / "config.yaml") == cfg
+    assert saved(cfg) == cfg
 
 
 def test_presets_hold_the_papers_settings() -> None:
@@ -220,6 +224,8 @@ def test_out_of_bounds_is_refused_by_name(pair: str) -> None:
         (["schedule.t_min=9", "schedule.t_max=8"], ["schedule.t_min = 9", "schedule.t_max = 8"]),
         (["model.down=DDD"], ["model.down = 'DDD'", "2 letters"]),
         (["model.norm_num_groups=3"], ["model.block_out_channels", "norm_num_groups = 3"]),
+        (["augment.enabled=true", "loss.w=0", "loss.w_mid=0"], ["augment.enabled = true", "loss.w = 0"]),
+        (["augment.enabled=true", "loss.gp_weight=0"], ["augment.enabled = true", "loss.gp_weight = 0"]),
     ],
 )
 def test_settings_that_contradict_each_other(pairs: list[str], names: list[str]) -> None:
@@ -256,17 +262,25 @@ def test_a_config_does_not_change() -> None:
         {"collapse.drift_lambda": float("inf")},
     ],
 )
-def test_what_is_written_is_what_is_read(dotted: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_written_is_what_is_read(dotted: dict[str, Any]) -> None:
     cfg = config.load("digits", dotted)
-    (tmp_path / "config.yaml").write_text(config.dump(cfg))
-    assert config.load_file(tmp_path / "config.yaml") == cfg
+    assert saved(cfg) == cfg
 
 
-def test_a_saved_config_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("- 1\n")
-    assert str(tmp_path / "c.yaml") in refusal(config.load_file, tmp_path / "c.yaml")
-    (tmp_path / "c.yaml").write_text("")
-    assert config.load_file(tmp_path / "c.yaml") == Config()
+@pytest.mark.parametrize("path", ["digits", "s3://bucket/a", "file:///a", "/a/b"])
+def test_a_data_path_without_a_working_folder_stays(path: str) -> None:
+    cfg = config.load("digits", {"data.path": path})
+    assert config.absolute_data(cfg) == cfg
+
+
+def test_a_relative_data_path_is_made_absolute_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for path, expected in (("a/b", f"{tmp_path}/a/b"), ("~/a", "/home/me/a")):
+        cfg = config.absolute_data(config.load("digits", {"data.path": path, "loss.w": 0.9}))
+        assert cfg == config.load("digits", {"data.path": expected, "loss.w": 0.9})
 
 
 # ---------------------------------------------------------------------------------------------- imports

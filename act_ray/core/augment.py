@@ -1,7 +1,8 @@
 """A(x, p): StyleGAN2-ADA's blit, geometric and colour augmentations, differentiable; and the controller of p_aug.
 
 Each transform is applied to each sample with the one probability p. Drawing parameters per sample, composing them into
-one matrix and warping once costs a tenth of a chain of augmentation modules; kornia has the warp and the rotations.
+one matrix and warping once costs a tenth of a chain of augmentation modules; kornia has the warp and the rotation of
+hue. No constant is built from a list: on a GPU its copy from the host would wait for all that is queued.
 """
 
 import math
@@ -42,29 +43,29 @@ def _geometry(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
 
     flip = flip & (u[:, 0] < 0.5)
     quarter = torch.where(turn90, (u[:, 1] * 4).floor(), 0)
-    whole = torch.where(shift[:, None], (u[:, 2:4] * 2 - 1) * 0.125, 0) * x.new_tensor([W, H])
+    whole_x, whole_y = torch.where(shift[:, None], (u[:, 2:4] * 2 - 1) * 0.125, 0).unbind(1)
     size = torch.where(scale, 2 ** (0.2 * g[:, 0]), 1)
     angle = torch.where(spin, (u[:, 4] * 2 - 1) * math.pi, 0)
     aspect = torch.where(stretch, 2 ** (0.2 * g[:, 1]), 1)
     angle_after = torch.where(spin_after, (u[:, 5] * 2 - 1) * math.pi, 0)
-    part = torch.where(slide[:, None], 0.125 * g[:, 2:4], 0) * x.new_tensor([W, H])
+    part_x, part_y = torch.where(slide[:, None], 0.125 * g[:, 2:4], 0).unbind(1)
 
     mirror = torch.where(flip, -1.0, 1.0)
     one = torch.ones_like(mirror)
     matrix = _scale(mirror, one)
     for factor in (
         _rotate(quarter * (math.pi / 2)),
-        _shift(whole.round()),
+        _shift((whole_x * W).round(), (whole_y * H).round()),
         _scale(size, size),
         _rotate(angle),
         _scale(aspect, 1 / aspect),
         _rotate(angle_after),
-        _shift(part),
+        _shift(part_x * W, part_y * H),
     ):
         matrix = factor @ matrix
-    centre = torch.tensor([(W - 1) / 2, (H - 1) / 2], device=x.device).expand(B, 2)
+    centre = one * ((W - 1) / 2), one * ((H - 1) / 2)
     moved = flip | (quarter > 0) | shift | scale | spin | stretch | spin_after | slide
-    return _shift(centre) @ matrix @ _shift(-centre), moved
+    return _shift(*centre) @ matrix @ _shift(-centre[0], -centre[1]), moved
 
 
 def _colour(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -75,21 +76,22 @@ def _colour(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     B, C = x.shape[:2]
     u, g, hit = noise.uniform(B, 2), noise.normal(B, 3), noise.uniform(B, 5) < p
     eye = torch.eye(4, device=x.device).expand(B, 4, 4)
-    grey = torch.tensor([1.0, 1, 1, 0], device=x.device) / math.sqrt(3)
-    along = torch.outer(grey, grey)  # projection on the grey axis
+    along = torch.zeros(4, 4, device=x.device)  # projection on the grey axis (1, 1, 1) / sqrt(3)
+    along[:3, :3] = 1 / 3
 
     brightness = eye.clone()
     brightness[:, :3, 3] = torch.where(hit[:, 0], 0.2 * g[:, 0], 0)[:, None]
-    contrast = torch.diag_embed(torch.cat([torch.where(hit[:, 1], 2 ** (0.5 * g[:, 1]), 1)[:, None].expand(B, 3),
-                                           torch.ones(B, 1, device=x.device)], 1))  # fmt: skip
+    contrast = eye.clone()
+    contrast[:, :3, :3] *= torch.where(hit[:, 1], 2 ** (0.5 * g[:, 1]), 1)[:, None, None]
     inverted = (hit[:, 2] & (u[:, 0] < 0.5)).float()[:, None, None]
     if C == 1:
-        flip = torch.diag_embed((1 - 2 * inverted[:, :, 0]) * x.new_tensor([1, 1, 1, 0]) + x.new_tensor([0, 0, 0, 1]))
+        flip = eye.clone()
+        flip[:, :3, :3] *= 1 - 2 * inverted
         return flip @ contrast @ brightness, hit[:, :3].any(1)
     luma = eye - 2 * along * inverted
     hue = eye.clone()
     turn = torch.where(hit[:, 3], (u[:, 1] * 2 - 1) * math.pi, 0)
-    hue[:, :3, :3] = axis_angle_to_rotation_matrix(turn[:, None] * grey[:3])
+    hue[:, :3, :3] = axis_angle_to_rotation_matrix((turn / math.sqrt(3))[:, None].expand(B, 3))
     saturation = eye.clone()
     amount = torch.where(hit[:, 4], 2 ** g[:, 2], 1)[:, None, None]
     saturation[:, :3, :3] = (along + (eye - along) * amount)[:, :3, :3]
@@ -101,14 +103,13 @@ def _scale(sx: Tensor, sy: Tensor) -> Tensor:
 
 
 def _rotate(angle: Tensor) -> Tensor:
-    matrix: Tensor = axis_angle_to_rotation_matrix(angle[:, None] * angle.new_tensor([0, 0, 1]))
-    return matrix
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).view(-1, 3, 3)
 
 
-def _shift(by: Tensor) -> Tensor:
-    matrix = torch.eye(3, device=by.device).repeat(len(by), 1, 1)
-    matrix[:, :2, 2] = by
-    return matrix
+def _shift(x: Tensor, y: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack([one, zero, x, zero, one, y, zero, zero, one], 1).view(-1, 3, 3)
 
 
 # ---------------------------------------------------------------------------------------------- controller

@@ -1,5 +1,6 @@
 """Connects to Ray: a cluster that is there, or a local one with the settings that the search needs."""
 
+import json
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import ray
 
 from act_ray.errors import UserError
+from act_ray.training.rundir import storage_is_local
 
 # Read by Ray in workers and controllers; docs/design.md says what each is for.
 RAY_SETTINGS = {
@@ -38,7 +40,10 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(address="auto", runtime_env={"env_vars": env}, **quiet)
+            # Ray refuses a variable that the job's own environment sets as well, even to the same value.
+            theirs = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
+            ours = {name: value for name, value in env.items() if name not in theirs.get("env_vars", {})}
+            ray.init(address="auto", runtime_env={"env_vars": ours}, **quiet)
         else:
             _start(cpus, env, quiet)
     try:
@@ -78,6 +83,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def require_shared_storage(location: str, shared: bool) -> None:
+    """Refuse a folder of one machine on a cluster of several, unless the user says that all of them mount it."""
+    if nodes() > 1 and storage_is_local(location) and not shared:
+        raise UserError(
+            f"--storage: {location} is a folder of one machine, and the cluster has {nodes()} nodes; give an s3:// or "
+            "gs:// URI, or --shared-storage if all nodes mount it"
+        )
 
 
 def nodes() -> int:

@@ -84,8 +84,11 @@ class Experiment:
         return new
 
     @classmethod
-    def resume(cls, location: str) -> "Experiment":
-        """Open an interrupted search and read what its trials did. Raises UserError when there is none."""
+    def resume(cls, location: str, options: dict[str, Any]) -> "Experiment":
+        """Open an interrupted search and read what its trials did; `options` go over the saved ones.
+
+        Raises UserError when there is none of that name.
+        """
         folder = RunDir(location)
         folder.open_root()
         path = folder.path / "experiment.yaml"
@@ -94,7 +97,7 @@ class Experiment:
             hint = config.nearest(folder.path.name, near) if near else "there is none in that folder"
             raise UserError(f"--resume {location}: no such search; {hint}")
         saved = config.read_yaml(path.read_text(), str(path))
-        experiment = cls(location, parse_space(saved["space"], str(path)), saved["options"])
+        experiment = cls(location, parse_space(saved["space"], str(path)), saved["options"] | options)
         for row in experiment.dir.rows("events.jsonl"):
             experiment._take(row)
         return experiment

@@ -11,17 +11,18 @@ from rich.table import Table
 from act_ray.config import Config
 from act_ray.data.shards import open_data
 from act_ray.distributed.experiment import COMPLETED, FAILED, PRUNED, SCHEDULER, Experiment, Trialed
-from act_ray.metrics.scores import WORST
-from act_ray.training.scoring import grid_image
+from act_ray.metrics.scores import WORST, finite
+from act_ray.training.rundir import RunDir
+from act_ray.training.scoring import grid_image, grid_name
 
 WIDTH = 180
 
 
 def ranked(experiment: Experiment) -> list[Trialed]:
-    """Trials by last score, best first; failed ones last."""
+    """Trials by their best evaluation, whose checkpoint is kept; failed ones last."""
 
     def key(trial: Trialed) -> tuple[bool, float]:
-        return trial.ended == FAILED, trial.last["score"] if trial.last else WORST
+        return trial.ended == FAILED, trial.last["best_score"] if trial.last else WORST
 
     return sorted(experiment.trials.values(), key=key)
 
@@ -29,14 +30,18 @@ def ranked(experiment: Experiment) -> list[Trialed]:
 def table(experiment: Experiment, metric: str) -> Table:
     """One row per trial: parameters, score, steps run of steps planned, and why it ended."""
     names = list(experiment.space.file.parameters)
-    out = Table(box=box.SIMPLE_HEAD, title=f"score: {metric}, lower is better", title_justify="left")
-    for heading in ("rank", "trial", *names, "score", "best", "steps", "why it ended"):
+    out = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{metric}, lower is better; ranked by the best evaluation, whose checkpoint is kept",
+        title_justify="left",
+    )
+    for heading in ("rank", "trial", *names, "best", "last", "steps", "why it ended"):
         out.add_column(heading, overflow="fold", no_wrap=heading != "why it ended")
     for rank, trial in enumerate(ranked(experiment), 1):
         last = trial.last or {"score": WORST, "best_score": WORST, "step": 0}
         values = [number(trial.plan.values[name]) for name in names]
         steps = f"{last['step']:,} of {trial.total:,}"
-        scores = [number(last["score"]), number(last["best_score"])]
+        scores = [number(last["best_score"]), number(last["score"])]
         out.add_row(str(rank), trial.plan.name, *values, *scores, steps, why(trial))
     return out
 
@@ -78,12 +83,17 @@ def saved(experiment: Experiment) -> str:
 
 
 def best_picture(experiment: Experiment) -> Path | None:
-    """best.png: real images beside the best trial's latest one-step samples; None when there are no samples."""
+    """best.png: real images beside one-step samples of the best trial at its best evaluation; None without samples."""
     best = experiment.best
-    grids = sorted((experiment.local_trial(best.plan) / "samples").glob("*.png")) if best else []
-    if best is None or not grids:
+    if best is None:
         return None
-    with Image.open(grids[-1]) as opened:
+    run = RunDir(experiment.trial_location(best.plan), scratch="views")
+    run.fetch_root("samples")
+    scores = [row for row in run.rows("scores.jsonl") if (run.path / "samples" / grid_name(row["step"])).exists()]
+    if not scores:
+        return None
+    step = min(scores, key=lambda row: finite(float(row["score"])))["step"]
+    with Image.open(run.path / "samples" / grid_name(step)) as opened:
         samples = opened.convert("RGB")
     real = real_grid(best.plan.config)
     gap, top = 16, 24
@@ -91,7 +101,6 @@ def best_picture(experiment: Experiment) -> Path | None:
     canvas.paste(real, (0, top))
     canvas.paste(samples, (real.width + gap, top))
     pen = ImageDraw.Draw(canvas)
-    step = int(grids[-1].stem.removeprefix("step-"))
     pen.text((4, 6), "real images", fill="black")
     pen.text((real.width + gap + 4, 6), f"trial {best.plan.name}, one step, after {step:,} steps", fill="black")
     path = experiment.dir.path / "best.png"

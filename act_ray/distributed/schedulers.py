@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from act_ray.training.loop import PRUNED
+from act_ray.training.loop import COMPLETED
 
 METRIC, TIME = "score", "images"
 
@@ -15,15 +15,15 @@ class Composed(TrialScheduler):  # type: ignore[misc]
     """Passes results to `inner` (ASHA, or none), but keeps collapsed trials out of its rungs.
 
     Collapse is found inside the training loop, which sees every step and ends by itself; its last result says so. That
-    score must not count as a normal completion at that budget. `stopped` holds a sentence for each trial that `inner`
-    stopped.
+    score must not count as a normal completion at that budget. `inner` knows a trial by its index in the search, which
+    an interruption does not change. `stopped` holds a sentence for each trial that `inner` stopped, by that index.
     """
 
     def __init__(self, inner: TrialScheduler | None, rungs: list[float]) -> None:
         super().__init__()
         self.inner = inner or FIFOScheduler()
         self.rungs = rungs
-        self.stopped: dict[str, str] = {}
+        self.stopped: dict[int, str] = {}
 
     @property
     def metric(self) -> Any:
@@ -37,26 +37,26 @@ class Composed(TrialScheduler):  # type: ignore[misc]
         return True  # `inner` has its metric from the start: rungs may be refilled before Tune runs
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_add(tune_controller, trial)
+        self.inner.on_trial_add(tune_controller, known(index_of(trial)))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_error(tune_controller, trial)
+        self.inner.on_trial_error(tune_controller, known(index_of(trial)))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        action: str = self.inner.on_trial_result(tune_controller, trial, result)
+        action: str = self.inner.on_trial_result(tune_controller, known(index_of(trial)), result)
         if action == TrialScheduler.STOP:
             rung = max((r for r in self.rungs if r <= result[TIME]), default=0)
-            self.stopped[trial.trial_id] = f"score {result[METRIC]:.4g} misses ASHA's cut at {rung:,.0f} images"
+            self.stopped[index_of(trial)] = f"score {result[METRIC]:.4g} misses ASHA's cut at {rung:,.0f} images"
         return action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if result.get("outcome") == PRUNED:
-            self.inner.on_trial_remove(tune_controller, trial)
+        if result.get("outcome") == COMPLETED:
+            self.inner.on_trial_complete(tune_controller, known(index_of(trial)), result)
         else:
-            self.inner.on_trial_complete(tune_controller, trial, result)
+            self.inner.on_trial_remove(tune_controller, known(index_of(trial)))
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_remove(tune_controller, trial)
+        self.inner.on_trial_remove(tune_controller, known(index_of(trial)))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         return self.inner.choose_trial_to_run(tune_controller)
@@ -64,13 +64,24 @@ class Composed(TrialScheduler):  # type: ignore[misc]
     def debug_string(self) -> str:
         return f"collapse pruning over {self.inner.debug_string()}"
 
-    def replay(self, trial_id: str, results: Iterable[dict[str, Any]]) -> None:
+    def replay(self, index: int, results: Iterable[dict[str, Any]]) -> None:
         """Fill the rungs with what a trial reported before the search was interrupted."""
-        trial = SimpleNamespace(trial_id=trial_id)
+        trial = known(index)
         self.inner.on_trial_add(None, trial)
         for result in results:
             self.inner.on_trial_result(None, trial, result)
         self.inner.on_trial_remove(None, trial)
+
+
+def index_of(trial: Any) -> int:
+    """A Tune trial's index in the search."""
+    index: int = trial.config["trial"]["index"]
+    return index
+
+
+def known(index: int) -> Any:
+    """What `inner` is shown of a trial: an id that is the same after an interruption."""
+    return SimpleNamespace(trial_id=f"trial-{index}")
 
 
 def build_scheduler(kind: str, max_images: int, grace: float, reduction: float) -> Composed:

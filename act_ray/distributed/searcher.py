@@ -8,9 +8,10 @@ import optuna
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from act_ray.distributed.experiment import PRUNED, Experiment, Planned, plan_trial
+from act_ray.distributed.experiment import FAILED, PRUNED, Experiment, Planned, plan_trial
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
+from act_ray.training.loop import STOPPED
 
 TRIES = 1000
 
@@ -30,7 +31,7 @@ class OptunaSpace(Searcher):  # type: ignore[misc]
         self.waiting = experiment.open_plans
         self.next = max(experiment.trials, default=-1) + 1
         for trial in experiment.trials.values():
-            if trial.ended and trial.last:
+            if trial.ended not in ("", FAILED) and trial.last:
                 score = WORST if trial.ended == PRUNED else trial.last["score"]
                 self.inner.add_evaluated_point(trial.plan.values, score)
 
@@ -55,8 +56,11 @@ class OptunaSpace(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self.inner._ot_trials:
             return  # a trial continued from before an interruption: Optuna did not suggest it in this process
-        if result is not None and result.get("outcome") == PRUNED:
-            result = {**result, "score": WORST}
+        outcome = result.get("outcome") if result is not None else None
+        if outcome == PRUNED:
+            result = {**(result or {}), "score": WORST}
+        if outcome in (STOPPED, FAILED):  # no score to learn from
+            result, error = None, True
         self.inner.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:

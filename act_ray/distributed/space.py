@@ -29,7 +29,7 @@ Values = dict[str, Any]  # dotted name -> value
 KINDS = ("choice", "uniform", "loguniform", "randint", "grid")
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
              "!=": operator.ne}  # fmt: skip
-TRIES = 10_000
+TRIES = 2_000
 
 
 class SpaceFile(BaseModel):
@@ -113,6 +113,15 @@ class Space:
         """How many trials the search has."""
         return (self.file.trials or 8) if self.file.search == "optuna" else len(self.draw())
 
+    def largest_budget(self) -> int:
+        """Images that the longest trial sees: total_steps x global_batch at their upper ends."""
+        names: list[str] = [
+            name for name in ("train.total_steps", "train.global_batch") if name in self.file.parameters
+        ]
+        upper = {name: max(_endpoints(*next(iter(self.file.parameters[name].items())))) for name in names}
+        train = self.config(upper).train
+        return train.total_steps * train.global_batch
+
     def draw(self, trials: int | None = None) -> list[Values]:
         """The trials of a random or grid search, a function of the file and its seed alone.
 
@@ -120,17 +129,29 @@ class Space:
         until admitted; parameters given as `grid` take their values in turn.
         """
         trials = trials or self.file.trials
+        cells, domains = self._cells()
+        if not domains:
+            admitted = [cell for cell in cells if self.admits(cell)]
+            if not admitted:
+                raise UserError(f"search space: no combination passes {self._conditions}")
+            return admitted[:trials]
+        rng = np.random.RandomState(self.file.seed)
+        return [self._redraw(cells[i % len(cells)], domains, rng) for i in range(trials or 8)]
+
+    def check_satisfiable(self) -> None:
+        """Raise UserError for a space that nothing can come from, or nothing with one of its grid cells."""
+        cells, domains = self._cells()
+        if not domains:
+            self.draw(1)
+        for cell in cells if domains else ():
+            self._redraw(cell, domains, np.random.RandomState(0))
+
+    def _cells(self) -> tuple[list[Values], dict[str, Any]]:
+        """All combinations of what is crossed, and the domains of what is drawn."""
         specs = {name: next(iter(spec.items())) for name, spec in self.file.parameters.items()}
         crossed = [name for name, (kind, _) in specs.items() if kind == "grid" or self.file.search == "grid"]
         cells = [dict(zip(crossed, cell, strict=True)) for cell in itertools.product(*(specs[n][1] for n in crossed))]
-        if len(crossed) == len(specs):
-            admitted = [cell for cell in cells if self.admits(cell)]
-            if not admitted:
-                raise UserError("search space: no combination passes the constraints")
-            return admitted[:trials]
-        rng = np.random.RandomState(self.file.seed)
-        domains = {name: domain for name, domain in self.domains().items() if name not in crossed}
-        return [self._redraw(cells[i % len(cells)], domains, rng) for i in range(trials or 8)]
+        return cells, {name: domain for name, domain in self.domains().items() if name not in crossed}
 
     def _redraw(self, cell: Values, domains: dict[str, Any], rng: np.random.RandomState) -> Values:
         for _ in range(TRIES):
@@ -138,9 +159,12 @@ class Space:
             values = {name: (cell | drawn)[name] for name in self.file.parameters}
             if self.admits(values):
                 return values
-        raise UserError(
-            f"search space: no draw of {TRIES:,} passes the constraints: {', '.join(self.file.constraints)}"
-        )
+        where = f" with {cell}" if cell else ""
+        raise UserError(f"search space: none of {TRIES:,} draws{where} passes {self._conditions}")
+
+    @property
+    def _conditions(self) -> str:
+        return f"the constraints ({', '.join(self.file.constraints) or 'none'}) and the config's own bounds"
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -185,8 +209,12 @@ def parse_space(raw: Mapping[str, Any], where: str) -> Space:
         for value in _endpoints(*next(iter(spec.items()))):
             _check_endpoint(file, name, value, where)
     space = Space(file, tuple(_constraint(text, where) for text in file.constraints))
-    if file.search != "optuna":
-        space.draw(1)
+    for constraint in space.constraints:
+        try:
+            constraint.holds(config.load(file.preset))
+        except TypeError:
+            raise UserError(f"{where}: constraint '{constraint.text}': compares a number with a text") from None
+    space.check_satisfiable()
     return space
 
 

@@ -35,7 +35,8 @@ def worker_loop(job: dict[str, Any]) -> Report | str:
     prepare_process(cfg, context.get_local_world_size())
     report: Report = {}
     try:
-        for report in train(cfg, RunDir(job["location"]), Ranks(get_device())):
+        # On NFS the lock of a node that was lost outlives it by its lease, 90 s.
+        for report in train(cfg, RunDir(job["location"], lock_wait_s=120), Ranks(get_device())):
             ray.train.report(report)
     except UserError as error:
         return str(error)
@@ -54,7 +55,8 @@ def fit(
         worker_loop,
         train_loop_config={"config": cfg.model_dump(mode="json"), "location": location},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=600),
+        # An hour: the others wait while one node decodes the data or the first worker scores all real images, once.
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=3600),
         run_config=ray.train.RunConfig(
             name="ray_train",
             storage_path=join(location, "ray"),
@@ -69,12 +71,16 @@ def fit(
     return result
 
 
-def run_in_process(cfg: Config, location: str) -> Report:
-    """The same loop without Ray, in this process."""
+def run_in_process(cfg: Config, location: str, gpu: bool | None = None) -> Report:
+    """The same loop without Ray, in this process; gpu: None takes one where there is one."""
+    device = best_device(gpu)
     prepare_process(cfg, 1)
-    *_, last = train(cfg, RunDir(location), Ranks(best_device()))
+    *_, last = train(cfg, RunDir(location), Ranks(device))
     return last
 
 
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def best_device(gpu: bool | None = None) -> torch.device:
+    """A GPU, or the CPU when there is none or gpu is False. Raises UserError when gpu is True and there is none."""
+    if gpu and not torch.cuda.is_available():
+        raise UserError("--gpu: PyTorch finds no GPU on this machine; try --cpu")
+    return torch.device("cpu" if gpu is False or not torch.cuda.is_available() else "cuda")

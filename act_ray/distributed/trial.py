@@ -29,7 +29,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         cfg = config.build(job["config"])
         self.location: str = job["location"]
         self.reports = (
-            reports_from_workers(cfg, self.location, job["workers"], job["gpu"])
+            reports_from_workers(cfg, self.location, job["workers"], job["gpu"], job["max_failures"])
             if job["workers"]
             else reports_in_process(cfg, self.location)
         )
@@ -55,14 +55,14 @@ def reports_in_process(cfg: Config, location: str) -> Iterator[Report]:
     yield from train(cfg, RunDir(location), Ranks(best_device()))
 
 
-def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool) -> Iterator[Report]:
+def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, max_failures: int) -> Iterator[Report]:
     """A Ray Train run in a thread; its reports come through a queue of one, so that neither side runs ahead."""
     queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
     box: dict[str, BaseException] = {}
 
     def call() -> None:
         try:
-            fit(cfg, location, workers, gpu=gpu, on_report=queue.put)
+            fit(cfg, location, workers, gpu=gpu, max_failures=max_failures, on_report=queue.put)
         except BaseException as error:
             box["error"] = error
 

@@ -18,7 +18,8 @@ from act_ray.distributed.searcher import OptunaSpace
 from act_ray.distributed.trial import Trial
 from act_ray.distributed.watch import Watch
 from act_ray.errors import UserError
-from act_ray.training.rundir import join
+from act_ray.training.interrupt import on_interrupt
+from act_ray.training.rundir import RunDir, join
 
 
 def search(experiment: Experiment) -> bool:
@@ -27,6 +28,8 @@ def search(experiment: Experiment) -> bool:
     True when it was interrupted before all of them had.
     """
     options, file = experiment.options, experiment.space.file
+    for plan in experiment.open_plans:
+        RunDir(experiment.trial_location(plan)).clear_stop()  # of an interruption that was not obeyed any more
     place = placement(options["workers_per_trial"], options["concurrent"])
     pending, total = plans(experiment), experiment.space.trials
     scheduler = prepare_scheduler(experiment)
@@ -36,6 +39,7 @@ def search(experiment: Experiment) -> bool:
     if remaining <= 0:
         return False
     print(f"{remaining} of {total} trials to run; {place.why}", flush=True)
+    retries = 0 if options["workers_per_trial"] else options["max_failures"]  # Ray Train restarts its workers itself
     tuner = tune.Tuner(
         tune.with_resources(Trial, place.resources),
         param_space=None if searcher else {"trial": tune.grid_search([record.entry(plan) for plan in pending])},
@@ -46,10 +50,11 @@ def search(experiment: Experiment) -> bool:
         ),
         run_config=tune.RunConfig(
             name=f"{int(time.time())}", storage_path=join(experiment.location, "ray"), verbose=0, callbacks=[record],
-            failure_config=tune.FailureConfig(max_failures=options["max_failures"]),
+            failure_config=tune.FailureConfig(max_failures=retries), stop=Closing(record),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )  # fmt: skip
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own kills trials after ten seconds; see close
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own log and folders say more
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(place.concurrent))
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old output is silent, the new one is not
@@ -57,7 +62,7 @@ def search(experiment: Experiment) -> bool:
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failed trials are told by Recorder, in one line
     with Watch(experiment, total):
-        tuner.fit()
+        on_interrupt(tuner.fit, record.close)
     return sum(1 for t in experiment.trials.values() if t.ended) < total
 
 
@@ -71,7 +76,7 @@ class Placement:
     resources: dict[str, float]
     concurrent: int
     gpu: bool
-    threads: int
+    threads: int | None
     why: str
 
 
@@ -86,19 +91,19 @@ def placement(workers: int, concurrent: int | None) -> Placement:
     gpu = gpus > 0 or (cpus == 0 and slots > 0)  # a cluster that has only its head yet: shipped ones grow by GPUs
     unit, each = ("GPU", gpus) if gpu else ("CPU", cpus)
     need = max(1, workers)
-    fit = each // need
-    if slots and each == 0:
-        fit = slots  # nothing but the head yet: the autoscaler brings workers once trials ask for them
-    if fit == 0 and not (slots and len(ray.nodes()) > 1):
+    grows = slots > 0 and (each == 0 or len(ray.nodes()) > 1)  # its slots say how many trials its full size holds
+    fit = slots if grows else each // need
+    if fit == 0:
         raise UserError(
             f"--workers-per-trial {workers}: a trial needs {need} {unit}s, the cluster has {each}; "
             f"at most {each} workers per trial"
         )
-    running = min(n for n in (concurrent or fit, max(fit, 1), slots or fit) if n)
+    running = min(concurrent or fit, fit)
     driver: dict[str, float] = {TRIAL_SLOT: 1} if slots else {"CPU": 0.01}
     resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {})} if workers == 0 else driver
-    why = f"{running} at a time ({each} {unit}s, {need} per trial)"
-    return Placement(resources, running, gpu, max(1, cpus // (running * need)), why)
+    why = f"{running} at a time ({'up to ' if grows else ''}{fit} fit: {need} {unit}s per trial, {each} here now)"
+    threads = None if grows else max(1, cpus // (running * need))
+    return Placement(resources, running, gpu, threads, why)
 
 
 def plans(experiment: Experiment) -> list[Planned]:
@@ -112,15 +117,12 @@ def plans(experiment: Experiment) -> list[Planned]:
 
 
 def prepare_scheduler(experiment: Experiment) -> Composed:
-    """ASHA with the rungs of the trials that ended before an interruption."""
+    """ASHA with the rungs as they were before an interruption."""
     file = experiment.space.file
-    largest = max((p.config.train.total_steps * p.config.train.global_batch for p in plans(experiment)), default=0)
-    base = experiment.space.config({})
-    largest = largest or base.train.total_steps * base.train.global_batch
-    scheduler = build_scheduler(file.scheduler, largest, file.grace, file.reduction)
+    scheduler = build_scheduler(file.scheduler, experiment.space.largest_budget(), file.grace, file.reduction)
     for index, trial in experiment.trials.items():
-        if trial.ended in (COMPLETED, SCHEDULER):
-            scheduler.replay(f"before-{index}", trial.reports)
+        if trial.ended in ("", COMPLETED, SCHEDULER):
+            scheduler.replay(index, trial.reports)
     return scheduler
 
 
@@ -132,6 +134,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, experiment: Experiment, scheduler: Composed, place: Placement) -> None:
         self.experiment, self.scheduler, self.place = experiment, scheduler, place
+        self.running: dict[int, Planned] = {}
+        self.closing = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we do not use: nothing."""
@@ -146,10 +150,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],
             "gpu": self.place.gpu,
+            "max_failures": self.experiment.options["max_failures"],
         }
 
     def entry(self, plan: Planned) -> dict[str, Any]:
         return {"index": plan.index, "values": plan.values, "job": self.job(plan)}
+
+    def close(self) -> None:
+        """Ctrl-C: ask the running trials to save and end; Closing ends the search once they have."""
+        self.closing = True
+        say(f"interrupted: {len(self.running)} trials are saving their state (Ctrl-C again gives up)")
+        for plan in list(self.running.values()):
+            RunDir(self.experiment.trial_location(plan)).request_stop()
 
     def plan_of(self, trial: TuneTrial) -> Planned:
         entry = trial.config["trial"]
@@ -160,6 +172,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         known = self.experiment.trials.get(plan.index)
         again = known is not None and bool(known.reports)
         self.experiment.log("trial_started", plan)
+        self.running[plan.index] = plan
+        if self.closing:
+            RunDir(self.experiment.trial_location(plan)).request_stop()
         values = " ".join(f"{name}={short(value)}" for name, value in plan.values.items())
         say(f"{plan.name} {'continues' if again else 'started'}: {values}")
 
@@ -176,6 +191,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan, report = self.plan_of(trial), trial.last_result
+        self.running.pop(plan.index, None)
         outcome = report.get("outcome")
         if outcome == PRUNED:
             self._end(plan, PRUNED, f"{report['pruned_by']}: {report['prune_reason']}")
@@ -183,13 +199,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._end(plan, COMPLETED, f"score {report['score']:.4g}")
         elif outcome == FAILED:
             self._end(plan, FAILED, report["prune_reason"])
-        elif trial.trial_id in self.scheduler.stopped:
-            self._end(plan, SCHEDULER, self.scheduler.stopped[trial.trial_id])
-        else:  # somebody asked this run to stop (its STOP file): it stays open for --resume
-            say(f"{plan.name} was asked to stop at step {report.get('step', 0):,}")
+        elif plan.index in self.scheduler.stopped:
+            self._end(plan, SCHEDULER, self.scheduler.stopped[plan.index])
+        else:  # somebody asked this run to stop (Ctrl-C, or its STOP file): it stays open for --resume
+            say(f"{plan.name} saved at step {report.get('step', 0):,}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         if trial.status == TuneTrial.ERROR:
+            self.running.pop(self.plan_of(trial).index, None)
             text = (trial.error_file and open(trial.error_file).read().strip().splitlines()[-1:]) or ["unknown error"]  # noqa: SIM115
             self._end(self.plan_of(trial), FAILED, text[0])
 
@@ -197,6 +214,22 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.experiment.log("ended", plan, how=how, why=why)
         label = {PRUNED: "pruned", SCHEDULER: "stopped", COMPLETED: "completed", FAILED: "failed"}[how]
         say(f"{plan.name} {label}: {why}")
+
+
+class Closing(tune.Stopper):  # type: ignore[misc]
+    """Ends an interrupted search once no trial runs any more."""
+
+    def __init__(self, record: Recorder) -> None:
+        self.record = record
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.record.closing and not self.record.running
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 def say(line: str) -> None:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from act_ray.distributed.experiment import Experiment
+from act_ray.distributed.experiment import Experiment, Trialed
 
 
 class Watch:
@@ -34,6 +34,15 @@ class Watch:
             sys.stdout.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
             sys.stdout.flush()
 
+    def _where(self, trial: Trialed) -> tuple[int, float]:
+        """(step, steps per second) of a running trial; on an object store as of its last report."""
+        try:
+            progress = json.loads((self.experiment.local_trial(trial.plan) / "progress.json").read_text())
+            return progress["step"], progress["steps_per_second"]
+        except (OSError, ValueError):
+            last = trial.last
+            return (last["step"], last["step"] / max(last["seconds"], 1e-9)) if last else (0, 0.0)
+
     def line(self) -> str:
         """Trials ended and running, steps per second over all, best score so far, time left for the running ones."""
         trials = list(self.experiment.trials.values())
@@ -43,12 +52,9 @@ class Watch:
             if trial.ended:
                 continue
             running += 1
-            try:
-                progress = json.loads((self.experiment.local_trial(trial.plan) / "progress.json").read_text())
-            except (OSError, ValueError):
-                continue
-            rate += progress["steps_per_second"]
-            left += progress["total_steps"] - progress["step"]
+            step, speed = self._where(trial)
+            rate += speed
+            left += trial.total - step
         budget = self.experiment.space.config({}).train.total_steps
         left += max(0, self.total - len(trials)) * budget
         eta = f", at most {int(left / rate) // 60}:{int(left / rate) % 60:02d} left" if rate else ""

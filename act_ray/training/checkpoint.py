@@ -147,8 +147,12 @@ def load(folder: Path, state: TrainState) -> dict[str, Any]:
 
 
 def _restore(optimizer: Optimizer, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:  # in its memory format: a fused kernel walks both in the order of memory
+            tensor = torch.empty_like(parameter).copy_(tensor)
         slots.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": slots, **settings})

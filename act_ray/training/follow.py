@@ -9,16 +9,21 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from act_ray.training.rundir import RunDir
+
 
 class Follow:
-    """`with Follow(path, total_steps):` prints what the run in `path` writes, until the block ends.
+    """`with Follow(location, total_steps):` prints what the run there writes, until the block ends.
 
-    The run may be in this process or in a worker elsewhere: the folder is all that they share.
+    The run may be in this process or in a worker elsewhere: the folder is all that they share. A run on an object store
+    pushes its files at checkpoints, so that is how fresh its lines are.
     """
 
-    def __init__(self, path: Path, total_steps: int, every: float = 0.5) -> None:
-        self.path, self.total, self.every = path, total_steps, every
-        self.offsets = {name: _size(path / name) for name in ("events.jsonl", "scores.jsonl")}
+    def __init__(self, location: str, total_steps: int) -> None:
+        self.run, self.total = RunDir(location, scratch="views"), total_steps
+        self.path, self.every = self.run.path, 0.5 if self.run.remote is None else 15.0
+        self.run.fetch_root()
+        self.offsets = {name: _size(self.path / name) for name in ("events.jsonl", "scores.jsonl")}
         self.rate = ""
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -40,6 +45,7 @@ class Follow:
             self._look()
 
     def _look(self) -> None:
+        self.run.fetch_root()
         try:
             progress = json.loads((self.path / "progress.json").read_text())
             self._show(progress)

@@ -11,12 +11,22 @@ T = TypeVar("T")
 
 
 def interruptible(function: Callable[[], T], location: str, say: Callable[[str], None]) -> T:
-    """`function()` in a thread; Ctrl-C asks the run at `location` to save and end, a second one raises.
+    """`function()`; Ctrl-C asks the run at `location` to save and end, a second one raises."""
+
+    def ask() -> None:
+        say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
+        RunDir(location).request_stop()
+
+    return on_interrupt(function, ask)
+
+
+def on_interrupt(function: Callable[[], T], ask: Callable[[], None]) -> T:
+    """`function()` in a thread; the first Ctrl-C calls `ask` and goes on waiting, a second one raises.
 
     A handler rather than `except KeyboardInterrupt`: an exception may come at any line, and inside Thread.join it
     leaves a thread that is still running marked as ended (CPython issue 90882).
     """
-    run, done, asked = RunDir(location), threading.Event(), False
+    done, asked = threading.Event(), False
     box: dict[str, Any] = {}
 
     def call() -> None:
@@ -32,8 +42,7 @@ def interruptible(function: Callable[[], T], location: str, say: Callable[[str],
         if asked:
             raise KeyboardInterrupt
         asked = True
-        say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
-        run.request_stop()
+        ask()
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -3,8 +3,11 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +24,7 @@ from act_ray.metrics.scores import WORST, finite
 from act_ray.training import checkpoint
 from act_ray.training.ranks import Ranks
 from act_ray.training.rundir import RunDir
-from act_ray.training.scoring import Scorer, metric_name, save_grid
+from act_ray.training.scoring import Scorer, grid_name, metric_name, save_grid
 from act_ray.training.setup import build_state, check
 
 Report = dict[str, Any]
@@ -35,7 +38,13 @@ def train(cfg: Config, run: RunDir, ranks: Ranks) -> Iterator[Report]:
     Yields a report after every evaluation and one at the end, the same on every worker; the last has `outcome`
     completed, stopped (asked to: run.request_stop) or pruned (a signature of collapse; pruned_by, prune_reason).
     """
-    job = Job(cfg, run, ranks)
+    with closing(run):
+        yield from steps(Job(cfg, run, ranks))
+
+
+def steps(job: "Job") -> Iterator[Report]:
+    """Train from where the job stands to its end."""
+    cfg, ranks = job.cfg, job.ranks
     while True:
         step, report = job.state.step, None
         ending = job.ending()
@@ -72,11 +81,17 @@ def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Tensor
     index = batch_indices(len(data.images), cfg.train.global_batch, cfg.train.seed, step)
     share = len(index) // ranks.world
     index = index[ranks.rank * share : (ranks.rank + 1) * share]
-    x = torch.from_numpy(data.images[index]).to(ranks.device, non_blocking=True).float() / 127.5 - 1
+    x = to_device(data.images[index], ranks.device).float() / 127.5 - 1
     if cfg.model.num_classes is None:
         return x, None
     assert data.labels is not None
-    return x, torch.from_numpy(data.labels[index]).to(ranks.device)
+    return x, to_device(data.labels[index], ranks.device)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy on the device; to a GPU from pinned memory, for only that copy does not wait for what is queued."""
+    host = torch.from_numpy(array)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 class Job:
@@ -84,8 +99,8 @@ class Job:
 
     def __init__(self, cfg: Config, run: RunDir, ranks: Ranks) -> None:
         self.cfg, self.run, self.ranks = cfg, run, ranks
-        self.data = open_data(cfg.data.path)
-        check(cfg, self.data, ranks.world)
+        self.data = ranks.together(lambda: open_data(cfg.data.path))
+        ranks.together(lambda: check(cfg, self.data, ranks.world))
         self.scorer = Scorer(cfg, self.data, ranks, self.note)
         ranks.on_first(run.open)
         self.state = build_state(cfg, self.data, ranks, self.note)
@@ -111,21 +126,23 @@ class Job:
         for problem in problems:
             self.note(f"checkpoint damaged: {problem}; going on from step {step or 0:,}")
         if step is not None:
-            folder = checkpoint.step_folder(self.run.checkpoints, step)
-            self.run.fetch(folder / checkpoint.MANIFEST)
-            saved = checkpoint.load(folder, self.state)
-            if saved["data_checksum"] != self.data.checksum:
-                raise UserError(f"{self.run.location}: was trained on other images than {self.cfg.data.path} holds now")
-            self.detector.load_state_dict(saved["detector"])
-            self.last_score, self.diversity = saved["score"], saved["diversity"]
-            self.best = tuple(saved["best"]) if saved["best"] else None
-            self.seconds = saved["seconds"]
+            self.ranks.together(lambda: self._load(checkpoint.step_folder(self.run.checkpoints, step)))
         if self.ranks.first:
             self.run.write("config.yaml", config.dump(self.cfg))
             self.run.truncate("metrics.jsonl", step or 0)
             self.run.truncate("scores.jsonl", (step or 0) + 1)
             self.run.event("resumed" if step else "started", step=step or 0, workers=self.ranks.world)
         return step or 0
+
+    def _load(self, folder: Path) -> None:
+        self.run.fetch(folder / checkpoint.MANIFEST)
+        saved = checkpoint.load(folder, self.state)
+        if saved["data_checksum"] != self.data.checksum:
+            raise UserError(f"{self.run.location}: was trained on other images than {self.cfg.data.path} holds now")
+        self.detector.load_state_dict(saved["detector"])
+        self.last_score, self.diversity = saved["score"], saved["diversity"]
+        self.best = tuple(saved["best"]) if saved["best"] else None
+        self.seconds = saved["seconds"]
 
     def note(self, line: str) -> None:
         """A line for whoever watches the run."""
@@ -227,7 +244,7 @@ class Job:
             self.best = (score, step)
         self.detector.observe_eval(step, self.diversity, score)
         if self.ranks.first:
-            save_grid(images, self.run.path / "samples" / f"step-{step:08d}.png")
+            save_grid(images, self.run.path / "samples" / grid_name(step))
             self.run.append("scores.jsonl", [{"step": step, **result, "metric": metric_name(self.cfg.eval)}])
         self.clock += time.monotonic() - started  # the rate that is shown is that of training
         return self.report()

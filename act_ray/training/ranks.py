@@ -41,6 +41,19 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def together(self, function: Callable[[], T]) -> T:
+        """Call `function` on every worker; a UserError on some is raised on all: else the others would wait."""
+        result: Any = None
+        problem = None
+        try:
+            result = function()
+        except UserError as error:
+            problem = str(error)
+        for first in self.gather(problem):
+            if first is not None:
+                raise UserError(first)
+        return result  # type: ignore[no-any-return]
+
     def on_first(self, function: Callable[[], T]) -> T:
         """Call `function` on rank 0; its result, or the UserError it raised, on each worker: else they would wait."""
         result: Any = None

@@ -9,11 +9,13 @@
 Rows that are not finite are kept as strings, so that every line is strict JSON.
 """
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,26 +26,40 @@ from act_ray.files import cache_dir, locked, open_uri, replace_atomically, write
 
 Row = dict[str, Any]
 
+LOCK = ".lock"  # held by whoever trains in the folder
+
 
 class RunDir:
-    """Local folder of a run. With a remote location (s3://, gs://) it is scratch, pushed at every checkpoint."""
+    """Local folder of a run. With a remote location (s3://, gs://) it is scratch, pushed at every checkpoint.
 
-    def __init__(self, location: str) -> None:
-        self.location = location
+    `scratch`: whose; a process that only looks at a remote run takes "views", to stay out of the run's own.
+    `lock_wait_s`: how long `open` waits for another process, such as a killed driver's last worker, to be gone.
+    """
+
+    def __init__(self, location: str, scratch: str = "runs", lock_wait_s: float = 30.0) -> None:
+        self.location, self.lock_wait_s, self._held = location, lock_wait_s, ExitStack()
         self.remote: tuple[pafs.FileSystem, str] | None = None
         if "://" in location:
             self.remote = open_uri(location)
-            self.path = cache_dir("runs") / location.replace("://", "_").replace("/", "_")
+            self.path = cache_dir(scratch) / location.replace("://", "_").replace("/", "_")
         else:
             self.path = Path(location).resolve()
         self._last_look, self._stop = 0.0, False
 
     def open(self) -> None:
-        """Create the folder; for a remote run replace the scratch by what was pushed last. Raises UserError."""
+        """Create the folder and hold it until `close`; for a remote run replace the scratch by what was pushed last.
+
+        Raises UserError, also when another process holds it: two writers would truncate each other's rows.
+        """
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
             if self.remote is not None:
-                shutil.rmtree(self.path, ignore_errors=True)
-                self.path.mkdir(parents=True)
+                for old in self.path.iterdir():
+                    if old.is_dir():
+                        shutil.rmtree(old, ignore_errors=True)
+                    elif old.name != LOCK:
+                        old.unlink()
                 filesystem, base = self.remote
                 if filesystem.get_file_info(base).type != pafs.FileType.NotFound:
                     pafs.copy_files(base, str(self.path), source_filesystem=filesystem)
@@ -51,6 +67,26 @@ class RunDir:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.location}: cannot be used as a run's folder: {error}") from error
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._held.close()
+
+    def _lock(self) -> None:
+        deadline = time.monotonic() + self.lock_wait_s
+        while True:
+            try:
+                return self._held.enter_context(locked(self.path / LOCK, wait=False))
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{self.location}: is being trained by another process; wait for it or stop it first"
+                    ) from None
+                time.sleep(0.25)
+            except OSError as error:
+                if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                    return None  # a mounted storage without locks
+                raise
 
     def fetch(self, marker: Path) -> None:
         """Have the sub-folder that ends with the file `marker`; on a node that did not `open`, fetch it once."""
@@ -72,12 +108,19 @@ class RunDir:
     def open_root(self) -> None:
         """Create the folder of a search; for a remote one fetch its own files, not its trials'."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self.fetch_root()
+
+    def fetch_root(self, *folders: str) -> None:
+        """Fetch a remote run's own files, and those of some of its sub-folders; for a local run nothing."""
         if self.remote is not None:
             filesystem, base = self.remote
-            for info in filesystem.get_file_info(pafs.FileSelector(base, allow_not_found=True)):
-                if info.type == pafs.FileType.File:
-                    target = str(self.path / info.base_name)
-                    pafs.copy_files(info.path, target, source_filesystem=filesystem)
+            for folder in ("", *folders):
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+                selector = pafs.FileSelector(f"{base}/{folder}".rstrip("/"), allow_not_found=True)
+                for info in filesystem.get_file_info(selector):
+                    if info.type == pafs.FileType.File:
+                        target = str(self.path / folder / info.base_name)
+                        pafs.copy_files(info.path, target, source_filesystem=filesystem)
 
     @property
     def checkpoints(self) -> Path:

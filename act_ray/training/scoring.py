@@ -24,8 +24,10 @@ class Scorer:
 
     def __init__(self, cfg: Config, data: ImageData, ranks: Ranks, note: Callable[[str], None]) -> None:
         self.cfg, self.data, self.ranks = cfg, data, ranks
-        self.extractor = load_extractor(cfg.eval, data, ranks.device, note)
-        self.reference = scores.reference_statistics(self.extractor, data)
+        self.extractor = ranks.together(lambda: load_extractor(cfg.eval, data, ranks.device, note))
+        self.reference = ranks.together(  # a pass over all images, which only the first worker's score needs
+            lambda: scores.reference_statistics(self.extractor, data) if ranks.first else {}
+        )
 
     def __call__(self, model: nn.Module) -> tuple[dict[str, float], Tensor]:
         """({"score", "diversity"}, grid images uint8 [grid,C,H,W]); the same on every worker.
@@ -81,6 +83,10 @@ def grid_image(images: np.ndarray, columns: int = 8, scale: int | None = None) -
     picture = Image.fromarray(canvas.squeeze(-1) if c == 1 else canvas).convert("RGB")
     scale = scale or max(1, 48 // h)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def grid_name(step: int) -> str:
+    return f"step-{step:08d}.png"
 
 
 def save_grid(images: Tensor, path: Path) -> None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from act_ray.config import Config, LossConfig
 from act_ray.core import losses
 from act_ray.core.consistency import Consistency
-from act_ray.core.step import TrainState
+from act_ray.core.step import TrainState, judge
 from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.models.discriminator import Discriminator
@@ -55,7 +55,8 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
             net.to(memory_format=torch.channels_last)
     teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
     if cfg.train.compile:
-        compile_networks(cfg, [model, teacher, discriminator], (channels, size), device, warn)
+        x = torch.zeros(cfg.train.global_batch // ranks.world, channels, size, size, device=device)
+        compile_networks(cfg, [model, teacher, discriminator], x, warn)
     optim = cfg.optim
     return TrainState(
         model=wrap(model, ranks),
@@ -64,7 +65,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         discriminator=wrap(discriminator, ranks),
         optimizer_g=optimizer(cfg, model, optim.lr_g, optim.beta2_g),
         optimizer_d=optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
-        distance=distance(cfg.loss, device),
+        distance=ranks.together(lambda: distance(cfg.loss, device)),
         p_aug=torch.tensor(0.0, device=device),
         gp_ema=torch.tensor(cfg.augment.tau, device=device),
     )
@@ -92,25 +93,24 @@ def distance(cfg: LossConfig, device: torch.device) -> Callable[[Tensor, Tensor]
     return {"l2": losses.l2, "l1": losses.l1}.get(cfg.distance, losses.pseudo_huber)
 
 
-def compile_networks(
-    cfg: Config, nets: list[nn.Module], shape: tuple[int, int], device: torch.device, warn: Callable[[str], None]
-) -> None:
-    """torch.compile in place; a network that does not compile stays eager, and `warn` says so.
+def compile_networks(cfg: Config, nets: list[nn.Module], x: Tensor, warn: Callable[[str], None]) -> None:
+    """torch.compile in place; a network that does not compile for batches like `x` stays eager, and `warn` says so.
 
     The step runs gradient-penalty forwards eagerly in any case: a compiled graph cannot be differentiated twice.
     """
-    channels, size = shape
-    x = torch.zeros(2, channels, size, size, device=device)
-    t = torch.ones(2, device=device)
-    labels = None if cfg.model.num_classes is None else torch.zeros(2, dtype=torch.long, device=device)
+    t = torch.ones(len(x), device=x.device)
+    labels = None if cfg.model.num_classes is None else torch.zeros(len(x), dtype=torch.long, device=x.device)
     for net in nets:
         net.compile()
         try:
-            net(x, t, labels)
+            out: Tensor = net(x, t, labels) if isinstance(net, Consistency) else judge(net, x, t, labels, cfg)
+            if out.requires_grad:
+                out.sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever the compiler's backend raises
             net._compiled_call_impl = None
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             warn(f"train.compile: {type(net).__name__} stays eager ({type(error).__name__}: {first[:160]})")
+        net.zero_grad(set_to_none=True)
     if cfg.loss.w > 0 and cfg.loss.gp_weight > 0:
         warn(f"train.compile: every {cfg.loss.gp_interval}th discriminator step (the gradient penalty) runs eagerly")
 

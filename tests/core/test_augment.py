@@ -80,6 +80,15 @@ def test_same_draws_same_images_other_draws_other_images() -> None:
     assert not torch.equal(augment(x, P(0.6), Noise(1, 3, CPU)), first)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_copied_from_the_host(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor made from a list is copied to a GPU from pageable memory, which waits for all that is queued."""
+    x, p, noise = images(C=channels), P(0.6), Noise(0, 0, CPU)
+    for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (Tensor, "new_tensor")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("copies from the host"))
+    augment(x, p, noise)
+
+
 # ---------------------------------------------------------------------------------------------- how often
 
 

@@ -82,7 +82,7 @@ def test_forward_passes_of_a_step(make_config: MakeConfig, make_state: MakeState
 
 
 def test_w_0_is_consistency_training_without_d(make_config: MakeConfig, make_state: MakeState) -> None:
-    cfg = make_config(loss__w=0.0, loss__w_mid=0.0, augment__enabled=True)
+    cfg = make_config(loss__w=0.0, loss__w_mid=0.0)
     state = make_state(cfg)
     counts, before = count_forwards(state), copies(state.discriminator)
     rows = go(state, cfg, 2)

@@ -63,10 +63,10 @@ def wait_for_dashboard(env: dict[str, str], process: "subprocess.Popen[bytes]") 
 def submit(env: dict[str, str], name: str, *arguments: str) -> tuple[int, str]:
     """Exit code of `ray job submit`, and the job's whole log (what submit streams may miss the last lines)."""
     address = env["RAY_API_SERVER_ADDRESS"]
-    runtime = {"excludes": [".git", ".venv", "runs", "tests", "docs"], "env_vars": {}}
     command = [
         RAY, "job", "submit", "--submission-id", name, "--address", address, "--working-dir", str(ROOT),
-        "--runtime-env-json", json.dumps(runtime), "--", sys.executable, "-m", "act_ray.tune", *arguments,
+        "--runtime-env", str(ROOT / "cluster" / "runtime_env.yaml"), "--",
+        sys.executable, "-m", "act_ray.tune", *arguments,
     ]  # fmt: skip
     code = subprocess.run(command, env=env, capture_output=True, timeout=300, check=False).returncode
     logs = [RAY, "job", "logs", "--address", address, name]

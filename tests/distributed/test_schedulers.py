@@ -17,9 +17,13 @@ def asha() -> Composed:
     return build_scheduler("asha", max_images=900, grace=1 / 9, reduction=3)
 
 
+def tune_trial(name: str) -> Any:
+    return SimpleNamespace(trial_id=name, config={"trial": {"index": ord(name)}})
+
+
 def report(scheduler: Composed, name: str, *scores: float) -> list[str]:
     """Feed one trial's scores at 100, 200, ... images; what the scheduler said to each."""
-    trial = SimpleNamespace(trial_id=name)
+    trial = tune_trial(name)
     scheduler.on_trial_add(None, trial)
     return [scheduler.on_trial_result(None, trial, result(100 * i, s)) for i, s in enumerate(scores, 1)]
 
@@ -28,14 +32,14 @@ def test_the_worse_two_thirds_stop_at_a_rung_and_the_sentence_names_it() -> None
     scheduler = asha()
     assert report(scheduler, "a", 10.0) == ["CONTINUE"]
     assert report(scheduler, "b", 20.0) == ["STOP"]
-    assert scheduler.stopped == {"b": "score 20 misses ASHA's cut at 100 images"}
+    assert scheduler.stopped == {ord("b"): "score 20 misses ASHA's cut at 100 images"}
     assert scheduler.rungs == [100, 300, 900]
 
 
 def test_a_collapsed_trial_enters_no_rung() -> None:
     scheduler = asha()
     report(scheduler, "a", 10.0)
-    collapsed = SimpleNamespace(trial_id="c")
+    collapsed = tune_trial("c")
     scheduler.on_trial_add(None, collapsed)
     scheduler.on_trial_complete(None, collapsed, result(100, 0.1, "pruned"))
     assert report(scheduler, "b", 9.0) == ["CONTINUE"]  # against a alone; 0.1 would have stopped it
@@ -53,7 +57,7 @@ def test_non_finite_scores_reach_schedulers_as_the_worst(bad: float | None) -> N
 def test_replayed_rungs_decide_like_the_first_time() -> None:
     before, after = asha(), asha()
     report(before, "a", 10.0, 9.0, 8.0)
-    after.replay("a", [result(100, 10.0), result(200, 9.0), result(300, 8.0)])
+    after.replay(ord("a"), [result(100, 10.0), result(200, 9.0), result(300, 8.0)])
     for scheduler in (before, after):
         assert report(scheduler, "b", 20.0) == ["STOP"]
         assert report(scheduler, "d", 1.0, 1.0, 9.0) == ["CONTINUE", "CONTINUE", "STOP"]

@@ -124,33 +124,47 @@ def test_ten_prunes_in_a_row_leave_nothing_behind(cluster: None, tmp_path: Path)
     assert until(everything_is_free)
 
 
-def test_killed_driver_loses_no_finished_trial(tmp_path: Path) -> None:
-    """SIGKILL to a search's process; --resume runs only what had not ended, from its checkpoints."""
+def test_killed_and_interrupted_driver_loses_no_trial(tmp_path: Path) -> None:
+    """SIGKILL to a search's process, then Ctrl-C to the resumed one: --resume runs only what had not ended."""
     space = tmp_path / "space.yaml"
-    settings = {**TINY, "train.total_steps": 200, "eval.every": 20, "checkpoint.every": 20}
+    settings = {**TINY, "train.total_steps": 300, "eval.every": 20, "checkpoint.every": 100}
     parameters = {"train.seed": {"grid": [0, 1, 2]}}
     space.write_text(json.dumps({"preset": "digits", "set": settings, "scheduler": "none", "parameters": parameters}))
     base = [sys.executable, "-m", "act_ray.tune", "--storage", str(tmp_path)]
+    resume = [*base, "--resume", "search"]
     log = tmp_path / "search" / "events.jsonl"
 
-    def events(kind: str) -> list[dict[str, Any]]:
+    def trials_with(kind: str) -> list[int]:
         rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        return [row for row in rows if row["event"] == kind]
+        return [row["trial"] for row in rows if row["event"] == kind]
 
-    command = [*base, "--space", str(space), "--name", "search", "--concurrent", "1"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        second_is_under_way = lambda: any(row["trial"] == 1 for row in events("reported"))  # noqa: E731
-        assert until(second_is_under_way) or until(second_is_under_way)
-        os.kill(driver.pid, signal.SIGKILL)
-    before = events("ended")
-    assert [row["trial"] for row in before] == [0]
-    resumed = subprocess.run([*base, "--resume", "search"], capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert [row["trial"] for row in events("ended")] == [0, 1, 2]
-    started = [row["trial"] for row in events("trial_started")]
-    assert started.count(0) == 1
-    trial = next((tmp_path / "search" / "trials").glob("001-*"))
-    assert '"event": "resumed"' in (trial / "events.jsonl").read_text()
-    steps = [json.loads(line)["step"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(200))
-    assert "3 trials: 3 ran to their end" in resumed.stdout
+    def send(number: int, command: list[str], once: Callable[[], bool]) -> tuple[int, str]:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+            assert until(once)
+            os.kill(driver.pid, number)
+            printed, _ = driver.communicate(timeout=DEADLINE_S)
+            return driver.returncode, printed
+
+    first = [*base, "--space", str(space), "--name", "search", "--concurrent", "1"]
+    send(signal.SIGKILL, first, lambda: 1 in trials_with("reported"))
+    assert trials_with("ended") == [0]
+    code, printed = send(signal.SIGINT, resume, lambda: 2 in trials_with("reported"))
+    assert code == 130, printed
+    assert "go on with: python -m act_ray.tune --resume search" in printed
+    assert "Traceback" not in printed
+    assert trials_with("ended") == [0, 1]
+    third = next((tmp_path / "search" / "trials").glob("002-*"))
+    step, _ = checkpoint.newest_whole(third / "checkpoints")
+    assert step is not None
+    assert step % 100  # saved when it was asked to, not at its next checkpoint
+
+    end = subprocess.run(resume, capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stdout + end.stderr
+    assert "3 trials: 3 ran to their end" in end.stdout
+    assert trials_with("ended") == [0, 1, 2]
+    assert trials_with("trial_started").count(0) == 1
+    for name in ("001-*", "002-*"):
+        trial = next((tmp_path / "search" / "trials").glob(name))
+        assert '"event": "resumed"' in (trial / "events.jsonl").read_text()
+        steps = [json.loads(line)["step"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
+        assert steps == list(range(300))

@@ -90,7 +90,15 @@ def save_as(root: Path, state: TrainState, step: int) -> None:
 # ---------------------------------------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("settings", [{"augment.enabled": True}, {"optim.name": "adam"}, {"model.num_classes": 10}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment.enabled": True},
+        {"optim.name": "adam"},
+        {"optim.name": "adam", "train.channels_last": True},
+        {"model.num_classes": 10},
+    ],
+)
 def test_a_loaded_state_is_the_saved_one_and_goes_on_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
     cfg = tiny(settings)
     ours = fresh(cfg)

@@ -1,7 +1,10 @@
 """The loop: resuming bit for bit, stopping, divergence, findings, and mistakes refused before anything runs."""
 
 import json
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from act_ray.collapse.record import PruneRecord, replay
 from act_ray.core import losses
+from act_ray.core.noise import Noise
 from act_ray.data.conversion import Options, prepare
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
@@ -326,7 +330,114 @@ def test_a_warning_of_the_set_up_is_an_event(tmp_path: Path, monkeypatch: pytest
     assert [row["event"] for row in run.rows("events.jsonl")] == ["note", "started"]
 
 
+def test_a_folder_in_which_another_run_trains_is_refused(whole: Path, tmp_path: Path) -> None:
+    """The other one is not disturbed, and closing it, or its death, lets the next one in."""
+    reports = train(tiny(), RunDir(str(tmp_path)), Ranks())
+    assert next(reports)["step"] == 5
+    for location in (str(tmp_path), f"{tmp_path}/../{tmp_path.name}"):
+        with pytest.raises(UserError) as error:
+            next(train(tiny(), RunDir(location, lock_wait_s=0.1), Ranks()))
+        assert str(error.value).startswith(f"{location}: is being trained by another process")
+    reports.close()  # type: ignore[attr-defined]
+    killed_at(tiny(), tmp_path, 11)
+    go(tiny(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_folder_is_waited_for_until_the_other_run_ends(whole: Path, tmp_path: Path) -> None:
+    """A real process that holds it for a moment, as the last worker of a killed driver does, and for good."""
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / ".lock"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="is being trained by another process"):
+            next(train(tiny(), RunDir(str(tmp_path), lock_wait_s=0), Ranks()))
+        threading.Timer(1, other.kill).start()
+        go(tiny(), tmp_path)
+    assert other.returncode == -signal.SIGKILL
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_remote_run_keeps_its_lock_when_its_scratch_is_replaced(tmp_path: Path) -> None:
+    location = (tmp_path / "bucket").as_uri()
+    reports = train(tiny(), RunDir(location), Ranks())
+    next(reports)
+    for _ in range(2):
+        with pytest.raises(UserError, match="is being trained by another process"):
+            next(train(tiny(), RunDir(location, lock_wait_s=0), Ranks()))
+    reports.close()  # type: ignore[attr-defined]
+    assert go(tiny(), location)[-1]["outcome"] == "completed"
+    assert not list(tmp_path.rglob(".lock"))
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_like_eager_ones(tmp_path: Path) -> None:
+    """With the compiler for real: penalty steps, monitored steps and plain ones; about two minutes on two cores."""
+    for name, compiled in (("eager", False), ("compiled", True)):
+        cfg = tiny({**AUGMENTED, "train.compile": compiled})
+        assert go(cfg, tmp_path / name)[-1]["outcome"] == "completed"
+    notes = [row["text"] for row in rows(tmp_path / "compiled/events.jsonl") if row["event"] == "note"]
+    assert notes == ["train.compile: every 4th discriminator step (the gradient penalty) runs eagerly"]
+    for a, b in zip(*(rows(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled")), strict=True):
+        assert a == pytest.approx(b, rel=0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("only", ["Consistency", "Discriminator"])
+def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
+    only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch size, precision and gradients of the probe are the step's own, and it leaves nothing behind."""
+    batches: list[int] = []
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            raise RuntimeError("no such kernel\nand more")
+
+    def compile_(net: Any) -> None:
+        def compiled(x: Tensor, *rest: Any) -> Tensor:
+            batches.append(len(x))
+            assert torch.is_autocast_enabled("cpu") == (type(net).__name__ == "Discriminator")
+            out = net.forward(x, *rest)
+            return Fails.apply(out) if type(net).__name__ == only else out  # type: ignore[no-untyped-call]
+
+        net._compiled_call_impl = compiled
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    cfg, notes = tiny({"train.compile": True, "train.precision": "bf16"}), list[str]()
+    state = setup.build_state(cfg, open_data("digits"), Ranks(), notes.append)
+    assert batches == [8, 8, 8]
+    assert notes[0] == f"train.compile: {only} stays eager (RuntimeError: no such kernel)"
+    assert len(notes) == 2
+    nets = {"Consistency": state.model, "Discriminator": state.discriminator}
+    assert {name for name, net in nets.items() if net._compiled_call_impl is None} == {only}
+    assert all(p.grad is None for net in nets.values() for p in net.parameters())
+
+
 # ---------------------------------------------------------------------------------------------- on the device
+
+
+def test_a_step_copies_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor made from a list is copied to a GPU from pageable memory, which waits for all that is queued."""
+    for channels_last, step in ((False, 0), (True, 3), (False, 5)):
+        cfg = tiny({**AUGMENTED, "model.num_classes": 10, "train.channels_last": channels_last})
+        state = setup.build_state(cfg, open_data("digits"), Ranks(), print)
+        state.step = step
+        x, labels = loop.fetch(open_data("digits"), cfg, step, Ranks())
+        noise = Noise(0, step, x.device)
+        with monkeypatch.context() as patch:
+            for optimizer in (state.optimizer_g, state.optimizer_d):  # their step counts live on the host
+                patch.setattr(optimizer, "step", lambda: None)
+            for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
+                patch.setattr(owner, name, lambda *_, **__: pytest.fail("copies from the host"))
+            loop.train_step(state, x, labels, noise, cfg)
 
 
 def test_metrics_reach_the_host_once_per_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

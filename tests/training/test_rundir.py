@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import torch.distributed as dist
 from tiny_runs import AUGMENTED, assert_same_run, go, in_child, killed_at, newest, tensors, tiny
 
+from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.training import checkpoint, loop
+from act_ray.metrics import scores
+from act_ray.training import checkpoint, loop, scoring, setup
 from act_ray.training.checkpoint import saved_steps
 from act_ray.training.loop import train
 from act_ray.training.ranks import Ranks
@@ -247,3 +250,38 @@ def test_a_mistake_that_only_the_first_worker_sees_ends_them_all(tmp_path: Path)
         assert os.waitpid(pid, 0)[1] == 0
 
     assert in_child(both) == 0
+
+
+def test_a_mistake_that_only_the_second_worker_sees_ends_them_all(tmp_path: Path) -> None:
+    """Data, feature network or LPIPS missing on one node: the others must not wait for it in a collective."""
+
+    def missing(*_: Any) -> Any:
+        raise UserError("not on this node")
+
+    def worker(rank: int) -> None:
+        dist.init_process_group("gloo", f"file://{tmp_path / 'meeting'}", rank=rank, world_size=2)
+        for module, name in ((loop, "open_data"), (scoring, "load_extractor"), (setup, "distance")):
+            original = getattr(module, name)
+            if rank == 1:
+                setattr(module, name, missing)
+            with pytest.raises(UserError, match="not on this node"):
+                next(train(tiny(), RunDir(str(tmp_path / "run")), Ranks()))
+            setattr(module, name, original)
+        next(train(tiny(), RunDir(str(tmp_path / "run"), lock_wait_s=0), Ranks()))  # and the folder was let go
+
+    def both() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(-in_child(lambda: worker(1)))
+        signal.alarm(60)  # else a worker left alone waits for half an hour
+        worker(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    assert in_child(both) == 0
+
+
+def test_real_images_are_scored_by_the_first_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "reference_statistics", lambda *_: pytest.fail("a pass over all images"))
+    ranks = Ranks()
+    ranks.rank = 1
+    scoring.Scorer(tiny(), open_data("digits"), ranks, print)
