@@ -7,12 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from act_ray import cli
+from act_ray.config import Config
 from act_ray.train import command
 from act_ray.training import checkpoint
+from act_ray.training.ranks import Ranks
+from act_ray.training.rundir import RunDir
 
 TINY = [
     "train.total_steps=8",
@@ -120,6 +124,25 @@ def test_a_name_that_is_taken_on_a_store_is_refused(
     ended = Ended(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *settings("loss.w=0.9"))
     assert ended.code == 2
     assert f"{tmp_path.as_uri()}/a exists; continue it with --resume {tmp_path.as_uri()}/a" in ended.err
+
+
+def test_gpu_or_cpu_is_what_was_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ended = Ended(capfd, "--gpu", "--storage", str(tmp_path), *settings())
+    assert (ended.code, ended.err) == (2, "error: --gpu: PyTorch finds no GPU on this machine; try --cpu\n")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    seen: list[str] = []
+
+    def trained(cfg: Config, run: RunDir, ranks: Ranks) -> Iterator[dict[str, Any]]:
+        seen.append(ranks.device.type)
+        yield {"step": 8, "outcome": "completed", "score": 1.0, "best_score": 1.0}
+
+    monkeypatch.setattr("act_ray.distributed.trainer.train", trained)
+    for choice in ([], ["--gpu"], ["--cpu"]):
+        assert Ended(capfd, *choice, "--storage", str(tmp_path), "--name", f"a{choice}", *settings()).code == 0
+    assert seen == ["cuda", "cuda", "cpu"]
 
 
 def test_a_mistake_in_a_real_process_has_no_traceback() -> None:

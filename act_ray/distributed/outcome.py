@@ -1,5 +1,7 @@
 """What a search ends with: the ranked table, the compute saved, and the picture of the best trial's samples."""
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +135,7 @@ def conclude(experiment: Experiment, metric: str) -> None:
         lines.append(
             f"best: {best.plan.name}, score {best.reports[-1]['best_score']:.4g}, checkpoints in {at}/checkpoints"
         )
-        sets = " ".join(f"--set {name}={value}" for name, value in rerun_settings(experiment, best).items())
+        sets = " ".join(f"--set {argument(*item)}" for item in rerun_settings(experiment, best).items())
         lines.append(f"run it again: python -m act_ray.train --preset {experiment.space.file.preset} {sets}")
     if picture is not None:
         lines.append(f"samples: {picture}")
@@ -148,6 +150,11 @@ def conclude(experiment: Experiment, metric: str) -> None:
 def rerun_settings(experiment: Experiment, trial: Trialed) -> dict[str, object]:
     """The overrides that give the trial again."""
     return {**experiment.space.file.set, **trial.plan.values, "train.seed": trial.plan.config.train.seed}
+
+
+def argument(name: str, value: object) -> str:
+    """NAME=VALUE as a shell takes it."""
+    return shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
 
 
 def number(value: object) -> str:
