@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import ray
 from conftest import TINY
 from ray.util.state import list_actors, list_placement_groups
 
+from act_ray import config
 from act_ray.collapse.record import PruneRecord, replay
 from act_ray.distributed import outcome, tuner
 from act_ray.distributed.experiment import COMPLETED, FAILED, PRUNED, SCHEDULER, Experiment
@@ -69,6 +71,9 @@ def test_inline_search_ends_with_a_table_and_a_picture(
     assert f"{good.plan.name} completed" in printed
     assert "compute saved: " in printed
     assert outcome.ranked(done)[0] is good
+    again = shlex.split(next(line for line in printed.splitlines() if line.startswith("run it again: ")))
+    overrides = [again[i + 1] for i, word in enumerate(again) if word == "--set"]
+    assert config.load(again[again.index("--preset") + 1], config.parse_overrides(overrides)) == good.plan.config
     assert (done.dir.path / "best.png").stat().st_size > 500
     saved = json.loads((done.local_trial(good.plan) / "result.json").read_text())
     assert saved["score"] == good.reports[-1]["score"]

@@ -375,7 +375,7 @@ def test_a_remote_run_keeps_its_lock_when_its_scratch_is_replaced(tmp_path: Path
 
 @pytest.mark.slow
 def test_compiled_networks_train_like_eager_ones(tmp_path: Path) -> None:
-    """With the compiler for real: penalty steps, monitored steps and plain ones; about two minutes on two cores."""
+    """With the compiler for real: penalty steps, monitored steps and plain ones; one to three minutes on two cores."""
     for name, compiled in (("eager", False), ("compiled", True)):
         cfg = tiny({**AUGMENTED, "train.compile": compiled})
         assert go(cfg, tmp_path / name)[-1]["outcome"] == "completed"
