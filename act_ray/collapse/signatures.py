@@ -69,12 +69,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Level:
-    """After a block: EMA of log ||grad D||^2, its rise over its running minimum, and the Page-Hinkley sum."""
+    """After a block: EMA of log ||grad D||^2, its rise over its running minimum, and the Page-Hinkley sum.
+
+    `before` is the highest level before that minimum: a rise back to it is the end of a dip, not a drift.
+    """
 
     step: int
     level: float
     rise: float
     page_hinkley: float
+    before: float
 
 
 # ---------------------------------------------------------------------------------------------- series the rules use
@@ -96,16 +100,19 @@ def levels(trace: Trace, cfg: CollapseConfig) -> list[Level]:
     if len(points) < _HEAD:
         return []
     level = lowest = mean = median(x for _, x in points[:_HEAD])
+    highest = before = level
     total = least = 0.0
-    out = [Level(points[_HEAD - 1][0], level, 0.0, 0.0)]
+    out = [Level(points[_HEAD - 1][0], level, 0.0, 0.0, before)]
     for n, (step, raw) in enumerate(points[_HEAD:], start=_HEAD + 1):
         x = level + min(max(raw - level, -_CLIP), _CLIP)
         mean += (x - mean) / n
         total += x - mean - cfg.drift_delta
         least = min(least, total)
         level += cfg.ema * (x - level)
-        lowest = min(lowest, level)
-        out.append(Level(step, level, level - lowest, total - least))
+        highest = max(highest, level)
+        if level < lowest:
+            lowest, before = level, highest
+        out.append(Level(step, level, level - lowest, total - least, before))
     return out
 
 
@@ -171,6 +178,8 @@ def drift(trace: Trace, cfg: CollapseConfig) -> Finding | None:
     """Paper Fig. 5: ||grad D||^2 keeps rising, by drift_ratio alone or by confirmed_ratio with a worse score."""
     series = levels(trace, cfg)
     if not series or series[-1].page_hinkley <= cfg.drift_lambda:
+        return None
+    if series[-1].level <= series[-1].before + math.log(cfg.recovery_ratio):
         return None
     last, chance = series[-1], cfg.drift_noise * noise(trace, cfg)
     alone = max(math.log(cfg.drift_ratio), chance)
