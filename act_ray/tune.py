@@ -65,6 +65,7 @@ def command(
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     from act_ray.distributed.experiment import Experiment, default_location
     from act_ray.distributed.space import load_space
+    from act_ray.training.setup import preflight
 
     how = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
     running = {option: value for option, value in how.items() if value is not None}
@@ -77,12 +78,14 @@ def command(
         fixed = config.parse_overrides(overrides)
         if data is not None:
             fixed["data.path"] = data
-        path = str(fixed.get("data.path", "digits"))
-        if "://" not in path and path != "digits":
-            fixed["data.path"] = str(Path(path).absolute())  # trials have another working folder
         over = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed}
         with as_file(files("act_ray") / "default_space.yaml") as default:
             space = load_space(space_file or default, over, fixed)
+            if "data.path" not in space.file.parameters:  # trials have another working folder
+                fixed["data.path"] = config.absolute_data(space.config({})).data.path
+                space = load_space(space_file or default, over, fixed)
+        if not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
+            preflight(space.config({}), workers_per_trial or 0)
         label = space_file.stem if space_file else "digits"
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         options = {"workers_per_trial": 0, "concurrent": None, "max_failures": 2, **running}

@@ -18,9 +18,7 @@ class Lpips(nn.Module):
 
     def __init__(self, cfg: LossConfig) -> None:
         super().__init__()
-        if cfg.lpips_weights is not None:
-            torch.hub.set_dir(cfg.lpips_weights)
-        _require_weights()
+        require_weights(cfg)
         self.net = SampleSimilarityLPIPS("lpips", sample_similarity_resize=cfg.lpips_size).requires_grad_(False).eval()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -32,8 +30,10 @@ class Lpips(nn.Module):
         return self
 
 
-def _require_weights() -> None:
-    """Raise UserError naming the missing files, or one that is more than tensors."""
+def require_weights(cfg: LossConfig) -> None:
+    """Point torch hub at the weights; raises UserError naming the missing files, or one that is more than tensors."""
+    if cfg.lpips_weights is not None:
+        torch.hub.set_dir(cfg.lpips_weights)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:

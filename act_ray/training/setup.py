@@ -14,10 +14,11 @@ from act_ray.config import Config, LossConfig
 from act_ray.core import losses
 from act_ray.core.consistency import Consistency
 from act_ray.core.step import TrainState, judge
-from act_ray.data.shards import ImageData
+from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
+from act_ray.metrics.features import inception_weights
 from act_ray.models.discriminator import Discriminator
-from act_ray.models.perceptual import Lpips
+from act_ray.models.perceptual import Lpips, require_weights
 from act_ray.models.unet import UNet
 from act_ray.training.ranks import Ranks
 
@@ -41,6 +42,15 @@ def check(cfg: Config, data: ImageData, world: int) -> None:
         )
     if cfg.loss.distance == "lpips" and cfg.loss.w_mid < 1 and channels != 3:
         raise UserError(f"loss.distance = 'lpips': needs 3 channels, {cfg.data.path} has {channels}; use pseudo_huber")
+
+
+def preflight(cfg: Config, workers: int) -> None:
+    """Find on this machine, before anything starts, what every worker would fail for. Raises UserError."""
+    check(cfg, open_data(cfg.data.path), max(1, workers))
+    if cfg.eval.features == "inception":
+        inception_weights(cfg.eval)
+    if cfg.loss.distance == "lpips" and cfg.loss.w_mid < 1:
+        require_weights(cfg.loss)
 
 
 def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str], None]) -> TrainState:

@@ -1,0 +1,32 @@
+"""`python -m act_ray.tune` with mistakes: one line, exit code 2, before Ray starts and before a folder is made."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--space", "search_spaces/digitz.yaml"], "did you mean 'search_spaces/digits.yaml'?"),
+        (["--space", "search_spaces/cifar10.yaml", "--data", "digits"], "needs 3 channels"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--set", "loss.v=1"], "loss.v: no such setting; did you mean 'loss.w'?"),
+        (["--set", "loss.w=0.5"], "both searched and set"),
+        (["--resume", "nothing"], "no such search"),
+        (["--resume", "nothing", "--trials", "3"], "--resume NAME"),
+        (["--trials", "0"], "--trials"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "act_ray.tune", "--storage", str(tmp_path / "runs"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/experiment.yaml"))
