@@ -1,10 +1,13 @@
 """Search spaces: every shipped one, what they draw, and what is refused before Ray starts."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from act_ray import config
 from act_ray.distributed.space import load_space, parse_space
 from act_ray.errors import UserError
 
@@ -87,3 +90,15 @@ def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("")
     with pytest.raises(UserError, match=r"did you mean '.*digits\.yaml'"):
         load_space(tmp_path / "digit.yaml")
+
+
+def test_the_readme_says_nothing_that_is_refused() -> None:
+    text = (ROOT / "README.md").read_text()
+    for example in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        assert parse_space(config.read_yaml(example, "README.md"), "README.md").trials > 0
+    commands = [line.split("#")[0] for line in text.splitlines() if line.startswith("python -m act_ray.train")]
+    assert len(commands) >= 3
+    for command in commands:
+        words = shlex.split(command)
+        preset = words[words.index("--preset") + 1] if "--preset" in words else None
+        config.load(preset, config.parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set"))
