@@ -82,8 +82,7 @@ def command(
         with as_file(files("act_ray") / "default_space.yaml") as default:
             space = load_space(space_file or default, over, fixed)
             if "data.path" not in space.file.parameters:  # trials have another working folder
-                fixed["data.path"] = config.absolute_data(space.config({})).data.path
-                space = load_space(space_file or default, over, fixed)
+                space = space.with_setting("data.path", config.absolute_data(space.config({})).data.path)
         if not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
             preflight(space.config({}), workers_per_trial or 0)
         label = space_file.stem if space_file else "digits"
@@ -106,17 +105,16 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
     from act_ray.distributed.cluster import connected, require_shared_storage
     from act_ray.distributed.outcome import conclude
     from act_ray.distributed.tuner import search
+    from act_ray.training.scoring import metric_name
 
     click.echo(f"search: {experiment.location}")
     name = Path(experiment.location).name
     with hold(experiment), connected():
         require_shared_storage(experiment.location, shared_storage)
         interrupted = search(experiment)
-    metric = metric_name(experiment)
     if experiment.trials:
-        conclude(experiment, metric)
-    left = [trial for trial in experiment.trials.values() if not trial.ended]
-    if interrupted or left:
+        conclude(experiment, metric_name(experiment.space.config({}).eval))
+    if interrupted:
         sys.stdout.flush()
         click.echo(
             f"go on with: python -m act_ray.tune --resume {name} --storage {os.path.dirname(experiment.location)}"
@@ -135,13 +133,6 @@ def hold(experiment: Experiment) -> Iterator[None]:
             yield
     except BlockingIOError:
         raise UserError(f"{experiment.location}: another process is running this search") from None
-
-
-def metric_name(experiment: Experiment) -> str:
-    """What the score is: metric, features, sample count."""
-    from act_ray.training.scoring import metric_name as of
-
-    return str(of(experiment.space.config({}).eval))
 
 
 if __name__ == "__main__":

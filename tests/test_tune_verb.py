@@ -1,10 +1,11 @@
 """`python -m act_ray.tune` with mistakes: one line, exit code 2, before Ray starts and before a folder is made."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from act_ray.cli import run
+from act_ray.tune import command
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,11 +23,19 @@ ROOT = Path(__file__).parents[1]
         (["--trials", "0"], "--trials"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "act_ray.tune", "--storage", str(tmp_path / "runs"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
+def test_a_mistake_is_one_line(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        run(command, ["--storage", str(tmp_path / "runs"), *arguments])
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2, printed
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert said in printed
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/experiment.yaml"))

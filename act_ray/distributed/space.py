@@ -13,7 +13,7 @@ import itertools
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -95,6 +95,10 @@ class Space:
     def config(self, values: Mapping[str, Any]) -> Config:
         """The trial's config. Raises UserError for values that the config refuses."""
         return config.load(self.file.preset, {**self.file.set, **values}, "search space")
+
+    def with_setting(self, name: str, value: Any) -> "Space":
+        """The same space with one shared setting changed."""
+        return replace(self, file=self.file.model_copy(update={"set": {**self.file.set, name: value}}))
 
     def admits(self, values: Mapping[str, Any]) -> bool:
         """Whether the config and every constraint accept the values."""

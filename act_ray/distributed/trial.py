@@ -27,13 +27,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config_: dict[str, Any]) -> None:
         job = config_["trial"]["job"]
         cfg = config.build(job["config"])
-        self.location: str = job["location"]
         self.reports = (
-            reports_from_workers(cfg, self.location, job["workers"], job["gpu"], job["max_failures"])
+            reports_from_workers(cfg, job["location"], job["workers"], job["gpu"], job["max_failures"])
             if job["workers"]
-            else reports_in_process(cfg, self.location)
+            else reports_in_process(cfg, job["location"])
         )
-        self.ended = False
 
     def step(self) -> dict[str, Any]:
         try:
@@ -41,8 +39,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         except UserError as error:
             report = {"score": WORST, "best_score": WORST, "images": 0, "step": 0, "outcome": FAILED,
                       "pruned_by": "", "prune_reason": str(error)}  # fmt: skip
-        self.ended = bool(report["outcome"])
-        return {**report, "done": self.ended}
+        return {**report, "done": bool(report["outcome"])}
 
     def cleanup(self) -> None:
         """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone."""

@@ -31,18 +31,18 @@ def search(experiment: Experiment) -> bool:
     for plan in experiment.open_plans:
         RunDir(experiment.trial_location(plan)).clear_stop()  # of an interruption that was not obeyed any more
     place = placement(options["workers_per_trial"], options["concurrent"])
-    pending, total = plans(experiment), experiment.space.trials
-    scheduler = prepare_scheduler(experiment)
-    record = Recorder(experiment, scheduler, place)
-    searcher = OptunaSpace(experiment, record.job) if file.search == "optuna" else None
+    total = experiment.space.trials
     remaining = total - sum(1 for t in experiment.trials.values() if t.ended)
     if remaining <= 0:
         return False
+    scheduler = prepare_scheduler(experiment)
+    record = Recorder(experiment, scheduler, place)
+    searcher = OptunaSpace(experiment, record.job) if file.search == "optuna" else None
     print(f"{remaining} of {total} trials to run; {place.why}", flush=True)
     retries = 0 if options["workers_per_trial"] else options["max_failures"]  # Ray Train restarts its workers itself
     tuner = tune.Tuner(
         tune.with_resources(Trial, place.resources),
-        param_space=None if searcher else {"trial": tune.grid_search([record.entry(plan) for plan in pending])},
+        param_space=None if searcher else {"trial": tune.grid_search([record.entry(p) for p in plans(experiment)])},
         tune_config=tune.TuneConfig(
             metric="score", mode="min", scheduler=scheduler, search_alg=searcher,
             num_samples=remaining if searcher else 1, max_concurrent_trials=place.concurrent, reuse_actors=False,
@@ -107,10 +107,8 @@ def placement(workers: int, concurrent: int | None) -> Placement:
 
 
 def plans(experiment: Experiment) -> list[Planned]:
-    """Trials to run: those that began and did not end, then those not begun yet (random and grid know them all)."""
+    """Trials of a random or grid search to run: all that have not ended, begun or not."""
     space = experiment.space
-    if space.file.search == "optuna":
-        return experiment.open_plans
     every = [plan_trial(space, i, values) for i, values in enumerate(space.draw())]
     ended = {index for index, trial in experiment.trials.items() if trial.ended}
     return [plan for plan in every if plan.index not in ended]
