@@ -49,7 +49,7 @@ def main() -> NoReturn:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         fail(f"no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(VERBS)}"))
     try:
-        module = importlib.import_module(f"act_ray.{verb}")
+        module = importlib.import_module(f"act_ray.{verb}.__main__")
     except ModuleNotFoundError as error:
         if error.name != f"act_ray.{verb}":
             raise

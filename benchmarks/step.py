@@ -11,12 +11,12 @@ import click
 import numpy as np
 import torch
 
-from act_ray import config
+from act_ray import settings
 from act_ray.core.noise import Noise
 from act_ray.core.step import train_step
 from act_ray.data.shards import ImageData
-from act_ray.training.ranks import Ranks
-from act_ray.training.setup import build_state
+from act_ray.train.ranks import Ranks
+from act_ray.train.setup import build_state
 
 VARIANTS: dict[str, dict[str, object]] = {
     "fp32, RAdam": {},
@@ -47,7 +47,7 @@ def main(preset: str, batch: int, size: int, channels: int, rounds: int, steps: 
     x = torch.from_numpy(images).to(device).float() / 127.5 - 1
     data = ImageData(images, None, 0, "", "random")
     base = {"train.global_batch": batch, "loss.distance": "pseudo_huber", "model.num_classes": None}
-    configs = {name: config.load(preset, {**base, **change}) for name, change in VARIANTS.items()}
+    configs = {name: settings.load(preset, {**base, **change}) for name, change in VARIANTS.items()}
     states = {name: build_state(cfg, data, Ranks(device), print) for name, cfg in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(rounds + 1):  # the first warms up

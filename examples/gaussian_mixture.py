@@ -30,14 +30,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from act_ray import config
+from act_ray import config, settings
 from act_ray.cli import run
 from act_ray.core import losses
 from act_ray.core.consistency import Consistency
 from act_ray.core.noise import Noise
 from act_ray.core.schedule import noise_level, num_levels
 from act_ray.core.step import TrainState, train_step
-from act_ray.inference.style import COLOURS, GREY, WIDTH, save, styled
+from act_ray.figures.style import COLOURS, GREY, WIDTH, save, styled
 
 MEANS = torch.tensor([-0.6, 0.0, 0.6], dtype=torch.float64)  # per coordinate, equally likely
 STD = 0.1  # of each Gaussian; the data's variance per coordinate is 0.24 + 0.01 = sigma_data^2
@@ -276,7 +276,7 @@ def command(out: Path, steps: int, batch: int, points: int, seed: int) -> int:
     """Check Theorem 3.1 on a mixture of Gaussians; exit code 1 if a measured distance exceeds its bound."""
     torch.set_num_threads(1)
     base = {**SETTINGS, "train.total_steps": steps, "train.global_batch": batch, "train.seed": seed}
-    configs = {name: config.load(None, {**base, **change}) for name, change in METHODS.items()}
+    configs = {name: settings.load(None, {**base, **change}) for name, change in METHODS.items()}
     N = num_levels(steps, steps, configs["CT"].schedule)
     levels = noise_level(torch.arange(N), N, configs["CT"].schedule).double()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from act_ray import config
+from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.yamlfile import read_yaml
@@ -23,47 +23,47 @@ def refusal(call: Any, *args: Any) -> str:
 
 def saved(cfg: Config) -> Config:
     """As a run's config.yaml is written and read."""
-    return config.build(read_yaml(config.dump(cfg), "config.yaml"))
+    return settings.build(read_yaml(settings.dump(cfg), "config.yaml"))
 
 
 def overrides(*pairs: str) -> Config:
-    return config.load("digits", config.parse_overrides(pairs))
+    return settings.load("digits", settings.parse_overrides(pairs))
 
 
 # ---------------------------------------------------------------------------------------------- presets
 
 
 def test_the_presets_are_all_there() -> None:
-    assert config.preset_names() == ["cifar10", "cifar10_aug", "digits", "imagenet64", "lsun_cat256"]
+    assert settings.preset_names() == ["cifar10", "cifar10_aug", "digits", "imagenet64", "lsun_cat256"]
 
 
-@pytest.mark.parametrize("name", config.preset_names())
+@pytest.mark.parametrize("name", settings.preset_names())
 def test_every_preset_loads_and_comes_back(name: str) -> None:
-    cfg = config.load(name)
+    cfg = settings.load(name)
     assert cfg.preset == name
     assert saved(cfg) == cfg
 
 
 def test_presets_hold_the_papers_settings() -> None:
-    c = config.load("cifar10")
+    c = settings.load("cifar10")
     assert (c.optim.lr_g, c.train.global_batch, c.schedule.mu0, c.schedule.s0, c.schedule.s1) == (1e-4, 80, 0.9, 2, 150)
     assert (c.loss.w, c.loss.w_mid, c.loss.gp_interval, c.train.total_steps) == (0.3, 0.3, 16, 300_000)
     assert (c.train.precision, c.loss.distance, c.augment.enabled) == ("fp32", "lpips", False)
-    a = config.load("cifar10_aug")
+    a = settings.load("cifar10_aug")
     assert (a.augment.enabled, a.augment.tau, a.augment.p_step, a.augment.gp_decay) == (True, 0.55, 0.05, 0.93)
     assert a.model_copy(update={"preset": "cifar10", "augment": c.augment}) == c
-    i = config.load("imagenet64")
+    i = settings.load("imagenet64")
     assert (i.optim.lr_g, i.train.global_batch, i.schedule.mu0, i.schedule.s1) == (5e-5, 320, 0.95, 200)
     assert (i.loss.w, i.loss.w_mid, i.train.total_steps, i.train.precision) == (0.6, 0.2, 400_000, "bf16")
-    s = config.load("lsun_cat256")
+    s = settings.load("lsun_cat256")
     assert (s.optim.lr_g, s.train.global_batch, s.schedule.mu0, s.schedule.s1) == (5e-5, 640, 0.95, 150)
     assert (s.loss.w, s.loss.w_mid, s.train.total_steps, s.train.precision) == (0.6, 0.2, 800_000, "bf16")
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    assert "did you mean 'cifar10'" in refusal(config.load, "cifar-10")
-    assert "valid: cifar10, cifar10_aug, digits" in refusal(config.load, "xyz")
-    assert "no such preset" in refusal(config.load, "../presets/digits")
+    assert "did you mean 'cifar10'" in refusal(settings.load, "cifar-10")
+    assert "valid: cifar10, cifar10_aug, digits" in refusal(settings.load, "xyz")
+    assert "no such preset" in refusal(settings.load, "../presets/digits")
 
 
 # ---------------------------------------------------------------------------------------------- YAML
@@ -135,7 +135,7 @@ def test_duplicate_keys_are_named_with_their_line() -> None:
 
 def test_overrides() -> None:
     pairs = ["loss.w=0.5", "optim.lr_g=5e-5", "model.block_out_channels=[8, 16]", "data.path=a=b", "optim.lr_d=null"]
-    assert config.parse_overrides(pairs) == {
+    assert settings.parse_overrides(pairs) == {
         "loss.w": 0.5,
         "optim.lr_g": 5e-5,
         "model.block_out_channels": [8, 16],
@@ -144,12 +144,12 @@ def test_overrides() -> None:
     }
     cfg = overrides("loss.w_mid=0.5", "train.total_steps=1e3", " augment.enabled =true")
     assert (cfg.loss.w, cfg.loss.w_mid, cfg.train.total_steps, cfg.augment.enabled) == (0.7, 0.5, 1000, True)
-    assert cfg.model == config.load("digits").model  # sections are merged, not replaced
+    assert cfg.model == settings.load("digits").model  # sections are merged, not replaced
 
 
 def test_overrides_that_are_not() -> None:
-    assert "section.name=value" in refusal(config.parse_overrides, ["loss.w"])
-    assert "--set loss.w=[1" in refusal(config.parse_overrides, ["loss.w=[1"])
+    assert "section.name=value" in refusal(settings.parse_overrides, ["loss.w"])
+    assert "--set loss.w=[1" in refusal(settings.parse_overrides, ["loss.w=[1"])
 
 
 @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ def test_unknown_names_get_the_nearest(wrong: str, right: str) -> None:
     assert f"did you mean '{right}'?" in message
     section, _, key = wrong.partition(".")
     if section in Config.model_fields:
-        assert f"did you mean '{right}'?" in refusal(config.build, {section: {key: 1}})
+        assert f"did you mean '{right}'?" in refusal(settings.build, {section: {key: 1}})
 
 
 def test_sections_are_not_settings() -> None:
     assert "loss: no such setting" in refusal(overrides, "loss=1")
-    assert "did you mean 'loss'?" in refusal(config.build, {"los": {"w": 1}})
+    assert "did you mean 'loss'?" in refusal(settings.build, {"los": {"w": 1}})
 
 
 # ---------------------------------------------------------------------------------------------- bounds
@@ -241,7 +241,7 @@ def test_all_mistakes_at_once_in_one_line() -> None:
 
 
 def test_a_config_does_not_change() -> None:
-    cfg = config.load("digits")
+    cfg = settings.load("digits")
     with pytest.raises(ValueError, match="frozen"):
         cfg.loss.w = 0.1
 
@@ -264,14 +264,14 @@ def test_a_config_does_not_change() -> None:
     ],
 )
 def test_what_is_written_is_what_is_read(dotted: dict[str, Any]) -> None:
-    cfg = config.load("digits", dotted)
+    cfg = settings.load("digits", dotted)
     assert saved(cfg) == cfg
 
 
 @pytest.mark.parametrize("path", ["digits", "s3://bucket/a", "file:///a", "/a/b"])
 def test_a_data_path_without_a_working_folder_stays(path: str) -> None:
-    cfg = config.load("digits", {"data.path": path})
-    assert config.absolute_paths(cfg) == cfg
+    cfg = settings.load("digits", {"data.path": path})
+    assert settings.absolute_paths(cfg) == cfg
 
 
 def test_a_relative_data_path_is_made_absolute_and_nothing_else(
@@ -280,8 +280,8 @@ def test_a_relative_data_path_is_made_absolute_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     for path, expected in (("a/b", f"{tmp_path}/a/b"), ("~/a", "/home/me/a")):
-        cfg = config.absolute_paths(config.load("digits", {"data.path": path, "loss.w": 0.9}))
-        assert cfg == config.load("digits", {"data.path": expected, "loss.w": 0.9})
+        cfg = settings.absolute_paths(settings.load("digits", {"data.path": path, "loss.w": 0.9}))
+        assert cfg == settings.load("digits", {"data.path": expected, "loss.w": 0.9})
 
 
 # ---------------------------------------------------------------------------------------------- imports
@@ -305,5 +305,5 @@ def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
 def test_core_and_models_do_not_import_ray_nor_each_other() -> None:
     core = "from act_ray.core import augment, consistency, losses, noise, schedule, step"
     assert not imported(core) & {"ray", "diffusers", "torch_fidelity"}
-    models = "from act_ray.models import discriminator, perceptual, unet\nimport sys"
+    models = "from act_ray.models import discriminators, perceptual, unet\nimport sys"
     assert "ray" not in imported(f"{models}\nassert not [m for m in sys.modules if m.startswith('act_ray.core.')]")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
-from act_ray import config
+from act_ray import settings
 from act_ray.core.diffusion import ode_step
 from act_ray.core.schedule import noise_level
 
@@ -41,7 +41,7 @@ def toy() -> Any:
 
 
 def grid(N: int, t_max: float = 80.0) -> Tensor:
-    return noise_level(torch.arange(N), N, config.load(None, {"schedule.t_max": t_max}).schedule).double()
+    return noise_level(torch.arange(N), N, settings.load(None, {"schedule.t_max": t_max}).schedule).double()
 
 
 def noisy(toy: Any, t: float, n: int = 200) -> Tensor:
@@ -65,7 +65,7 @@ def test_density_cdf_and_score_belong_together(toy: Any, t: float) -> None:
 
 def test_samples_have_the_variance_that_the_network_is_scaled_for(toy: Any) -> None:
     variance = noisy(toy, 0.0, 100_000).var(0)
-    assert variance.tolist() == pytest.approx([config.load(None).schedule.sigma_data ** 2] * 2, rel=0.01)
+    assert variance.tolist() == pytest.approx([settings.load(None).schedule.sigma_data ** 2] * 2, rel=0.01)
 
 
 @pytest.mark.parametrize("t", [0.3, 80.0])
@@ -154,7 +154,7 @@ def test_training_improves_on_the_first_network(toy: Any) -> None:
     x, data = noisy(toy, 80.0), noisy(toy, 0.0)
     errors = []
     for steps in (1, 100):
-        f = toy.train(config.load(None, {**settings, "train.total_steps": steps}), "")
+        f = toy.train(settings.load(None, {**settings, "train.total_steps": steps}), "")
         errors.append(toy.wasserstein(f(x, torch.tensor(80.0)), data))
     assert errors[1] < 0.6 * errors[0]
 

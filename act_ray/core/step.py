@@ -72,7 +72,7 @@ def train_step(
 
 def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Config) -> Metrics:
     """theta <- theta - eta grad (1 - lambda) L_CT + lambda L_G."""
-    bare(state.discriminator).requires_grad_(False)
+    unwrap(state.discriminator).requires_grad_(False)
     j = noise.integers(1, N, len(x))
     z = noise.normal(*x.shape)
     t, t_prev = noise_level(j, N, cfg.schedule), noise_level(j - 1, N, cfg.schedule)
@@ -89,13 +89,13 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
         loss_f = loss_f + (1 - lam) * loss_ct
         metrics["loss_ct"] = loss_ct.detach().mean()
     if cfg.loss.w > 0:
-        logit = judge(bare(state.discriminator), seen(fake, state, noise, cfg), x_t, t, labels, cfg)
+        logit = discriminate(unwrap(state.discriminator), augmented(fake, state, noise, cfg), x_t, t, labels, cfg)
         loss_g = generator_loss(logit, cfg.loss)  # L_G
         loss_f = loss_f + lam * loss_g
         metrics["loss_g"] = loss_g.detach().mean()
 
     descend(state.optimizer_g, loss_f.mean())
-    bare(state.discriminator).requires_grad_(True)
+    unwrap(state.discriminator).requires_grad_(True)
     return {"loss_f": loss_f.detach().mean(), **metrics}
 
 
@@ -103,7 +103,7 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
 def update_averages(state: TrainState, N: int, cfg: Config) -> None:
     """theta^- <- mu(k) theta^- + (1 - mu(k)) theta, and the same for the average that is sampled."""
     if cfg.loss.w_mid < 1:
-        online: list[Tensor] = list(bare(state.model).parameters())
+        online: list[Tensor] = list(unwrap(state.model).parameters())
         torch._foreach_lerp_(list(state.teacher.parameters()), online, 1 - teacher_decay(N, cfg.schedule))
     update_ema(state, cfg)
 
@@ -111,7 +111,7 @@ def update_averages(state: TrainState, N: int, cfg: Config) -> None:
 @torch.no_grad()
 def update_ema(state: TrainState, cfg: Config) -> None:
     """The average that is sampled; its horizon grows with k, so that early steps do not linger in it."""
-    online: list[Tensor] = list(bare(state.model).parameters())
+    online: list[Tensor] = list(unwrap(state.model).parameters())
     decay = min(cfg.train.ema_decay, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(list(state.ema.parameters()), online, 1 - decay)
 
@@ -135,16 +135,16 @@ def discriminator_half(
 
     with torch.no_grad():
         x_t = add_noise(x_f, t_f, z)
-        x_f = bare(state.model)(x_t, t_f, labels_f)
+        x_f = unwrap(state.model)(x_t, t_f, labels_f)
         if cfg.discriminator.conditional:
             x_t = torch.cat([x_t, add_noise(x_r, t_r, noise.normal(*x_r.shape))])
-        x_f, x_r = seen(x_f, state, noise, cfg), seen(x_r, state, noise, cfg)
+        x_f, x_r = augmented(x_f, state, noise, cfg), augmented(x_r, state, noise, cfg)
     penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
     measure = penalise or k % cfg.collapse.monitor_interval == 0
     x_r.requires_grad_(measure)
 
     both = torch.cat([labels_f, labels_r]) if labels_f is not None and labels_r is not None else None
-    logit = judge(state.discriminator, torch.cat([x_f, x_r]), x_t, t, both, cfg, twice=penalise)
+    logit = discriminate(state.discriminator, torch.cat([x_f, x_r]), x_t, t, both, cfg, twice=penalise)
     logit_f, logit_r = logit.chunk(2)
     fake, real = discriminator_loss_fake(logit_f), discriminator_loss_real(logit_r)
     loss_d = (lam_f * fake).mean() + (lam_r * real).mean()
@@ -164,7 +164,7 @@ def discriminator_half(
 # ---------------------------------------------------------------------------------------------- one-liners
 
 
-def bare(module: nn.Module) -> nn.Module:
+def unwrap(module: nn.Module) -> nn.Module:
     """The module inside a data-parallel wrapper: its forward alone, without gradient exchange."""
     inner: nn.Module = getattr(module, "module", module)
     return inner
@@ -175,7 +175,7 @@ def add_noise(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
     return x + t.view(-1, 1, 1, 1) * z
 
 
-def seen(x: Tensor, state: TrainState, noise: Noise, cfg: Config) -> Tensor:
+def augmented(x: Tensor, state: TrainState, noise: Noise, cfg: Config) -> Tensor:
     """What D sees: A(x, p_aug), or x."""
     return augment(x, state.p_aug, noise) if cfg.augment.enabled else x
 
@@ -184,7 +184,7 @@ def split(labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if labels is None else (labels[0::2], labels[1::2])
 
 
-def judge(
+def discriminate(
     D: nn.Module, x: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, cfg: Config, twice: bool = False
 ) -> Tensor:
     """Logits [B] of D(x, t), or D(x, x_t, t). `twice`: to be differentiated twice, so fp32, eager, plain attention."""

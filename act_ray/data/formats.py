@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from act_ray.data import cifar, tables
-from act_ray.data.images import MAX_BYTES, BadImage, Raw
+from act_ray.data.decoding import MAX_BYTES, BadImage, Raw
 from act_ray.errors import UserError
 
 ACCEPTED = (

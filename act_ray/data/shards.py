@@ -199,3 +199,8 @@ def _verified(files: Any, root: str, path: str, shard: dict[str, Any], temporary
         raise UserError(f"{name}: damaged: its SHA-256 is not the one in {store.MANIFEST}")
     yield local
     local.unlink()
+
+
+def label_counts(data: ImageData) -> list[int] | None:
+    """Images per class."""
+    return None if data.labels is None else np.bincount(data.labels, minlength=data.num_classes).tolist()

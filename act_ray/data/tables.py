@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from act_ray.data.images import BadImage, Raw
+from act_ray.data.decoding import BadImage, Raw
 from act_ray.errors import UserError
 
 CHUNK_BYTES = 4 << 20

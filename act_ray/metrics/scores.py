@@ -21,6 +21,7 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
+from act_ray.config import EvalConfig
 from act_ray.data.shards import ImageData
 from act_ray.data.store import free_space
 from act_ray.files import cache_dir, locked, replace_atomically
@@ -37,17 +38,7 @@ KID_SUBSET: int = DEFAULTS["kid_subset_size"]
 Statistics = dict[str, np.ndarray]
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] -> {0..255}, rounded to the nearest."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 # ---------------------------------------------------------------------------------------------- torch-fidelity's
-
-
-def from_uint8(images: Tensor) -> Tensor:
-    """{0..255} -> [-1, 1], float32."""
-    return images.float() / 127.5 - 1
 
 
 def frechet_distance(features: Tensor, reference: Statistics) -> float:
@@ -229,3 +220,9 @@ def diversity(samples: Tensor, data: ImageData) -> float:
 def spread(images: Tensor) -> float:
     """Mean Euclidean distance over all pairs of images."""
     return float(torch.pdist(images.flatten(1).float()).mean())
+
+
+def metric_name(cfg: EvalConfig) -> str:
+    """What the score is, for tables: metric, features and sample count."""
+    kind = "FID" if cfg.features == "inception" else "FD"
+    return f"{kind} ({cfg.features} features, {cfg.samples} samples)"

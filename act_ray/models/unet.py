@@ -6,8 +6,8 @@ from typing import Any
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from act_ray.config import Config, nearest
-from act_ray.errors import UserError
+from act_ray.config import Config
+from act_ray.errors import UserError, nearest
 
 BLOCKS = {"D": "DownBlock2D", "A": "AttnDownBlock2D"}
 UP_BLOCKS = {"U": "UpBlock2D", "A": "AttnUpBlock2D"}

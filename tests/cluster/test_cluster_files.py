@@ -9,10 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import checks
 import pytest
 import ray
 import yaml
+
+from tests.helpers import cluster_checks as checks
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
@@ -282,7 +283,7 @@ def test_commands_store_in_a_bucket() -> None:
 
 
 def test_commands_use_options_that_act_ray_tune_has() -> None:
-    from act_ray.tune import command
+    from act_ray.tune.__main__ import command
 
     options = {flag for param in command.params for flag in [*param.opts, *param.secondary_opts]}
     assert [p for arguments in all_tune_arguments() for p in checks.unknown_flags(arguments, options)] == []

@@ -9,11 +9,11 @@ import sys
 
 import pydantic
 import pytest
-from traces_io import RUNS, Run, feed
 
 from act_ray.collapse.config import CollapseConfig
 from act_ray.collapse.detector import _KEPT, Detector
 from act_ray.collapse.record import PruneRecord, replay
+from tests.helpers.traces import RUNS, Run, feed
 
 CFG = CollapseConfig()
 FAILING = sorted(n for n, r in RUNS.items() if r["kind"] != "healthy")

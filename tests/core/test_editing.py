@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from act_ray import config
+from act_ray import settings
 from act_ray.config import ScheduleConfig
 from act_ray.core import editing
 from act_ray.core.consistency import Consistency, one_step
 from act_ray.core.noise import Noise
-from act_ray.metrics.scores import to_uint8
 from act_ray.models.unet import UNet
+from act_ray.pictures import to_uint8
 
 CFG = ScheduleConfig()
 LEVELS = editing.editing_levels(4, CFG)
@@ -24,7 +24,7 @@ LEVELS = editing.editing_levels(4, CFG)
 def network(channels: int, loud: float = 30.0) -> Consistency:
     """An untrained f whose answers reach far outside of [-1, 1]."""
     torch.manual_seed(0)
-    cfg = config.load("digits", {"model.block_out_channels": [8, 16]})
+    cfg = settings.load("digits", {"model.block_out_channels": [8, 16]})
     net = UNet(cfg, channels, 8)
     with torch.no_grad():
         net.unet.conv_out.weight *= loud

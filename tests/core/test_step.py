@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import golden
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from act_ray.core import losses
 from act_ray.core.noise import Noise
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
 from act_ray.core.step import TrainState, discriminator_half, generator_half, train_step
+from tests.helpers import golden
 
 CPU = torch.device("cpu")
 HERE = Path(__file__).parent
@@ -341,7 +341,7 @@ def test_step_draws_from_its_noise_alone(make_config: MakeConfig, make_state: Ma
 
 
 def test_golden_losses() -> None:
-    """Ten steps of ACT-Aug on the digits; `python tests/core/golden.py` records them anew."""
+    """Ten steps of ACT-Aug on the digits; `python -m tests.helpers.golden` records them anew."""
     expected: list[dict[str, float]] = json.loads(golden.FILE.read_text())
     got = golden.run()
     assert len(got) == len(expected) == 10
@@ -354,7 +354,7 @@ def test_golden_losses() -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     meet = tmp_path_factory.mktemp("ranks") / "meet"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", str(HERE / "two_ranks.py")]
+    command = [sys.executable, "-W", "ignore", str(HERE.parent / "helpers" / "two_ranks.py")]
     workers = [
         subprocess.Popen(
             [*command, str(r), str(meet)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env

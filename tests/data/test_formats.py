@@ -11,12 +11,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import MAKERS, N, cifar_batch, make_cifar, make_flat, make_folder, make_zip, png, tar_of, zip_of
 
 from act_ray.data import store
-from act_ray.data.conversion import Options, prepare
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
+from act_ray.prepare.conversion import Options, prepare
+from tests.helpers.sources import (
+    MAKERS,
+    N,
+    cifar_batch,
+    make_cifar,
+    make_flat,
+    make_folder,
+    make_zip,
+    png,
+    tar_of,
+    zip_of,
+)
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def quarantined(manifest: dict) -> dict[str, str]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_folder, make_zip
 
 from act_ray.data import shards, store
-from act_ray.data.conversion import Options, prepare
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
+from act_ray.prepare.conversion import Options, prepare
+from tests.helpers.sources import make_folder, make_zip
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -50,29 +52,29 @@ def test_row_groups_do_not_show(
     assert data.labels.tolist() == labels
 
 
-def test_decoded_once_and_mapped_after(prepared: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_once_and_mapped_after(prepared: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_data(str(prepared))
     assert isinstance(first.images, np.memmap)
     assert first.labels.dtype == np.int64
     assert first.name == "data"
     assert not first.images.flags.writeable
-    assert sorted(p.name for p in cache.iterdir()) == [first.checksum, f"{first.checksum}.lock"]
+    assert sorted(p.name for p in own_cache.iterdir()) == [first.checksum, f"{first.checksum}.lock"]
     monkeypatch.setattr(shards, "_decode", lambda *_: pytest.fail("decoded twice"))
     np.testing.assert_array_equal(open_data(prepared.as_uri()).images, first.images)
     moved = shutil.move(prepared, prepared.with_name("moved"))
     assert open_data(f"{moved}/").name == "moved"  # keyed by content, not by path
 
 
-def test_a_torn_cache_is_made_anew(prepared: Path, cache: Path) -> None:
+def test_a_torn_cache_is_made_anew(prepared: Path, own_cache: Path) -> None:
     data = open_data(str(prepared))
     expected = np.array(data.images)
-    file = cache / data.checksum / "images.npy"
+    file = own_cache / data.checksum / "images.npy"
     content = file.read_bytes()
     del data
     for torn in (b"", content[:100], content[:-1]):
         file.write_bytes(torn)
         np.testing.assert_array_equal(open_data(str(prepared)).images, expected)
-    (cache / f"{file.parent.name}.tmp").mkdir()  # left by a process that died
+    (own_cache / f"{file.parent.name}.tmp").mkdir()  # left by a process that died
     shutil.rmtree(file.parent)
     np.testing.assert_array_equal(open_data(str(prepared)).images, expected)
 
@@ -100,7 +102,7 @@ def test_processes_share_one_decoding(prepared: Path) -> None:
     assert len({answer for answer in answers if answer != "decoded"}) == 1
 
 
-def test_every_byte_flip_is_caught_and_the_shard_named(prepared: Path, cache: Path) -> None:
+def test_every_byte_flip_is_caught_and_the_shard_named(prepared: Path, own_cache: Path) -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
         shard = prepared / f"shard-0000{rng.integers(3)}.parquet"
@@ -111,7 +113,7 @@ def test_every_byte_flip_is_caught_and_the_shard_named(prepared: Path, cache: Pa
         with pytest.raises(UserError, match=f"{shard.name}: damaged"):
             open_data(str(prepared))
         shard.write_bytes(whole)
-    assert not list(cache.glob("*.tmp"))
+    assert not list(own_cache.glob("*.tmp"))
     (prepared / "shard-00001.parquet").unlink()
     with pytest.raises(UserError, match=r"shard-00001.parquet: is missing"):
         open_data(str(prepared))

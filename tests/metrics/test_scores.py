@@ -17,7 +17,8 @@ from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
 from act_ray.metrics import features, scores
 from act_ray.metrics.features import INCEPTION_FILE, features_of, load_extractor
-from act_ray.metrics.scores import WORST, diversity, finite, frechet_distance, reference_statistics, spread, to_uint8
+from act_ray.metrics.scores import WORST, diversity, finite, frechet_distance, reference_statistics, spread
+from act_ray.pictures import to_uint8
 
 CPU = torch.device("cpu")
 CLASSIFIER = EvalConfig(features="classifier")

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_fidelity.sample_similarity_lpips import NetLinLayer
 
-from act_ray import config
+from act_ray import config, settings
 from act_ray.config import LossConfig
 from act_ray.errors import UserError
-from act_ray.models.discriminator import Discriminator
+from act_ray.models.discriminators.ddpm import DdpmDiscriminator
 from act_ray.models.perceptual import FILES, Lpips
 from act_ray.models.unet import UNet
 
@@ -36,26 +36,26 @@ def count(net: nn.Module) -> int:
     ],
 )
 def test_parameter_counts(preset: str, channels: int, size: int, generator: int, discriminator: int) -> None:
-    cfg = config.load(preset)
+    cfg = settings.load(preset)
     with torch.device("meta"):
         assert count(UNet(cfg, channels, size)) == generator
-        assert count(Discriminator(cfg, channels, size)) == discriminator
+        assert count(DdpmDiscriminator(cfg, channels, size)) == discriminator
 
 
 def test_parameter_counts_of_imagenet() -> None:
     """The published size of D fits a head on a 2x2 grid (`pool: 2`)."""
     with torch.device("meta"):
-        cfg = config.load("imagenet64")
+        cfg = settings.load("imagenet64")
         assert count(UNet(cfg, 3, 64)) == 107_601_667
-        assert count(UNet(config.load("imagenet64", {"model.num_classes": None}), 3, 64)) == 107_089_667
-        assert count(Discriminator(cfg, 3, 64)) == 53_899_521
+        assert count(UNet(settings.load("imagenet64", {"model.num_classes": None}), 3, 64)) == 107_089_667
+        assert count(DdpmDiscriminator(cfg, 3, 64)) == 53_899_521
 
 
 def test_parameter_counts_of_lsun() -> None:
-    cfg = config.load("lsun_cat256")
+    cfg = settings.load("lsun_cat256")
     with torch.device("meta"):
         assert round(count(UNet(cfg, 3, 256)) / 1e6, 1) == 113.7
-        assert round(count(Discriminator(cfg, 3, 256)) / 1e6, 1) == 57.0
+        assert round(count(DdpmDiscriminator(cfg, 3, 256)) / 1e6, 1) == 57.0
 
 
 # ---------------------------------------------------------------------------------------------- forward and backward
@@ -79,7 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def small(**dotted: Any) -> config.Config:
-    return config.load("digits", {"model.block_out_channels": [8, 16], "model.norm_num_groups": 4, **dotted})
+    return settings.load("digits", {"model.block_out_channels": [8, 16], "model.norm_num_groups": 4, **dotted})
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -87,7 +87,7 @@ def small(**dotted: Any) -> config.Config:
 def test_discriminator_variants_train_every_parameter(name: str, channels: int) -> None:
     cfg = small(**VARIANTS[name])
     torch.manual_seed(0)
-    D = Discriminator(cfg, channels, 8)
+    D = DdpmDiscriminator(cfg, channels, 8)
     labels = torch.arange(5) if cfg.model.num_classes else None
     x, t = torch.randn(5, channels, 8, 8, requires_grad=True), torch.tensor([-1500.0, -100.0, 0.0, 500.0, 1000.0])
     with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
@@ -104,21 +104,21 @@ def test_discriminator_variants_train_every_parameter(name: str, channels: int) 
 
 def test_time_and_class_reach_the_discriminator_or_not() -> None:
     x, t, other = torch.randn(2, 1, 8, 8), torch.full((2,), -500.0), torch.full((2,), 900.0)
-    with_t, without = Discriminator(small(), 1, 8), Discriminator(small(**VARIANTS["without t"]), 1, 8)
+    with_t, without = DdpmDiscriminator(small(), 1, 8), DdpmDiscriminator(small(**VARIANTS["without t"]), 1, 8)
     assert not torch.isclose(with_t(x, t), with_t(x, other)).any()
     assert torch.equal(without(x, t), without(x, other))
-    both = Discriminator(small(**VARIANTS["classes"]), 1, 8)
+    both = DdpmDiscriminator(small(**VARIANTS["classes"]), 1, 8)
     assert not torch.isclose(both(x, t, torch.tensor([0, 1])), both(x, t, torch.tensor([2, 3]))).any()
 
 
 def test_variants_are_what_they_say() -> None:
-    leaky = Discriminator(small(**VARIANTS["leaky"]), 1, 8)
+    leaky = DdpmDiscriminator(small(**VARIANTS["leaky"]), 1, 8)
     assert not [m for m in leaky.modules() if isinstance(m, nn.SiLU)]
     assert {m.negative_slope for m in leaky.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
-    assert not [m for m in Discriminator(small(), 1, 8).modules() if isinstance(m, nn.LeakyReLU)]
-    plain, pooled = Discriminator(small(), 1, 8), Discriminator(small(**VARIANTS["pool"]), 1, 8)
+    assert not [m for m in DdpmDiscriminator(small(), 1, 8).modules() if isinstance(m, nn.LeakyReLU)]
+    plain, pooled = DdpmDiscriminator(small(), 1, 8), DdpmDiscriminator(small(**VARIANTS["pool"]), 1, 8)
     assert count(pooled) - count(plain) == 3 * 16
-    residual = Discriminator(small(**VARIANTS["ddpm-res"]), 1, 8)
+    residual = DdpmDiscriminator(small(**VARIANTS["ddpm-res"]), 1, 8)
     assert count(residual) - count(plain) == 8 * 8 + 8 * 16
 
 
@@ -135,7 +135,7 @@ def test_generator_trains_every_parameter(classes: int | None) -> None:
 def test_samples_do_not_see_each_other() -> None:
     """No batch statistics: a worker's share of a batch gives what the whole batch gives."""
     cfg, x, t = small(), torch.randn(4, 1, 8, 8), torch.linspace(-1500, 1000, 4)
-    for net in (UNet(cfg, 1, 8), Discriminator(cfg, 1, 8)):
+    for net in (UNet(cfg, 1, 8), DdpmDiscriminator(cfg, 1, 8)):
         torch.testing.assert_close(torch.cat([net(x[:2], t[:2]), net(x[2:], t[2:])]), net(x, t), rtol=1e-4, atol=1e-5)
 
 

@@ -1,0 +1,96 @@
+"""Samples and their features, chunk by chunk; which process did what shows in no number."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from act_ray.config import Config
+from act_ray.data.shards import ImageData, open_data
+from act_ray.device import best_device
+from act_ray.errors import UserError
+from act_ray.generators.generator import Generator
+from act_ray.generators.sampling import sample_batch
+from act_ray.metrics import scores
+from act_ray.metrics.features import layers_of
+from act_ray.metrics.moments import Part, gather, part_of
+
+# (chunks, layers to keep, levels) -> their parts in order; levels are the sampler's, None stands for the real images.
+Measure = Callable[[Sequence[list[range]], list[int], Sequence[float] | None], Iterator[Part]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker needs: the generator, the feature network, and images per class of the data, if it has any."""
+
+    source: Generator
+    extractor: FeatureExtractorBase
+    cfg: Config
+    classes: list[int] | None
+
+
+class Measurer:
+    """The generator and the feature network on one device, from the first chunk on.
+
+    Not from its constructor: what fails there comes back from Ray as a lost worker.
+    """
+
+    def __init__(self, gpu: bool | None) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as training scores itself
+        self.gpu = gpu
+        self.made: tuple[Setup, ImageData, nn.Module, torch.device] | None = None
+
+    def ready(self) -> None:
+        """Returns when the worker has started."""
+
+    def measure(
+        self, fetch: Callable[[], Setup], chunk: list[range], keep: list[int], levels: Sequence[float] | None
+    ) -> Part:
+        """The chunk's samples, or with None for levels the data's own images of these indices; `fetch` on first use."""
+        self.made = setup, data, model, device = self.made or make(fetch(), self.gpu)
+        cfg, n = setup.cfg, sum(map(len, chunk))
+
+        def samples(batch: range) -> Tensor:
+            index, shape = batch.start // cfg.eval.batch, setup.source.shape
+            return sample_batch(model, cfg, shape, setup.classes, index, len(batch), device, levels=levels or ())
+
+        try:
+            with threads(cfg.train.threads or 1):
+                if levels is None:
+                    return scores.measure_images(setup.extractor, data, chunk, keep)
+                return gather((part_of(layers_of(setup.extractor, samples(batch)), keep) for batch in chunk), n)
+        except torch.OutOfMemoryError:
+            raise UserError(f"--batch {cfg.eval.batch}: needs more memory than the GPU has; try half of it") from None
+
+
+def make(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, nn.Module, torch.device]:
+    device = best_device(gpu)
+    setup.extractor.to(device)
+    return setup, open_data(setup.cfg.data.path), setup.source.build(device), device
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """As many in every process, workers or none: they decide the order of sums, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def measuring(setup: Setup, workers: int | None, gpu: bool | None) -> Iterator[Measure]:
+    """Yields what measures chunks: on `workers` Ray workers (None: what the cluster has), or 0, in this process."""
+    if workers == 0:
+        own = Measurer(gpu)
+        yield lambda chunks, keep, levels: (own.measure(lambda: setup, chunk, keep, levels) for chunk in chunks)
+        return
+    from act_ray.evaluate.ray_workers import measuring_on_ray
+
+    with measuring_on_ray(setup, workers, gpu) as measure:
+        yield measure

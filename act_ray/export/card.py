@@ -1,0 +1,184 @@
+"""The model card of an export: what it is, how to sample it, what was measured of it, how it was trained."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from act_ray import __version__, settings
+from act_ray.generators.generator import Generator
+from act_ray.generators.sampling import NOISE_SEED
+from act_ray.runs.folder import Row
+from act_ray.yamlfile import write_yaml
+
+Kind = Literal["diffusers", "onnx"]
+
+GRAPH = "model.onnx"
+LEVELS = 841  # of the exported scheduler: 840 is a multiple of 1..8, so that 1 to 8 steps are those of multistep_levels
+
+CARD = """\
+---
+{front}---
+
+# {title}
+
+{what}
+
+## Sampling
+
+```python
+{snippet}
+```
+
+{notes}
+
+## Measured
+
+{measured}
+
+## Training
+
+{training}
+
+```yaml
+{settings}```
+"""
+
+DIFFUSERS = """\
+from diffusers import ConsistencyModelPipeline
+
+pipe = ConsistencyModelPipeline.from_pretrained("{name}")
+images = pipe(batch_size=4{labels}).images
+images[0].save("sample.png")"""
+
+DIFFUSERS_NOTES = f"""\
+`num_inference_steps=2` to `8` take more steps (Algorithm 1 of arXiv 2303.01469), at levels even on the axis of
+t^(1/rho). Other levels: `timesteps=[i, ..., 0]`, descending; 0 is sigma_max, {LEVELS - 1} sigma_min.
+`generator=torch.manual_seed(0)` fixes the noise; `latents=` the pipeline accepts for images of three channels only."""
+
+ONNX = """\
+import numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession("{name}/{graph}")
+z = np.random.default_rng(0).standard_normal((4, {shape}), dtype=np.float32)
+images = session.run(["images"], {{"z": z{labels}}})[0]  # [4, {shape}] in [-1, 1]"""
+
+CONDITIONS = {"features": "{} features", "samples": "{:,} samples", "nfe": "NFE {}", "images": "against {:,} images"}
+HOW = {"diversity": "mean distance between samples over that between the data's images"}
+
+ONNX_NOTES = "`z` is noise from N(0, I), of any batch size; the noise level is in the graph."
+
+
+def card(source: Generator, name: str, kind: Kind, license: str, difference: float) -> str:
+    """README.md as the Hugging Face hub reads it; name: of the folder, difference: of its samples from act_ray's."""
+    channels, height, width = source.shape
+    classes = source.cfg.model.num_classes
+    front = {
+        "library_name": kind,
+        "pipeline_tag": "unconditional-image-generation",
+        "license": license,
+        "tags": ["consistency-model", "one-step", "act-ray", *(["class-conditional"] if classes else [])],
+    }
+    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
+    what = (
+        f"A generator of {height}x{width} {colours} images, {f'of {classes} classes' if classes else 'unconditional'}, "
+        f"that needs one network evaluation per image: {origin(source)}. Exported by act_ray {__version__} in float32; "
+        f"its samples, in [-1, 1], differ from act_ray's own by at most {difference:.1e}."
+    )
+    snippet, notes = usage(source, name, kind)
+    return CARD.format(
+        front=write_yaml(front),
+        title=source.name or name,
+        what=what,
+        snippet=snippet,
+        notes=notes,
+        measured=table(source.measured),
+        training=training(source),
+        settings=write_yaml(shareable_settings(source)),
+    )
+
+
+def usage(source: Generator, name: str, kind: Kind) -> tuple[str, str]:
+    """How to sample four images, and what else to know."""
+    classes = source.cfg.model.num_classes
+    numbers = [i % classes for i in range(4)] if classes else []
+    if kind == "diffusers":
+        return DIFFUSERS.format(name=name, labels=f", class_labels={numbers}" if classes else ""), DIFFUSERS_NOTES
+    shape = ", ".join(str(side) for side in source.shape)
+    labels = f', "labels": np.array({numbers})' if classes else ""
+    return ONNX.format(name=name, graph=GRAPH, shape=shape, labels=labels), ONNX_NOTES
+
+
+def origin(source: Generator) -> str:
+    """What it was trained by, as far as is known."""
+    loss = source.cfg.loss
+    if source.step is None:
+        return f"converted from {source.name}"
+    if loss.w_mid == 1:
+        return "trained by the adversarial loss alone (ACT, arXiv 2311.14097, at lambda = 1)"
+    kind = "consistency distillation" if source.cfg.distill.teacher else "consistency training"
+    return f"{kind} (arXiv 2303.01469)" if loss.w == 0 else f"adversarial {kind} (ACT, arXiv 2311.14097)"
+
+
+def table(rows: Iterable[Row]) -> str:
+    """A line per value that was measured."""
+    lines = []
+    for row in rows:
+        how = ", ".join(conditions(row))
+        lines += [f"| {name} | {value:.5g} | {HOW.get(name, how)} |" for name, value in values(row)]
+    if not lines:
+        return "Nothing was measured of these weights."
+    noise = f"Samples are one-step samples from fixed noise (seed {NOISE_SEED}), or from NFE evaluations."
+    return "\n".join(["| | value | how |", "|---|---|---|", *lines, "", noise])
+
+
+def values(row: Row) -> Iterator[tuple[str, float]]:
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from values(value)
+        elif isinstance(value, float) and name not in ("time", "seconds"):
+            yield name, value
+
+
+def conditions(row: Row) -> Iterator[str]:
+    """How a row's values were measured."""
+    if "metric" in row:
+        yield row["metric"]
+    for name, text in CONDITIONS.items():
+        if name in row:
+            yield text.format(row[name])
+
+
+def training(source: Generator) -> str:
+    """Data, steps and seed; nothing for a file that does not say."""
+    return "".join(f"- {name}: {value}\n" for name, value in facts(source).items()) + "\nAll settings (`config.yaml`):"
+
+
+def facts(source: Generator) -> dict[str, str]:
+    """What is known of the weights, as short texts without paths of this machine."""
+    cfg, step = source.cfg, source.step
+    known = {"act_ray": __version__, "source": source.name}
+    if step is not None:
+        images = step * cfg.train.global_batch
+        known |= {
+            "step": f"{step:,} of {cfg.train.total_steps:,}, {cfg.train.global_batch} images each: {images:,} images",
+            "weights": f"averaged (EMA, up to {cfg.train.ema_decay})" if source.weights == "ema" else "not averaged",
+            "seed": str(cfg.train.seed),
+            "data": shareable_settings(source)["data"]["path"],
+            "data checksum": source.data_checksum or "unknown",
+        }
+    return known
+
+
+def shareable_settings(source: Generator) -> dict[str, Any]:
+    """The config without paths of this machine; of a foreign file only what it says."""
+    values = source.cfg.model_dump(mode="json")
+    for name in settings.PATHS:
+        section, _, key = name.partition(".")
+        path = values[section][key]
+        if path is not None and path != settings.NAMES.get(name):
+            values[section][key] = short(path)
+    return values if source.step is not None else {key: values[key] for key in ("schedule", "model")}
+
+
+def short(path: str) -> str:
+    """A path or URI without its folders; the dots keep it from being taken for a name such as `digits`."""
+    return ".../" + path.rstrip("/").rpartition("/")[2]

@@ -1,0 +1,149 @@
+"""All figures of a run: which there are, what they show, and the index of those that were drawn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from matplotlib.figure import Figure
+
+from act_ray.data.shards import open_data
+from act_ray.errors import UserError
+from act_ray.figures import mosaics
+from act_ray.figures.curves import History, draw_curves, labels, read_history
+from act_ray.figures.mosaics import Subject
+from act_ray.figures.style import COLOURS, Missing, save, styled
+from act_ray.files import replace_atomically
+from act_ray.generators.reading import read_generator
+
+INDEX = "README.md"
+LINES = (
+    "Thin: what was measured; bold: its running median; points: evaluations. Dashed: where a signature of collapse was "
+    "found; shaded: the steps that it was found over. Axes are logarithmic where values span more than a factor of 5."
+)
+FIGURES = {  # name: (in the paper, what it shows)
+    "training_curves": (
+        "Figs. 4, 5, 8 and 9",
+        "The gradient penalty, the consistency loss and the score against the training steps, with p_aug and the "
+        f"threshold tau of an augmented run. {LINES}",
+    ),
+    "training_curves_compared": (
+        "Fig. 5 against 9; Fig. 8",
+        "The same of several runs. The penalty is ||grad D||^2, without w_gp, where that differs between them. "
+        + LINES,
+    ),
+    "samples": ("Fig. 3", "One-step samples, from the noise that all scores start from, beside real images."),
+    "inpainting": ("Fig. 2", "The middle of real images, filled four times in 18 steps (CM Algorithm 4)."),
+    "trajectory": (
+        "Figs. 6 and 7",
+        "Real images x with more and more noise, x + t z at equidistant levels of the last grid (shown divided by "
+        "(1 + 4 t^2)^(1/2)), and what f makes of each. Neighbours must look alike: below, how far they are apart.",
+    ),
+    "noise_levels": (
+        "Fig. 1",
+        "f(x + t z, t) of different x, a row per noise level, with its diversity: the mean distance between two images "
+        f"of the row over that between the real ones ({mosaics.OVER} images each). About 1 is healthy; rows that look "
+        "alike and a diversity near 0 are mode collapse.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the figures are of, and where they go."""
+
+    location: str
+    compare: Sequence[str]
+    out: Path
+    data: str | None  # where the images are, if not where the run found them
+    which: Literal["best", "last"]
+    device: torch.device
+
+
+def draw_all(request: Request, say: Callable[[str], None]) -> int:
+    """Write every figure that the run has something for, and their index; how many. Raises UserError.
+
+    say: is told of each figure, and why one is left out.
+    """
+    locations = [request.location, *request.compare]
+    if len(locations) > len(COLOURS):
+        raise UserError(f"--compare: at most {len(COLOURS) - 1} runs, not {len(request.compare)}, can be told apart")
+    histories = [read_history(location) for location in locations]
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {request.out}: cannot be made: {error.strerror}") from error
+    draw: dict[str, Callable[[], Figure]] = {
+        "training_curves": partial(draw_curves, histories[:1], labels(histories[:1], locations[:1]))
+    }
+    if request.compare:
+        draw["training_curves_compared"] = partial(draw_curves, histories, labels(histories, locations))
+    try:
+        subject = open_subject(request)
+    except Missing as reason:
+        subject, lacking = None, str(reason)
+    for name in ("samples", "inpainting", "trajectory", "noise_levels"):
+        draw[name] = partial(getattr(mosaics, f"draw_{name}"), subject) if subject else partial(_lack, lacking)
+    left_out = {}
+    for name, figure in draw.items():
+        try:
+            with styled():
+                save(figure(), request.out, name)
+            say(f"{request.out / name}.png and .svg")
+        except Missing as reason:
+            left_out[name] = str(reason)
+            for kind in ("png", "svg"):
+                (request.out / f"{name}.{kind}").unlink(missing_ok=True)  # of an earlier call
+            say(f"skipped {name}: {reason}")
+    write_index(request, histories, subject, [name for name in draw if name not in left_out], left_out)
+    return len(draw) - len(left_out)
+
+
+def open_subject(request: Request) -> Subject:
+    """The run's network and images. Raises Missing where it has none; UserError for other images than it needs."""
+    try:
+        source = read_generator(request.location, which=request.which)
+    except UserError as error:
+        raise Missing(str(error)) from error
+    path = request.data or source.cfg.data.path
+    try:
+        data = open_data(path)
+    except UserError as error:
+        if request.data is not None:
+            raise
+        raise Missing(f"{error}; --data DIR says where the images are now") from error
+    if (shape := data.images.shape[1:]) != source.shape:
+        raise UserError(f"--data {path}: images [C, H, W] = {list(shape)}; {source.source} makes {list(source.shape)}")
+    classes = source.cfg.model.num_classes
+    if classes is not None and not 0 < data.num_classes <= classes:
+        raise UserError(f"--data {path}: has {data.num_classes} classes; {source.source} knows {classes}")
+    return Subject(source, source.build(request.device), data, request.device)
+
+
+def _lack(reason: str) -> Figure:
+    raise Missing(reason)
+
+
+def write_index(
+    request: Request,
+    histories: Sequence[History],
+    subject: Subject | None,
+    drawn: Sequence[str],
+    left_out: dict[str, str],
+) -> None:
+    """README.md: every figure with what it shows and where the paper has it."""
+    lines = [f"# Figures of {histories[0].name}", ""]
+    if subject is not None:
+        score = "" if subject.pretrained.score is None else f", score {subject.pretrained.score:.4g}"
+        lines += [f"Pictures: step {subject.pretrained.step:,}{score}; images: {subject.data.name}.", ""]
+    for history in histories:
+        lines += [f"- {history.name}: {mark.message}" for mark in history.marks]
+    for name in drawn:
+        paper, shows = FIGURES[name]
+        lines += ["", f"## {name}", "", f"![{name}]({name}.png)", "", f"{shows} Paper: {paper}. [SVG]({name}.svg)"]
+    if left_out:
+        lines += ["", "## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items())]
+    text = "\n".join(lines) + "\n"
+    replace_atomically(request.out / INDEX, lambda temporary: temporary.write_text(text))

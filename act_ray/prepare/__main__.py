@@ -1,0 +1,58 @@
+"""`python -m act_ray.prepare SRC DST`: turn a data set into the checksummed shards that training reads."""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import click
+
+from act_ray.cli import run
+from act_ray.data import store
+from act_ray.prepare.conversion import Options, prepare
+
+
+@click.command("prepare")
+@click.argument("src")
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option("--size", type=click.IntRange(min=1), help="Side in pixels; others are centre-cropped and resized.")
+@click.option("--channels", type=click.Choice(["1", "3"]), help="Default: 1 if the first image is greyscale, else 3.")
+@click.option("--shard-images", type=click.IntRange(min=1), help="Images per shard. Default: 64 MiB of pixels.")
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Bad images tolerated.")
+@click.option("--only", metavar="PATTERN", help="Only images whose name matches, as 'train-*' or 'data_batch_*'.")
+def command(
+    src: str,
+    dst: Path,
+    size: int | None,
+    channels: str | None,
+    shard_images: int | None,
+    max_bad: float,
+    only: str | None,
+) -> None:
+    """Turn the data set SRC into checksummed shards in the folder DST, to be given to training as data.path.
+
+    SRC is a folder of images (one sub-folder per class, or flat), CIFAR-10's Python batches (folder or .tar.gz),
+    Hugging Face .parquet, ImageNet-64 or EDM .npz, an EDM/StyleGAN .zip or a WebDataset .tar; a folder of several such
+    files counts as one set. All of SRC is read, test parts too: --only takes a part. Names are FILE/IMAGE, or the path
+    within a folder or archive.
+
+    Without --size the images must be square and all as large as the first good one; an image of another size is
+    quarantined, since cropping is yours to decide. Damaged images and suspicious archive members are quarantined as
+    well: left out, and listed with the reason in DST/manifest.json. More than --max-bad of them is an error.
+
+    An interrupted call goes on at the first missing shard when it is given again.
+    """
+    warnings.filterwarnings("ignore", module="PIL")  # what Pillow has to say of a bad image is in the quarantine list
+    start = time.monotonic()
+    options = Options(size, int(channels) if channels else None, shard_images, only)
+    manifest = prepare(src, dst, options, max_bad, bar=sys.stderr.isatty())
+    shape = "x".join(str(manifest[key]) for key in ("height", "width", "channels"))
+    classes = store.num_classes(manifest)
+    click.echo(
+        f"{manifest['count']:,} images, {shape}, {f'{classes} classes' if classes else 'no labels'}, "
+        f"{len(manifest['quarantined'])} quarantined, {time.monotonic() - start:.1f} s: {dst}"
+    )
+
+
+if __name__ == "__main__":
+    run(command)

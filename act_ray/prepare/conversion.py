@@ -1,0 +1,292 @@
+"""Any accepted source to the one format training reads; streaming, and resumable shard by shard."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from act_ray.data import decoding, formats, store
+from act_ray.data.decoding import BadImage, Pixels
+from act_ray.data.formats import Record, Source
+from act_ray.errors import UserError
+from act_ray.files import locked, sha256, write_json
+
+SHARD_BYTES = 64 << 20  # pixels in a shard when --shard-images does not say: 21,845 images of 32x32x3
+GROUP_IMAGES, GROUP_BYTES = 256, 64 << 20  # encoded images held at once for the decoding threads
+HOPELESS = 100  # bad images after which a source that is mostly bad is given up at once
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; None leaves it to the first good image."""
+
+    size: int | None = None
+    channels: int | None = None
+    shard_images: int | None = None
+    only: str | None = None
+
+
+@dataclass
+class Progress:
+    """What an interrupted preparation needs to go on: plan is (size, channels, labelled), shards are whole ones."""
+
+    identity: dict[str, Any]
+    plan: tuple[int, int, bool]
+    shards: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        """Records of the source that went into whole shards, quarantined ones among them."""
+        return self.shards[-1]["records"] if self.shards else 0
+
+
+def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: bool = False) -> dict[str, Any]:
+    """Prepare `src` into the folder `dst`, going on where an interrupted call stopped; returns the manifest.
+
+    Raises UserError for a source that is not accepted, a destination that holds something else, or more than the
+    fraction `max_bad` of images quarantined.
+    """
+    source = formats.detect(src)
+    identity = {"path": str(source.path.resolve()), "format": source.format, "options": asdict(options)}
+    if dst.resolve().is_relative_to(source.path.resolve()):
+        raise UserError(f"{dst}: lies inside the source {src}; choose a folder outside it")
+    identity["fingerprint"] = _fingerprint(source.path)
+    try:
+        dst.mkdir(parents=True, exist_ok=True)
+        with locked(dst / ".lock", wait=False):
+            if (done := _finished(dst, identity)) is not None:
+                return done
+            progress = _resume(dst, identity) or _start(dst, identity, source, options)
+            trailing = _write_shards(dst, progress, source, options, max_bad, bar)
+            return _finish(dst, progress, source, trailing, max_bad)
+    except BlockingIOError as error:
+        raise UserError(f"{dst}: another process is preparing it") from error
+    except OSError as error:
+        raise UserError(f"{dst}: cannot be written: {error}") from error
+
+
+# ---------------------------------------------------------------- where it stands
+
+
+def _fingerprint(path: Path) -> str:
+    """Hash of the names, sizes and modification times of the source's files: cheap, and changes when they do."""
+    digest = hashlib.sha256()
+    folder_of_all = path if path.is_dir() else path.parent
+    walk = os.walk(path, followlinks=False) if path.is_dir() else [(str(path.parent), [], [path.name])]
+    for folder, folders, files in walk:
+        folders.sort()
+        for file in sorted(files):
+            full = Path(folder, file)
+            if full.exists():
+                stat = full.stat()
+                digest.update(f"{full.relative_to(folder_of_all)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; remove {path.parent} to start anew") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _finished(dst: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest when `dst` already holds this very preparation; raises UserError when it holds another one."""
+    manifest = _read_json(dst / store.MANIFEST)
+    if manifest is not None:
+        _same(dst, manifest.get("source"), identity)
+    return manifest
+
+
+def _resume(dst: Path, identity: dict[str, Any]) -> Progress | None:
+    """The progress of an interrupted preparation up to its first missing or damaged shard, or None for a new one."""
+    content = _read_json(dst / store.PROGRESS)
+    if content is None:
+        if other := sorted(set(os.listdir(dst)) - {".lock", f".{store.PROGRESS}.tmp"}):
+            raise UserError(f"{dst}: is not empty (found {other[0]}); choose a new folder")
+        return None
+    _same(dst, content.get("identity"), identity)
+    progress = Progress(identity, tuple(content["plan"]))
+    for shard in content["shards"]:
+        path = dst / shard["file"]
+        if not path.exists() or sha256(path) != shard["sha256"]:
+            break
+        progress.shards.append(shard)
+    return progress
+
+
+def _same(dst: Path, before: object, now: dict[str, Any]) -> None:
+    for key in ("path", "format", "options", "fingerprint"):
+        old = before.get(key) if isinstance(before, dict) else None
+        if old != now[key]:
+            what = "its files have changed since" if key == "fingerprint" else f"{key} {old}, now {now[key]}"
+            raise UserError(f"{dst}: holds a preparation of another source or with other options: {what}")
+
+
+def _start(dst: Path, identity: dict[str, Any], source: Source, options: Options) -> Progress:
+    """Settle size, channels and labels by the first good image, and write them down."""
+    reasons = list[str]()
+    for record in _chosen(source, options):
+        try:
+            height, width, channels = decoding.probe(record.image)
+        except BadImage as bad:
+            reasons.append(f"{record.name!r}: {bad}")
+            if len(reasons) == HOPELESS:
+                break
+            continue
+        if options.size is None and height != width:
+            raise UserError(f"{record.name!r} is {height}x{width}, not square: give --size to crop and resize")
+        plan = (options.size or height, options.channels or channels, record.label is not None)
+        progress = Progress(identity, plan)
+        write_json(dst / store.PROGRESS, asdict(progress))
+        return progress
+    if reasons:
+        raise UserError(f"{source.path}: none of the first {len(reasons)} images can be used; {reasons[0]}")
+    raise UserError(f"{source.path}: no images" + (f" named like {options.only!r}" if options.only else ""))
+
+
+def _chosen(source: Source, options: Options) -> Iterator[Record]:
+    return (r for r in source.records() if options.only is None or fnmatchcase(r.name, options.only))
+
+
+# ---------------------------------------------------------------- the work
+
+
+def _decode_one(plan: tuple[int, int, bool], resize: bool, classes: int, record: Record) -> Pixels | BadImage:
+    """The pixels [C, H, W], or why the record is quarantined."""
+    size, channels, labelled = plan
+    try:
+        pixels = decoding.decode(record.image, size, channels, resize)
+    except BadImage as bad:
+        return bad
+    if (record.label is not None) != labelled:
+        return BadImage("has no label, unlike the first image" if labelled else "has a label, unlike the first image")
+    if record.label is not None and not 0 <= record.label < classes:
+        return BadImage(f"label {record.label} is outside 0 to {classes - 1}")
+    return pixels
+
+
+def _decoded(records: Iterator[Record], decode: partial[Pixels | BadImage]) -> "Results":
+    """Decode in order on a few threads (Pillow releases the interpreter lock), a bounded group at a time."""
+    workers = min(8, len(os.sched_getaffinity(0)))
+
+    def decode_slice(part: list[Record]) -> list[Pixels | BadImage]:
+        return [decode(record) for record in part]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for group in _groups(records):
+            step = -(-len(group) // workers)  # one task per thread: a task costs as much as a small image
+            parts = [group[i : i + step] for i in range(0, len(group), step)]
+            yield from zip(group, chain.from_iterable(pool.map(decode_slice, parts)), strict=True)
+
+
+def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
+    group, size = list[Record](), 0
+    for record in records:
+        group.append(record)
+        size += 0 if isinstance(record.image, BadImage) else len(record.image)
+        if len(group) == GROUP_IMAGES or size > GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+Results = Iterator[tuple[Record, Pixels | BadImage]]
+Quarantine = list[dict[str, str]]
+
+
+def _write_shards(
+    dst: Path, progress: Progress, source: Source, options: Options, max_bad: float, bar: bool
+) -> Quarantine:
+    """Write the missing shards, noting each in the progress file; returns what was quarantined after the last one."""
+    size, channels, _ = progress.plan
+    limit = options.shard_images or max(1, SHARD_BYTES // (channels * size * size))
+    classes = len(source.classes) if source.classes else MAX_CLASSES
+    decode = partial(_decode_one, progress.plan, options.size is not None, classes)
+    results = _decoded(islice(_chosen(source, options), progress.records, None), decode)
+    total = source.count if options.only is None else None
+    with tqdm(results, "preparing", total, unit=" images", initial=progress.records, disable=not bar) as shown:
+        remaining = iter(shown)
+        while True:
+            shard, bad = _write_shard(dst, progress, remaining, limit, max_bad)
+            if shard is None:
+                return bad
+            progress.shards.append(shard)
+            write_json(dst / store.PROGRESS, asdict(progress))
+
+
+def _write_shard(
+    dst: Path, progress: Progress, results: Results, limit: int, max_bad: float
+) -> tuple[dict[str, Any] | None, Quarantine]:
+    """Write the next `limit` good images; returns the shard's entry (None without any) and what was quarantined."""
+    size, channels, labelled = progress.plan
+    seen, top, bad = progress.records, -1, Quarantine()
+    with store.ShardWriter(dst, len(progress.shards), (channels, size, size), labelled) as writer:
+        for record, result in results:
+            seen += 1
+            if isinstance(result, BadImage):
+                bad.append({"name": record.name, "reason": result.reason})
+                everything = len(bad) + sum(len(shard["quarantined"]) for shard in progress.shards)
+                if everything > HOPELESS and everything > max(0.5, max_bad) * seen:
+                    raise _too_bad(_quarantined(progress) + bad, seen, max_bad)
+                continue
+            writer.add(result, record.label, record.name)
+            top = max(top, -1 if record.label is None else record.label)
+            if writer.count == limit:
+                break
+        if not writer.count:
+            return None, bad
+        return {**writer.close(), "records": seen, "top_label": top, "quarantined": bad}, bad
+
+
+def _quarantined(progress: Progress) -> Quarantine:
+    return [entry for shard in progress.shards for entry in shard["quarantined"]]
+
+
+def _too_bad(bad: Quarantine, seen: int, max_bad: float) -> UserError:
+    few = "; ".join(f"{entry['name']!r}: {entry['reason']}" for entry in bad[:3])
+    return UserError(
+        f"{len(bad)} of {seen} images are bad, over --max-bad {max_bad:g}: {few}{'; ...' * (len(bad) > 3)}"
+    )
+
+
+def _finish(dst: Path, progress: Progress, source: Source, trailing: Quarantine, max_bad: float) -> dict[str, Any]:
+    """Judge the quarantine and write the manifest, which alone makes `dst` a data set."""
+    bad = _quarantined(progress) + trailing
+    count = sum(shard["count"] for shard in progress.shards)
+    if count == 0 or len(bad) > max_bad * (count + len(bad)):
+        raise _too_bad(bad, count + len(bad), max_bad)
+    size, channels, labelled = progress.plan
+    classes = list(source.classes) if source.classes else max(shard["top_label"] for shard in progress.shards) + 1
+    manifest: dict[str, Any] = {
+        "format": store.FORMAT,
+        "version": store.VERSION,
+        "count": count,
+        "height": size,
+        "width": size,
+        "channels": channels,
+        "classes": classes if labelled else 0,
+        "shards": [{key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in progress.shards],
+        "quarantined": bad,
+        "source": progress.identity,
+        "complete": True,
+    }
+    manifest["checksum"] = store.checksum(manifest)
+    write_json(dst / store.MANIFEST, manifest)
+    for leftover in (dst / store.PROGRESS, dst / ".lock"):
+        leftover.unlink(missing_ok=True)
+    return manifest

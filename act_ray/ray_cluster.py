@@ -1,0 +1,115 @@
+"""Connects to Ray: a cluster that is there, or a local one with the settings that the search needs."""
+
+import json
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from act_ray.errors import UserError
+from act_ray.runs.storage import storage_is_local
+
+# Read by Ray in workers and controllers; docs/design.md says what each is for.
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_DEDUP_LOGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+TRIAL_SLOT = "trial_slot"  # a resource of the head node: trials' drivers take one instead of a worker's CPU
+
+
+@contextmanager
+def connected(cpus: int | None = None) -> Iterator[None]:
+    """Join the cluster of $RAY_ADDRESS (set inside `ray job submit`), or start Ray on this machine for the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    env = {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
+    os.environ.update(env)
+    quiet: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_API_SERVER_ADDRESS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if os.environ.get("RAY_ADDRESS"):
+            # Ray refuses a variable that the job's own environment sets as well, even to the same value.
+            theirs = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
+            ours = {name: value for name, value in env.items() if name not in theirs.get("env_vars", {})}
+            ray.init(address="auto", runtime_env={"env_vars": ours}, **quiet)
+        else:
+            _start(cpus, env, quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.pop("RAY_API_SERVER_ADDRESS", None)
+        if address is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = address
+
+
+def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> None:
+    """A local Ray: its dashboard listens on loopback, its own ports on all interfaces, and all want a token.
+
+    With RAY_AUTH_MODE unset, Ray creates the token in ~/.ray and says so; the message is silenced where it comes from.
+    """
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    port = free_port()
+    # Ray Train frees a stopped run's placement group through the dashboard's API; another cluster's address file
+    # on this machine must not lead it astray.
+    env = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        resources={TRIAL_SLOT: 64},
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=port,
+        runtime_env={"env_vars": env},
+        **quiet,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_shared_storage(location: str, shared: bool) -> None:
+    """Refuse a folder of one machine on a cluster of several, unless the user says that all of them mount it."""
+    if nodes() > 1 and storage_is_local(location) and not shared:
+        raise UserError(
+            f"--storage: {location} is a folder of one machine, and the cluster has {nodes()} nodes; give an s3:// or "
+            "gs:// URI, or --shared-storage if all nodes mount it"
+        )
+
+
+def nodes() -> int:
+    """Nodes of the cluster that are alive."""
+    return sum(1 for node in ray.nodes() if node["Alive"])
+
+
+def gpu_per_worker(workers: int, asked: bool | None) -> bool:
+    """Whether each worker gets a GPU. Raises UserError for what this cluster can never hold.
+
+    One node is the whole cluster; more, or a head without CPUs, may be one that grows, where Ray waits for nodes.
+    """
+    have = ray.cluster_resources()
+    cpus, gpus, fixed = int(have.get("CPU", 0)), int(have.get("GPU", 0)), nodes() == 1
+    if fixed and 0 < cpus < workers:
+        raise UserError(f"--workers {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
+    if asked and fixed and cpus and gpus < workers:
+        raise UserError(f"--gpu: {workers} workers need {workers} GPUs, this machine has {gpus}; try --cpu")
+    if asked is not None:
+        return asked
+    return gpus > 0 or cpus == 0

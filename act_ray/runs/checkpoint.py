@@ -1,0 +1,158 @@
+"""Checkpoints: the whole training state as safetensors and JSON, written atomically, verified on load.
+
+    step-00000200/
+      model.safetensors teacher.safetensors ema.safetensors discriminator.safetensors
+      optimizer_g.safetensors optimizer_d.safetensors controller.safetensors
+      state.json       step, optimizer settings, detector, score
+      MANIFEST.json    size and sha256 of each file, and of this list; written last
+
+There is no random state to save: every draw depends on (seed, step) alone (core/noise.py).
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from act_ray.core.step import TrainState, unwrap
+from act_ray.files import json_text, publish, sha256, write_json
+
+MANIFEST = "MANIFEST.json"
+MODULES = ("model", "teacher", "ema", "discriminator")
+OPTIMIZERS = ("optimizer_g", "optimizer_d")
+
+
+class CorruptCheckpoint(Exception):
+    """A checkpoint that is not what was written; the message names the file."""
+
+
+def step_folder(root: Path, step: int) -> Path:
+    return root / f"step-{step:08d}"
+
+
+def saved_steps(root: Path) -> list[int]:
+    """Steps of the checkpoints under `root`, oldest first; whether they are whole, `verify` says."""
+    names = [path.name.removeprefix("step-") for path in root.glob("step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+# ---------------------------------------------------------------------------------------------- save
+
+
+def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
+    """Write the state of step k to root/step-k: aside, flushed, then renamed. A damaged one there is replaced."""
+    target, aside = step_folder(root, state.step), root / ".writing"
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that died
+    aside.mkdir(parents=True)
+    try:
+        _fill(aside, state, extra)
+        shutil.rmtree(target, ignore_errors=True)
+        publish(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk gets its space back
+    return target
+
+
+def prune(root: Path, newest: int, keep: int, best: int | None) -> None:
+    """After saving step `newest`: delete all but the last `keep` up to it and the best one.
+
+    Later steps are damaged ones that the run fell back from: they must not count among those that are kept.
+    """
+    last = [step for step in saved_steps(root) if step <= newest][-keep:]
+    for step in saved_steps(root):
+        if step not in last and step != best:
+            shutil.rmtree(step_folder(root, step), ignore_errors=True)
+
+
+def _fill(folder: Path, state: TrainState, extra: dict[str, Any]) -> None:
+    for name in MODULES:
+        _write(folder, name, unwrap(getattr(state, name)).state_dict())
+    settings = {}
+    for name in OPTIMIZERS:
+        tensors, settings[name] = _flatten(getattr(state, name))
+        _write(folder, name, tensors)
+    _write(folder, "controller", {"p_aug": state.p_aug, "gp_ema": state.gp_ema})
+    write_json(folder / "state.json", {"step": state.step, "optimizers": settings, **extra})
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
+    write_json(folder / MANIFEST, _manifest(files))
+
+
+def _manifest(files: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(json_text(files).encode()).hexdigest()
+    return {"format": "act_ray.checkpoint", "version": 1, "files": files, "sha256": digest}
+
+
+def _write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    tensors = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    save_file(tensors, folder / f"{name}.safetensors")
+
+
+def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors ("3.exp_avg") and plain settings."""
+    whole = optimizer.state_dict()
+    tensors = {f"{i}.{key}": torch.as_tensor(v) for i, slots in whole["state"].items() for key, v in slots.items()}
+    return tensors, {"param_groups": whole["param_groups"]}
+
+
+# ---------------------------------------------------------------------------------------------- load
+
+
+def verify(folder: Path) -> None:
+    """Compare the manifest with its own digest, then every file with it. Raises CorruptCheckpoint naming the first."""
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes().decode()
+        files = json.loads(text)["files"]
+        if text != json_text(_manifest(files)):
+            raise CorruptCheckpoint(f"{path} is not what was written")
+        for name, expected in files.items():
+            path = folder / name
+            if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+                raise CorruptCheckpoint(f"{path} is not what was written")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptCheckpoint(f"{path} cannot be read ({type(error).__name__})") from None
+
+
+def newest_whole(root: Path) -> tuple[int | None, list[str]]:
+    """Step of the newest checkpoint that verifies, and a line for each newer one that does not."""
+    problems = []
+    for step in reversed(saved_steps(root)):
+        try:
+            verify(step_folder(root, step))
+        except CorruptCheckpoint as error:
+            problems.append(str(error))
+        else:
+            return step, problems
+    return None, problems
+
+
+def load(folder: Path, state: TrainState) -> dict[str, Any]:
+    """Put a verified checkpoint into `state`, in place; returns state.json."""
+    device = state.p_aug.device
+    for name in MODULES:
+        unwrap(getattr(state, name)).load_state_dict(load_file(folder / f"{name}.safetensors"))
+    extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    for name in OPTIMIZERS:
+        _restore(getattr(state, name), load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
+    controller = load_file(folder / "controller.safetensors")
+    state.p_aug, state.gp_ema = controller["p_aug"].to(device), controller["gp_ema"].to(device)
+    state.step = extra["step"]
+    return extra
+
+
+def _restore(optimizer: Optimizer, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:  # in its memory format: a fused kernel walks both in the order of memory
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        slots.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": slots, **settings})

@@ -1,0 +1,57 @@
+"""Ctrl-C as a request: the run saves a checkpoint and ends."""
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from act_ray.runs.folder import RunFolder
+
+T = TypeVar("T")
+
+
+def interruptible(function: Callable[[], T], location: str, say: Callable[[str], None]) -> T:
+    """`function()`; Ctrl-C asks the run at `location` to save and end, a second one raises."""
+
+    def ask() -> None:
+        say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
+        RunFolder(location).request_stop()
+
+    return on_interrupt(function, ask)
+
+
+def on_interrupt(function: Callable[[], T], ask: Callable[[], None]) -> T:
+    """`function()` in a thread; the first Ctrl-C calls `ask` and goes on waiting, a second one raises.
+
+    A handler rather than `except KeyboardInterrupt`: an exception may come at any line, and inside Thread.join it
+    leaves a thread that is still running marked as ended (CPython issue 90882).
+    """
+    done, asked = threading.Event(), False
+    box: dict[str, Any] = {}
+
+    def call() -> None:
+        try:
+            box["result"] = function()
+        except BaseException as error:
+            box["error"] = error
+        finally:
+            done.set()
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        ask()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        threading.Thread(target=call, daemon=True).start()
+        while not done.wait(0.2):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if "error" in box:
+        raise box["error"]
+    result: T = box["result"]
+    return result

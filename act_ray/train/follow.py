@@ -1,0 +1,120 @@
+"""Watches a run's folder from the process that started it: lines for its events, and a bar or now and then a line."""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from act_ray.runs.folder import RunFolder
+
+QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
+
+
+class Follow:
+    """`with Follow(location, total_steps):` prints what the run there writes, until the block ends.
+
+    The run may be in this process or in a worker elsewhere: the folder is all that they share. A run on an object store
+    pushes its files at checkpoints, so that is how fresh its lines are.
+    """
+
+    def __init__(self, location: str, total_steps: int) -> None:
+        self.run, self.total = RunFolder(location, scratch="views"), total_steps
+        self.path, self.every = self.run.path, 0.5 if self.run.remote is None else 15.0
+        self.run.fetch_root()
+        self.offsets = {name: _size(self.path / name) for name in ("events.jsonl", "scores.jsonl")}
+        self.rate = ""
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.bar: Any = None
+        self.step, self.spoke = 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.done.set()
+        self.thread.join()
+        self._look()
+        self.bar.close()
+
+    def _watch(self) -> None:
+        while not self.done.wait(self.every):
+            self._look()
+
+    def _look(self) -> None:
+        self.run.fetch_root()
+        try:
+            progress = json.loads((self.path / "progress.json").read_text())
+            self._show(progress)
+        except (OSError, ValueError):
+            progress = {}
+        events = self._new("events.jsonl")  # read before the scores: those of an ended run are then all there
+        for row in events:
+            if "pruned_by" not in row:
+                self._print(describe(row))
+        for row in self._new("scores.jsonl"):
+            rate = f", {self.rate}" if self.rate else ""
+            self._print(
+                f"step {row['step']:,}/{self.total:,}: {row['metric']} {float(row['score']):.4g}, "
+                f"diversity {float(row['diversity']):.2f}{rate}"
+            )
+        for row in events:
+            if "pruned_by" in row:  # how it ended
+                self._print(describe(row))
+        if self.bar.disable and progress.get("step", 0) > self.step and time.monotonic() - self.spoke > QUIET_S:
+            self._print(f"step {progress['step']:,}/{self.total:,}: {self.rate}")
+            self.step = progress["step"]
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        left = (self.total - progress["step"]) / max(progress["steps_per_second"], 1e-9)
+        eta = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        self.rate = (
+            f"{progress['steps_per_second']:.1f} steps/s, {progress['images_per_second']:.0f} images/s, ETA {eta}"
+        )
+        self.bar.n = progress["step"]
+        self.bar.set_postfix_str(f"{progress['images_per_second']:.0f} images/s", refresh=True)
+
+    def _print(self, line: str) -> None:
+        self.spoke = time.monotonic()
+        with self.bar.external_write_mode(file=sys.stdout):
+            print(line, flush=True)
+
+    def _new(self, name: str) -> list[dict[str, Any]]:
+        """Whole rows that were appended since the last look."""
+        path, start = self.path / name, self.offsets[name]
+        if _size(path) <= start:
+            self.offsets[name] = min(start, _size(path))  # truncated by a resumed run
+            return []
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.offsets[name] += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def describe(row: dict[str, Any]) -> str:
+    """An event as a sentence."""
+    match row["event"]:
+        case "started":
+            return f"started with {row['workers']} worker(s)"
+        case "resumed":
+            return f"resumed from step {row['step']:,} with {row['workers']} worker(s)"
+        case "note":
+            return str(row["text"])
+        case what:
+            return f"{what} at step {row['step']:,}" + (f" ({row['pruned_by']})" if row.get("pruned_by") else "")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

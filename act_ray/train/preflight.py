@@ -1,0 +1,77 @@
+"""What a run would fail for, found before it starts."""
+
+from act_ray.config import Config
+from act_ray.data.shards import ImageData, open_data
+from act_ray.errors import UserError
+from act_ray.generators.generator import Generator
+from act_ray.generators.reading import read_generator
+from act_ray.metrics.features import inception_weights
+from act_ray.models.perceptual import require_weights
+
+
+def check_fit(cfg: Config, data: ImageData, world: int) -> None:
+    """What only shows once the data and the number of workers are known. Raises UserError."""
+    _, channels, height, width = data.images.shape
+    if height != width or height % 2 ** (len(cfg.model.block_out_channels) - 1):
+        raise UserError(
+            f"data.path = {cfg.data.path}: {height}x{width} images; model.block_out_channels needs squares whose side "
+            f"is a multiple of {2 ** (len(cfg.model.block_out_channels) - 1)}"
+        )
+    if cfg.train.global_batch % (2 * world):
+        near = max(2 * world, round(cfg.train.global_batch / (2 * world)) * 2 * world)
+        raise UserError(
+            f"train.global_batch = {cfg.train.global_batch}: must be a multiple of 2 x {world} workers; nearest: {near}"
+        )
+    if cfg.discriminator.kind == "stylegan2" and cfg.adversarial:
+        from act_ray.models.discriminators.stylegan2 import group_size
+
+        # Its deviation is of neighbours in a worker's batch: the same number of them on every count of workers.
+        step = 2 * group_size(cfg.train.global_batch) * world
+        if cfg.train.global_batch % step:
+            near = max(step, round(cfg.train.global_batch / step) * step)
+            raise UserError(
+                f"train.global_batch = {cfg.train.global_batch}: discriminator.kind = 'stylegan2' needs a multiple of "
+                f"{step} with {world} workers; nearest: {near}"
+            )
+    if cfg.model.num_classes is not None and data.num_classes != cfg.model.num_classes:
+        raise UserError(
+            f"model.num_classes = {cfg.model.num_classes}: {cfg.data.path} has {data.num_classes or 'no'} classes"
+        )
+    if cfg.loss.distance == "lpips" and cfg.consistent and channels != 3:
+        raise UserError(f"loss.distance = 'lpips': needs 3 channels, {cfg.data.path} has {channels}; use pseudo_huber")
+
+
+def preflight(cfg: Config, workers: int) -> None:
+    """Find on this machine, before anything starts, what every worker would fail for. Raises UserError."""
+    data = open_data(cfg.data.path)
+    check_fit(cfg, data, max(1, workers))
+    if cfg.eval.features == "inception":
+        inception_weights(cfg.eval)
+    if cfg.loss.distance == "lpips" and cfg.consistent:
+        require_weights(cfg.loss)
+    distillation_teacher(cfg, data)
+    if cfg.discriminator.kind == "projected" and cfg.adversarial:
+        from act_ray.models.discriminators.projected import require_feature_weights
+
+        require_feature_weights(cfg.discriminator.feature_network, cfg.discriminator.feature_weights)
+
+
+def distillation_teacher(cfg: Config, data: ImageData) -> Generator | None:
+    """The network of distill.teacher, None where there is none. Raises UserError for one that does not fit."""
+    if cfg.distill.teacher is None or not cfg.consistent:
+        return None
+    name = f"distill.teacher = {cfg.distill.teacher}"
+    try:
+        source = read_generator(cfg.distill.teacher, image_size=data.images.shape[2])
+    except UserError as error:
+        raise UserError(f"distill.teacher: {error}") from None
+    if source.cfg.train.method != "diffusion" and not source.denoises:
+        raise UserError(f"{name}: is no diffusion model; make one with train.method = diffusion")
+    if source.shape != data.images.shape[1:]:
+        raise UserError(f"{name}: makes {source.shape} images; {data.name} has {data.images.shape[1:]}")
+    if source.cfg.model.num_classes != cfg.model.num_classes:
+        raise UserError(
+            f"{name}: was trained with {source.cfg.model.num_classes or 'no'} classes, and "
+            f"model.num_classes = {cfg.model.num_classes}"
+        )
+    return source

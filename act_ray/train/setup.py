@@ -1,0 +1,109 @@
+"""Builds what training needs from a config: networks, optimisers, wrappers."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from act_ray.config import Config
+from act_ray.core import losses
+from act_ray.core.consistency import Consistency, Preconditioned
+from act_ray.core.diffusion import Denoiser, ode_step
+from act_ray.core.step import TrainState, discriminate
+from act_ray.data.shards import ImageData
+from act_ray.models.discriminators import build_discriminator
+from act_ray.models.perceptual import Lpips
+from act_ray.models.unet import UNet
+from act_ray.train.preflight import distillation_teacher
+from act_ray.train.ranks import Ranks
+
+Previous = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str], None]) -> TrainState:
+    """A fresh state at step 0, the same on every worker."""
+    _, channels, size, _ = data.images.shape
+    device = ranks.device
+    torch.manual_seed(cfg.train.seed)
+    wrapper = Denoiser if cfg.train.method == "diffusion" else Consistency
+    model = wrapper(UNet(cfg, channels, size), cfg.schedule, cfg.train.precision).to(device)
+    discriminator = ranks.together(lambda: build_discriminator(cfg, channels, size)).to(device)
+    if cfg.train.channels_last:
+        for net in (model, discriminator):
+            net.to(memory_format=torch.channels_last)
+    teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
+    if cfg.train.compile:
+        x = torch.zeros(cfg.train.global_batch // ranks.world, channels, size, size, device=device)
+        compile_networks(cfg, [model, teacher, discriminator], x, warn)
+    optim = cfg.optim
+    return TrainState(
+        model=wrap(model, ranks),
+        teacher=teacher,
+        ema=ema,
+        discriminator=wrap(discriminator, ranks),
+        optimizer_g=optimizer(cfg, model, optim.lr_g, optim.beta2_g),
+        optimizer_d=optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
+        distance=ranks.together(lambda: distance(cfg, device)),
+        p_aug=torch.tensor(0.0, device=device),
+        gp_ema=torch.tensor(cfg.augment.tau, device=device),
+        previous=ranks.together(lambda: distillation(cfg, data, device)),
+    )
+
+
+def distillation(cfg: Config, data: ImageData, device: torch.device) -> Previous | None:
+    """One ODE step of the pretrained denoiser of distill.teacher, from t_j to t_{j-1}; None in consistency training."""
+    source = distillation_teacher(cfg, data)
+    if source is None:
+        return None
+    denoiser = source.build(device, denoiser=True)
+    return lambda x_t, t, t_prev, labels: ode_step(denoiser, x_t, t, t_prev, labels, cfg.distill.solver)
+
+
+def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """Each network in a data-parallel wrapper of its own: the two halves of a step never wait for each other's."""
+    if ranks.world == 1:
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def optimizer(cfg: Config, module: nn.Module, lr: float, beta2: float) -> Optimizer:
+    """RAdam (Table 6), or Adam with its fused kernel."""
+    betas = (cfg.optim.beta1, beta2)
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    if cfg.optim.name == "adam":
+        return torch.optim.Adam(weights, lr, betas, fused=True)
+    return torch.optim.RAdam(weights, lr, betas, foreach=True)
+
+
+def distance(cfg: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """d of L_CT; LPIPS loads its network only where L_CT is used at all."""
+    if cfg.loss.distance == "lpips" and cfg.consistent:
+        return Lpips(cfg.loss).to(device)
+    return {"l2": losses.l2, "l1": losses.l1}.get(cfg.loss.distance, losses.pseudo_huber)
+
+
+def compile_networks(cfg: Config, nets: list[nn.Module], x: Tensor, warn: Callable[[str], None]) -> None:
+    """torch.compile in place; a network that does not compile for batches like `x` stays eager, and `warn` says so.
+
+    The step runs gradient-penalty forwards eagerly in any case: a compiled graph cannot be differentiated twice.
+    """
+    t = torch.ones(len(x), device=x.device)
+    labels = None if cfg.model.num_classes is None else torch.zeros(len(x), dtype=torch.long, device=x.device)
+    for net in nets:
+        net.compile()
+        try:
+            out: Tensor = (
+                net(x, t, labels) if isinstance(net, Preconditioned) else discriminate(net, x, x, t, labels, cfg)
+            )
+            if out.requires_grad:
+                out.sum().backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # whatever the compiler's backend raises
+            net._compiled_call_impl = None
+            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            warn(f"train.compile: {type(net).__name__} stays eager ({type(error).__name__}: {first[:160]})")
+        net.zero_grad(set_to_none=True)
+    if cfg.loss.w > 0 and cfg.loss.gp_weight > 0:
+        warn(f"train.compile: every {cfg.loss.gp_interval}th discriminator step (the gradient penalty) runs eagerly")

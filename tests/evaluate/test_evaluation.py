@@ -1,0 +1,306 @@
+"""`python -m act_ray.evaluate`: the same numbers on any workers, those of training, and rows that say where from."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, UNet2DModel
+from PIL import Image
+from ray.exceptions import ActorDiedError
+from ray.util.state import list_actors
+from torch import Tensor
+
+from act_ray import cli, settings
+from act_ray.evaluate import ray_workers
+from act_ray.evaluate.__main__ import Evaluation, command, evaluate, load
+from act_ray.evaluate.measurer import Setup, measuring
+from act_ray.evaluate.ray_workers import WorkerPool
+from act_ray.metrics.features import load_extractor
+from act_ray.metrics.moments import gather, plan
+from act_ray.prepare.conversion import Options, prepare
+from act_ray.train.loop import train_here
+from tests.helpers.ray_runs import TINY
+
+SAMPLES = ["--samples", "64"]
+ALIVE = [("state", "=", "ALIVE")]
+
+
+class Ended:
+    """Exit code and output of the verb run in this process, through cli.run as its console script does."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], *args: object) -> None:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(command, [str(arg) for arg in args])
+        self.code = ended.value.code
+        self.out, self.err = capfd.readouterr()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows its classes."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    train_here(settings.load("digits", {**TINY, "model.num_classes": 10}), str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy that may be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "a"))
+
+
+def small_images(folder: Path, side: int) -> Path:
+    """A prepared data set of 20 grey images without labels."""
+    source = folder / f"png{side}"
+    source.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, side, side), dtype=np.uint8)):
+        Image.fromarray(pixels).save(source / f"{i}.png")
+    prepare(str(source), folder / f"data{side}", Options(None, None, None, None), 0.0, bar=False)
+    return folder / f"data{side}"
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+def test_the_distance_is_the_one_of_training(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ended = Ended(capfd, run, "--workers", 0, "--which", "last", *SAMPLES)
+    assert (ended.code, ended.err) == (0, "")
+    *_, score = rows(run / "scores.jsonl")
+    (row,) = rows(run / "evaluations.jsonl")
+    assert row["metrics"] == {"fd": pytest.approx(score["score"], rel=1e-9)}
+    assert row["step"] == score["step"] == 12
+    assert "FD (classifier features, 64 samples)" in ended.out
+    assert "digits, 1,797" in ended.out
+    assert "FID" not in ended.out
+    assert ended.out.splitlines()[-1] == f"1 row appended to {run}/evaluations.jsonl"
+
+
+def test_any_number_of_workers_measures_the_same(
+    cluster: None, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = ["--samples", 90, "--batch", 20, "--nfe", "1,3", "--metrics", "fid,kid,prc"]
+    for workers in (0, 2):
+        ended = Ended(capfd, run, *how, "--workers", workers, "--out", tmp_path / f"{workers}.jsonl")
+        assert (ended.code, ended.err) == (0, "")
+        assert "kid: subsets of 90 instead of 1,000 images" in ended.out
+    assert not (run / "evaluations.jsonl").exists()
+    none, two = (rows(tmp_path / f"{workers}.jsonl") for workers in (0, 2))
+    assert [row["metrics"] for row in two] == [row["metrics"] for row in none]
+    assert [row["nfe"] for row in two] == [1, 3]
+    assert [len(row["levels"]) for row in two] == [0, 2]
+    assert set(two[0]["metrics"]) == {"fd", "kid", "kid_std", "precision", "recall", "f_score"}
+    assert two[0]["metrics"] != two[1]["metrics"]
+
+
+def test_a_worker_that_is_lost_and_one_that_never_starts_change_nothing(cluster: None, run: Path) -> None:
+    """A cluster with room for one of two workers, and kill -9 to that one."""
+    source, cfg, real = load(str(run), None, "last", "ema", {"samples": 100, "batch": 10})
+    setup = Setup(source, load_extractor(cfg.eval, real, torch.device("cpu")), cfg, source.label_counts)
+    chunks = plan(100, 10)
+    with measuring(setup, 0, False) as measure:
+        expected = gather(measure(chunks, [0], [0.5]), 100)
+
+    class Elsewhere:
+        """Somebody else's work, which takes a CPU."""
+
+    elsewhere = ray.remote(num_cpus=1)(Elsewhere).remote()
+    try:
+        ray.get(elsewhere.__ray_ready__.remote())
+        with measuring(setup, 2, False) as measure:
+            parts = measure(chunks, [0], [0.5])
+            first = next(parts)
+            (own,) = (actor.pid for actor in list_actors(filters=[("class_name", "=", "Measurer"), *ALIVE]))
+            os.kill(own, signal.SIGKILL)
+            found = gather([first, *parts], 100)
+    finally:
+        ray.kill(elsewhere)
+    assert np.array_equal(found.kept[0], expected.kept[0])
+    assert np.array_equal(found.moments.outer, expected.moments.outer)
+
+
+def test_an_idle_worker_takes_the_job_of_a_lost_one(cluster: None, tmp_path: Path) -> None:
+    """Of two, with one job left, one dies of it, and there is no room for another."""
+
+    class Worker:
+        def ready(self) -> None: ...
+
+        def measure(self, died: Path) -> int:
+            if not died.exists():
+                died.touch()
+                os._exit(1)
+            return 7
+
+    room = [{}, {}]
+    crew = WorkerPool(lambda: ray.remote(num_cpus=1, resources=room.pop() if room else {"none": 1})(Worker).remote(), 2)
+    ray.get([worker.ready.remote() for worker in crew.actors])
+    assert list(crew.in_order([(tmp_path / "died",)])) == [7]
+    crew.stop()
+
+
+def test_workers_that_die_one_after_the_other_are_an_error(cluster: None) -> None:
+    class Worker:
+        def ready(self) -> None:
+            os._exit(1)
+
+    crew = WorkerPool(ray.remote(num_cpus=0)(Worker).remote, 1)
+    with pytest.raises(ActorDiedError):
+        list(crew.in_order([()]))
+    crew.stop()
+
+
+def test_labels_are_as_frequent_as_in_the_data(run: Path) -> None:
+    """In the data that the model was trained on; where nobody knows it, in the data it is compared with."""
+    source, cfg, real = load(str(run), None, "last", "ema", {"samples": 64, "batch": 32})
+    threes = replace(source, label_counts=[0, 0, 0, 5, 0, 0, 0, 0, 0, 0])
+    unknown, all_threes = replace(source, label_counts=None), replace(real, labels=np.full(len(real.images), 3))
+    cases = ((threes, real), (unknown, all_threes), (source, all_threes))
+    rows = [next(evaluate(Evaluation(model, cfg, data, ["fid"]), [(1, [])], 0, False)) for model, data in cases]
+    first, second, third = (row["metrics"]["fd"] for row in rows)
+    assert first == second != third
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def test_a_diffusion_run_is_sampled_by_its_ode(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = {**TINY, "train.method": "diffusion", "eval.ode_steps": 2, "train.total_steps": 4}
+    train_here(settings.load("digits", settings), str(tmp_path / "d"))
+    for option in (["--nfe", 2], ["--nfe", "1,2"], ["--levels", 1]):
+        ended = Ended(capfd, tmp_path / "d", *option, *SAMPLES)
+        assert ended.code == 2
+        assert "not for a diffusion run, whose ODE takes 3 evaluations (eval.ode_steps)" in ended.err
+    assert Ended(capfd, tmp_path / "d", "--nfe", 1, "--workers", 0, *SAMPLES).code == 0
+    (row,) = rows(tmp_path / "d" / "evaluations.jsonl")
+    assert (row["nfe"], row["levels"]) == (3, [])
+    *_, score = rows(tmp_path / "d" / "scores.jsonl")
+    assert row["metrics"]["fd"] == pytest.approx(score["score"], rel=1e-9)
+
+
+def test_a_diffusers_folder_needs_data_and_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8,), "norm_num_groups": 4}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "layers_per_block": 1}
+    unet = UNet2DModel(**network, **blocks, num_class_embeds=10)
+    ConsistencyModelPipeline(unet, CMStochasticIterativeScheduler()).save_pretrained(tmp_path / "m")
+    how = ["--features", "classifier", "--workers", 0, "--levels", "0.9", *SAMPLES]
+    ended = Ended(capfd, tmp_path / "m", *how)
+    assert ended.err.startswith(f"error: --data: {tmp_path}/m does not say which images")
+    ended = Ended(capfd, tmp_path / "m", *how, "--data", "digits")
+    assert ended.err.startswith(f"error: --out: {tmp_path}/m is no run")
+    ended = Ended(capfd, tmp_path / "m", *how, "--data", "digits", "--out", tmp_path / "out.jsonl")
+    assert (ended.code, ended.err) == (0, "")
+    (row,) = rows(tmp_path / "out.jsonl")
+    assert {name: row[name] for name in ("step", "weights", "nfe", "levels", "samples", "batch", "features")} == {
+        "step": None, "weights": None, "nfe": 2, "levels": [0.9], "samples": 64, "batch": 250, "features": "classifier",
+    }  # fmt: skip
+    assert row["metrics"]["fd"] > 0
+
+
+def test_a_checkpoint_belongs_to_its_run(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run / "checkpoints")
+    ended = Ended(capfd, "step-00000008", "--workers", 0, "--weights", "model", *SAMPLES)
+    assert (ended.code, ended.err) == (0, "")
+    (row,) = rows(run / "evaluations.jsonl")
+    assert (row["step"], row["weights"]) == (8, "model")
+
+
+def test_a_run_on_a_store_gets_its_row_and_nothing_else(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (run / "evaluations.jsonl").write_text('{"step": 4}\n')
+    store = run.rename(tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+    ended = Ended(capfd, store.as_uri(), "--workers", 0, *SAMPLES)
+    assert (ended.code, ended.err) == (0, "")
+    assert [row["step"] for row in rows(store / "evaluations.jsonl")] == [4, rows(store / "scores.jsonl")[-1]["step"]]
+    del before[store / "evaluations.jsonl"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+# ---------------------------------------------------------------------------------------------- ends
+
+
+def test_an_interrupt_keeps_what_was_measured(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ray_workers.sample_batch
+
+    def interrupted(*args: Any, levels: Sequence[float]) -> Tensor:
+        if levels:
+            raise KeyboardInterrupt
+        return original(*args, levels=levels)
+
+    monkeypatch.setattr(ray_workers, "sample_batch", interrupted)
+    ended = Ended(capfd, run, "--workers", 0, "--nfe", "1,2", *SAMPLES)
+    assert (ended.code, ended.err.strip()) == (130, "error: interrupted")
+    assert [row["nfe"] for row in rows(run / "evaluations.jsonl")] == [1]
+    assert "1 row appended" in ended.out
+
+
+def test_a_mistake_that_only_a_worker_finds_is_one_line(
+    cluster: None, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("- 8\n", "- 16\n"))
+    ended = Ended(capfd, run, "--workers", 1, *SAMPLES)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {run}, step")
+    assert "the networks' architectures differ" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--metrics", "fid,pcr"], "--metrics fid,pcr: no metric 'pcr'; did you mean 'prc'?"),
+        (["--metrics", "is"], "the Inception score needs Inception's classes; leave it out"),
+        (["--features", "inception", "--inception-weights", "no.pth"], "no weights at"),
+        (["--nfe", "0"], "--nfe 0: must be numbers from 1 on"),
+        (["--nfe", "two"], "--nfe two: must be numbers from 1 on"),
+        (["--levels", "0.1,0.5"], "--levels 0.1,0.5: must descend"),
+        (["--levels", "90"], "--levels 90: must descend, from below T = 80"),
+        (["--levels", "1,0.5", "--nfe", "2"], "--levels 1,0.5: makes 3 evaluations, not --nfe 2"),
+        (["--samples", "3"], "3 is not in the range x>=16"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "data4"], "data4: has 1x4x4 images, and"),
+        (["--data", "data8"], "data8 has no labels to train one on"),
+        (["--out", "nowhere/file"], "--out nowhere/file: not a file in a folder that exists"),
+        (["--gpu"], "--gpu: PyTorch finds no GPU on this machine"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line(
+    args: list[str],
+    line: str,
+    trained: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for side in (4, 8):
+        if f"data{side}" in args:
+            small_images(tmp_path, side)
+    ended = Ended(capfd, trained, "--workers", 0, *args)
+    assert ended.code == 2, ended.out
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert line in ended.err
+    assert ("not the images that" in ended.out) == ("data8" in args)
+    assert not (trained / "evaluations.jsonl").exists()

@@ -1,0 +1,126 @@
+"""The smallest run that is still a whole one, ways to kill it, and the comparison of two runs bit for bit."""
+
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from act_ray import settings
+from act_ray.config import Config
+from act_ray.runs import checkpoint
+from act_ray.runs.folder import RunFolder
+from act_ray.train import loop
+from act_ray.train.loop import Report, train
+from act_ray.train.ranks import Ranks
+
+# Nothing divides anything: flushes, scores and checkpoints each come at steps of their own.
+TINY: dict[str, Any] = {
+    "train.total_steps": 12,
+    "train.global_batch": 8,
+    "train.log_every": 3,
+    "train.threads": 1,
+    "eval.every": 5,
+    "eval.samples": 16,
+    "eval.batch": 8,
+    "eval.grid": 4,
+    "checkpoint.every": 4,
+    "model.block_out_channels": [8],
+    "model.down": "D",
+    "model.up": "U",
+    "discriminator.layers_per_block": 1,
+    "loss.gp_interval": 4,
+    "collapse.monitor_interval": 3,
+}
+AUGMENTED: dict[str, Any] = {"augment.enabled": True, "augment.p_step": 0.4}
+KEYS = {"step", "images", "score", "best_score", "diversity", "seconds", "outcome", "pruned_by", "prune_reason"}
+
+
+def tiny(more: dict[str, Any] | None = None) -> Config:
+    return settings.load("digits", {**TINY, **(more or {})})
+
+
+def go(cfg: Config, location: Path | str) -> list[Report]:
+    """Train to whatever end; every report has the same keys and no value that breaks a scheduler."""
+    reports = list(train(cfg, RunFolder(str(location)), Ranks()))
+    for report in reports:
+        assert set(report) == KEYS
+        assert all(math.isfinite(value) for value in report.values() if not isinstance(value, str))
+    assert [bool(report["outcome"]) for report in reports] == [False] * (len(reports) - 1) + [True]
+    return reports
+
+
+# ---------------------------------------------------------------------------------------------- dying
+
+
+def in_child(function: Callable[[], object]) -> int:
+    """Run in a forked child; the signal that ended it, or minus its exit code (1: it raised)."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
+
+
+def killed_at(cfg: Config, location: Path | str, step: int) -> None:
+    """Train in a child that is killed with SIGKILL at the start of a step."""
+    name = "diffusion_step" if cfg.train.method == "diffusion" else "train_step"
+    original = getattr(loop, name)
+
+    def dying(state: Any, *rest: Any) -> Any:
+        if state.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(state, *rest)
+
+    def child() -> None:
+        setattr(loop, name, dying)
+        go(cfg, location)
+
+    assert in_child(child) == signal.SIGKILL
+
+
+# ---------------------------------------------------------------------------------------------- comparing
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint."""
+    return {f"{p.stem}/{k}": v for p in sorted(folder.glob("*.safetensors")) for k, v in load_file(p).items()}
+
+
+def newest(run: Path) -> Path:
+    step, problems = checkpoint.newest_whole(run / "checkpoints")
+    assert step is not None
+    assert problems == []
+    return checkpoint.step_folder(run / "checkpoints", step)
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """The final checkpoints, every row and every picture are the same to the bit; only the clock may differ."""
+    a, b = newest(ours), newest(theirs)
+    assert a.name == b.name
+    x, y = tensors(a), tensors(b)
+    assert x.keys() == y.keys()
+    assert len(x) > 50
+    assert not [name for name in x if x[name].dtype != y[name].dtype or not torch.equal(x[name], y[name])]
+    states = [json.loads((folder / "state.json").read_text()) for folder in (a, b)]
+    assert all(state.pop("seconds") > 0 for state in states)
+    assert states[0] == states[1]
+    for name in ("metrics.jsonl", "scores.jsonl", "config.yaml"):
+        assert (ours / name).read_text() == (theirs / name).read_text(), name
+    pictures = [{p.name: p.read_bytes() for p in (run / "samples").iterdir()} for run in (ours, theirs)]
+    assert pictures[0] == pictures[1]
+    last = [json.loads((run / "result.json").read_text()) for run in (ours, theirs)]
+    assert all(result.pop("seconds") > 0 for result in last)
+    assert last[0] == last[1]

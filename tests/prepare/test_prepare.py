@@ -1,0 +1,203 @@
+"""The verb: resuming, the limit on bad images, exit codes."""
+
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from act_ray import cli
+from act_ray.data.shards import open_data
+from act_ray.errors import UserError
+from act_ray.files import locked
+from act_ray.prepare import conversion
+from act_ray.prepare.__main__ import command
+from act_ray.prepare.conversion import Options, prepare
+from tests.helpers.sources import N, make_flat, make_zip, png
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def quarantined(manifest: dict) -> dict[str, str]:
+    return {entry["name"]: entry["reason"] for entry in manifest["quarantined"]}
+
+
+# ---------------------------------------------------------------- resuming
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from act_ray import files
+from act_ray.prepare import conversion
+module, name, after = (files, "publish", int(sys.argv[3])) if sys.argv[4] == "publish" else (
+    conversion, "_decode_one", int(sys.argv[3]))
+original, calls = getattr(module, name), 0
+def dying(*args):
+    global calls
+    calls += 1
+    if calls > after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args)
+setattr(module, name, dying)
+conversion.GROUP_IMAGES = 1
+conversion.prepare(sys.argv[1], Path(sys.argv[2]), conversion.Options(shard_images=3), 0.5)
+"""
+
+
+@pytest.mark.parametrize(("after", "where"), [(5, "decode"), (1, "publish"), (2, "publish"), (7, "publish")])
+def test_killed_and_resumed_gives_the_same_bytes(after: int, where: str, pixels: np.ndarray, tmp_path: Path) -> None:
+    folder = make_flat(tmp_path / "src", pixels, [0] * N)
+    (folder / "0025.png").write_bytes(b"bad")
+    whole = prepare(str(folder), tmp_path / "whole", Options(shard_images=3), 0.5)
+    dst = tmp_path / "dst"
+    child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(dst), str(after), where], check=False)
+    assert child.returncode == -signal.SIGKILL
+    with pytest.raises(UserError, match="preparation was not finished"):
+        open_data(str(dst))
+    assert prepare(str(folder), dst, Options(shard_images=3), 0.5) == whole
+    assert {p.name: p.read_bytes() for p in dst.iterdir()} == {p.name: p.read_bytes() for p in whole_files(tmp_path)}
+    assert len(whole["shards"]) == 4
+    assert set(quarantined(whole)) == {"0025.png"}
+
+
+def whole_files(tmp_path: Path) -> Iterator[Path]:
+    return (tmp_path / "whole").iterdir()
+
+
+def test_whole_shards_are_not_decoded_again(
+    pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_flat(tmp_path / "src", pixels, [0] * N)
+    original, calls = conversion._decode_one, []
+
+    def counted(plan, resize, classes, record):  # type: ignore[no-untyped-def]
+        calls.append(record.name)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return original(plan, resize, classes, record)
+
+    monkeypatch.setattr(conversion, "_decode_one", counted)
+    monkeypatch.setattr(conversion, "GROUP_IMAGES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(str(folder), tmp_path / "dst", Options(shard_images=3))
+    assert not list((tmp_path / "dst").glob(".shard*"))
+    prepare(str(folder), tmp_path / "dst", Options(shard_images=3))
+    assert calls[8:] == [f"{i:03d}.png" for i in range(6, N)]
+    before = len(calls)
+    prepare(str(folder), tmp_path / "dst", Options(shard_images=3))  # finished: nothing is left to do
+    assert len(calls) == before
+    with pytest.raises(UserError, match="with other options"):
+        prepare(str(folder), tmp_path / "dst", Options(shard_images=4))
+    (folder / "000.png").touch()
+    with pytest.raises(UserError, match="its files have changed since"):
+        prepare(str(folder), tmp_path / "dst", Options(shard_images=3))
+
+
+def test_a_folder_with_other_things_or_another_writer_is_refused(pixels: np.ndarray, tmp_path: Path) -> None:
+    folder = make_flat(tmp_path / "src", pixels, [0] * N)
+    (tmp_path / "dst").mkdir()
+    with locked(tmp_path / "dst/.lock"), pytest.raises(UserError, match="another process is preparing it"):
+        prepare(str(folder), tmp_path / "dst", Options())
+    (tmp_path / "dst/thesis.tex").touch()
+    with pytest.raises(UserError, match=r"is not empty \(found thesis.tex\)"):
+        prepare(str(folder), tmp_path / "dst", Options())
+    with pytest.raises(UserError, match=r"thesis.tex: cannot be written"):
+        prepare(str(folder), tmp_path / "dst/thesis.tex", Options())
+
+
+# ---------------------------------------------------------------- the verb
+
+
+def verb(*args: object) -> Result:
+    """Run the verb as its console script does: through cli.run, which gives the exit code and the one line."""
+
+    def main(**_: object) -> None:
+        cli.run(command, [str(arg) for arg in args])
+
+    return CliRunner().invoke(click.command()(main), [])
+
+
+def test_the_verb_ends_with_one_line(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    result = verb(make_zip(tmp_path / "src", pixels, labels), tmp_path / "dst")
+    assert result.exit_code == 0
+    assert result.stderr == ""  # no progress bar where there is no terminal
+    assert result.stdout.startswith("10 images, 8x8x3, 3 classes, 0 quarantined, ")
+    assert result.stdout.count("\n") == 1
+
+
+def test_too_many_bad_images_exit_with_2(pixels: np.ndarray, tmp_path: Path) -> None:
+    images = np.concatenate([pixels] * 10)
+    folder = make_flat(tmp_path / "src", images, [0] * 100)
+    (folder / "000.png").write_bytes(b"")
+    assert verb(folder, tmp_path / "one").exit_code == 0  # 1 of 100 is not over 1%
+    (folder / "001.png").write_bytes(b"")
+    result = verb(folder, tmp_path / "two")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: 2 of 100 images are bad, over --max-bad 0.01: '000.png': zero bytes; '001.png': zero bytes\n"
+    )
+    assert not (tmp_path / "two/manifest.json").exists()
+    assert verb(folder, tmp_path / "two", "--max-bad", "0.05").exit_code == 0  # keeps the shards it has
+
+
+def test_a_hopeless_source_is_given_up_early(pixels: np.ndarray, tmp_path: Path) -> None:
+    rows = [png(pixels[0])] + [b"bad"] * 5000
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    result = verb(tmp_path / "a.parquet", tmp_path / "dst")
+    assert result.exit_code == 2
+    assert "101 of 102 images are bad" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["nowhere"], "Missing argument 'DST'"),
+        (["nowhere", "dst"], "nowhere: no such file or folder"),
+        (["a", "b", "--sizes", "3"], "No such option"),
+        (["a", "b", "--size", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(args: list[str], line: str) -> None:
+    result = verb(*args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert line in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_console_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def act_ray(*args: str) -> tuple[object, io.StringIO]:
+        monkeypatch.setattr(sys, "argv", ["act-ray", *args])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return exit.value.code, capsys.readouterr()
+
+    code, out = act_ray()
+    assert code == 0
+    assert all(name in out.out for name in cli.VERBS)
+    code, out = act_ray("prepar")
+    assert (code, out.err) == (2, "error: no verb 'prepar'; did you mean 'prepare'?\n")
+    code, out = act_ray("prepare", "--help")
+    assert code == 0
+    assert "Usage: act-ray prepare" in out.out
+    monkeypatch.setattr(cli, "VERBS", ("fly",))
+    code, out = act_ray("fly")
+    assert (code, out.err) == (2, "error: act-ray fly is not part of this installation\n")
+
+
+def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("act_ray.prepare.__main__.prepare", interrupted)
+    result = verb("a", tmp_path / "b")
+    assert result.exit_code == 130
+    assert result.stderr.split() == ["error:", "interrupted"]

@@ -1,0 +1,472 @@
+"""The loop: resuming bit for bit, stopping, divergence, findings, and mistakes refused before anything runs."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from act_ray.collapse.record import PruneRecord, replay
+from act_ray.core import losses
+from act_ray.core.noise import Noise
+from act_ray.data.shards import open_data
+from act_ray.errors import UserError
+from act_ray.metrics import features, scores
+from act_ray.metrics.scores import WORST
+from act_ray.prepare.conversion import Options, prepare
+from act_ray.runs.checkpoint import saved_steps
+from act_ray.runs.folder import RunFolder
+from act_ray.train import loop, setup
+from act_ray.train.loop import TrainingRun, train
+from act_ray.train.ranks import Ranks
+from tests.helpers.tiny_runs import AUGMENTED, KEYS, assert_same_run, go, killed_at, newest, tensors, tiny
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def on_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Any], object], after: bool = False) -> None:
+    """Have `act(state)` called before or after a step is trained."""
+    original = loop.train_step
+
+    def wrapped(state: Any, *rest: Any) -> Any:
+        here = state.step == step
+        if here and not after:
+            act(state)
+        metrics = original(state, *rest)
+        if here and after:
+            act(state)
+        return metrics
+
+    monkeypatch.setattr(loop, "train_step", wrapped)
+
+
+# ---------------------------------------------------------------------------------------------- a whole run
+
+
+def test_a_run_writes_every_row_once(whole: Path) -> None:
+    metrics, scored = rows(whole / "metrics.jsonl"), rows(whole / "scores.jsonl")
+    assert [row["step"] for row in metrics] == list(range(12))
+    assert [row["step"] for row in metrics if "loss_gp" in row] == [0, 4, 8]
+    assert [row["step"] for row in metrics if "gp" in row] == [0, 3, 4, 6, 8, 9]
+    assert [row["step"] for row in scored] == [5, 10, 12]
+    assert {row["metric"] for row in scored} == {"FD (classifier features, 16 samples)"}
+    assert sorted(p.name for p in (whole / "samples").iterdir()) == [f"step-000000{n}.png" for n in ("05", "10", "12")]
+    better = [row["step"] for i, row in enumerate(scored) if row["score"] <= min(r["score"] for r in scored[: i + 1])]
+    kept = {*sorted({4, 8, 12, *better})[-2:], better[-1]}
+    assert saved_steps(whole / "checkpoints") == sorted(kept)  # the last two and the best
+    assert [row["event"] for row in rows(whole / "events.jsonl")] == ["started", "completed"]
+    result = json.loads((whole / "result.json").read_text())
+    assert set(result) == KEYS
+    assert (result["outcome"], result["step"], result["images"]) == ("completed", 12, 96)
+    assert result["score"] == scored[-1]["score"]
+    assert result["best_score"] == min(row["score"] for row in scored)
+
+
+def test_p_aug_follows_the_penalty_in_every_row(whole_augmented: Path) -> None:
+    p = [row["p_aug"] for row in rows(whole_augmented / "metrics.jsonl")]
+    assert len(p) == 12
+    assert p[0] == p[3] == pytest.approx(0.4)
+    assert len({p[0], p[4], p[8]}) > 1
+
+
+# ---------------------------------------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize(("steps", "augmented"), [([2], False), ([7], False), ([7], True), ([6, 9, 11], True)])
+def test_killed_and_resumed_equals_uninterrupted(
+    steps: list[int], augmented: bool, whole: Path, whole_augmented: Path, tmp_path: Path
+) -> None:
+    """SIGKILL before the first checkpoint, between two with rows flushed in between, and again and again."""
+    cfg = tiny(AUGMENTED if augmented else None)
+    for step in steps:
+        killed_at(cfg, tmp_path, step)
+    go(cfg, tmp_path)
+    assert_same_run(tmp_path, whole_augmented if augmented else whole)
+
+
+def test_a_generator_closed_between_checkpoints_resumes(whole: Path, tmp_path: Path) -> None:
+    reports = train(tiny(), RunFolder(str(tmp_path)), Ranks())
+    assert next(reports)["step"] == 5
+    assert next(reports)["step"] == 10
+    reports.close()  # type: ignore[attr-defined]
+    torn = tmp_path / "metrics.jsonl"
+    torn.write_text(torn.read_text() + '{"step": 10, "loss_')
+    go(tiny(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole: Path, tmp_path: Path) -> None:
+    killed_at(tiny(), tmp_path, 11)
+    folder = newest(tmp_path)
+    (folder / "ema.safetensors").write_bytes(b"x" * 100)
+    go(tiny(), tmp_path)
+    (note,) = [row["text"] for row in rows(tmp_path / "events.jsonl") if row["event"] == "note"]
+    assert str(folder / "ema.safetensors") in note
+    assert_same_run(tmp_path, whole)
+
+
+def test_checkpoints_after_a_fallback_outlive_the_damaged_ones(whole: Path, tmp_path: Path) -> None:
+    """Damaged ones of later steps must not count among the newest that are kept."""
+    cfg = tiny({"checkpoint.every": 2, "checkpoint.keep": 3, "eval.every": 12})
+    killed_at(cfg, tmp_path, 7)
+    assert saved_steps(tmp_path / "checkpoints") == [2, 4, 6]
+    for step in (4, 6):
+        (tmp_path / f"checkpoints/step-0000000{step}/model.safetensors").unlink()
+    for crash in (5, 7, 9):
+        killed_at(cfg, tmp_path, crash)
+        started = [row for row in rows(tmp_path / "events.jsonl") if row["event"] == "resumed"][-1]
+        assert started["step"] == {5: 2, 7: 4, 9: 6}[crash]
+    assert newest(tmp_path).name == "step-00000008"
+
+
+def test_resuming_a_finished_run_only_says_so(whole: Path, tmp_path: Path) -> None:
+    first = go(tiny(), tmp_path)[-1]
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.safetensors")}
+    assert go(tiny(), tmp_path) == [first]
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.safetensors")} == before
+    assert_same_run(tmp_path, whole)
+
+
+def test_other_data_under_a_resumed_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "STEPS", 2)
+    for name, seed in (("a", 0), ("b", 1)):
+        for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (16, 8, 8), dtype=np.uint8)):
+            file = tmp_path / name / f"class{i % 2}" / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+        prepare(str(tmp_path / name), tmp_path / f"data-{name}", Options())
+    (tmp_path / "data-a").rename(tmp_path / "data")
+    cfg = tiny({"data.path": str(tmp_path / "data"), "train.total_steps": 4, "eval.every": 4})
+    go(cfg, tmp_path / "run")
+    (tmp_path / "data").rename(tmp_path / "old")
+    (tmp_path / "data-b").rename(tmp_path / "data")
+    with pytest.raises(UserError, match=r"was trained on other images than .*data holds now"):
+        go(cfg, tmp_path / "run")
+
+
+# ---------------------------------------------------------------------------------------------- stopping
+
+
+def test_a_stop_saves_and_resuming_finishes(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(str(tmp_path))
+    with monkeypatch.context() as patch:
+        on_step(patch, 6, lambda _: run.request_stop())
+        (report, last) = go(tiny(), tmp_path)
+    assert (report["step"], last["step"], last["outcome"]) == (5, 8, "stopped")
+    assert newest(tmp_path).name == "step-00000008"
+    assert not (tmp_path / "STOP").exists()
+    assert json.loads((tmp_path / "result.json").read_text()) == last
+    assert go(tiny(), tmp_path)[-1]["outcome"] == "completed"
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_stop_off_every_boundary(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(str(tmp_path))
+    with monkeypatch.context() as patch:
+        on_step(patch, 8, lambda _: run.request_stop())
+        assert go(tiny(), tmp_path)[-1]["step"] == 9
+    assert newest(tmp_path).name == "step-00000009"
+    go(tiny(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_stop_that_comes_before_the_first_step_is_obeyed(tmp_path: Path) -> None:
+    RunFolder(str(tmp_path)).request_stop()
+    (last,) = go(tiny(), tmp_path)
+    assert (last["step"], last["outcome"], last["score"]) == (3, "stopped", WORST)
+
+
+# ---------------------------------------------------------------------------------------------- divergence
+
+
+def nan_from(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """L_CT is NaN from a step on."""
+    original, calls = losses.pseudo_huber, [0]
+
+    def broken(a: Tensor, b: Tensor) -> Tensor:
+        calls[0] += 1
+        return original(a, b) * (float("nan") if calls[0] > step else 1.0)
+
+    monkeypatch.setattr(losses, "pseudo_huber", broken)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("step", [0, 6, 7, 9])
+def test_a_loss_that_is_not_finite_ends_the_run(
+    step: int, watched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the next flush is a checkpoint (7) or a score (9), and with the detector switched off."""
+    nan_from(monkeypatch, step)
+    last = go(tiny({"collapse.enabled": watched}), tmp_path)[-1]
+    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
+    assert "loss_ct" in last["prune_reason"]
+    assert last["prune_reason"].endswith(f" not finite at step {step}")
+    assert last["best_score"] == (min(r["score"] for r in rows(tmp_path / "scores.jsonl")) if step > 5 else WORST)
+    saved = saved_steps(tmp_path / "checkpoints")
+    assert saved == [s for s in (4, 5, 8) if s <= step][-2:]
+    for folder in (tmp_path / "checkpoints").iterdir():
+        assert all(value.isfinite().all() for value in tensors(folder).values())
+    assert [row["step"] for row in rows(tmp_path / "scores.jsonl")] == [s for s in (5,) if s <= step]
+    evidence = json.loads((tmp_path / "evidence.json").read_text())
+    assert (evidence["step"], evidence["seed"], len(evidence["images"])) == (step, 0, 8)
+    assert evidence["checkpoint_before"] == max(saved, default=None)
+    assert evidence["last_rows"] == rows(tmp_path / "metrics.jsonl")[-50:]
+    assert next(row["step"] for row in evidence["last_rows"] if row["loss_ct"] == "nan") == step
+    assert (tmp_path / "prune.json").exists() is watched
+    assert json.loads((tmp_path / "result.json").read_text()) == last
+
+
+def test_weights_that_overflow_under_a_finite_loss_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step before a checkpoint breaks the weights: no loss has shown it yet."""
+
+    def overflow(state: Any) -> None:
+        with torch.no_grad():
+            next(state.discriminator.parameters()).view(-1)[0] = float("inf")
+
+    on_step(monkeypatch, 7, overflow, after=True)
+    last = go(tiny(), tmp_path)[-1]
+    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
+    assert last["prune_reason"] == "weights not finite after step 7"
+    assert saved_steps(tmp_path / "checkpoints") == [4, 5]
+    assert json.loads((tmp_path / "evidence.json").read_text())["step"] == 7
+
+
+# ---------------------------------------------------------------------------------------------- findings
+
+
+def samples_become_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([1.0, 0.2, 0.1, 0.1, 0.1])
+    monkeypatch.setattr(scores, "diversity", lambda *_: next(values))
+
+
+SOON = {"eval.every": 2, "collapse.diversity_patience": 2}
+
+
+def test_a_pruned_run_keeps_a_record_that_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples_become_alike(monkeypatch)
+    last = go(tiny(SOON), tmp_path)[-1]
+    assert (last["outcome"], last["pruned_by"], last["step"]) == ("pruned", "mode-collapse", 6)
+    assert 0 < last["score"] < WORST
+    record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
+    assert replay(record) == record
+    assert (record.signature, record.message) == ("mode-collapse", last["prune_reason"])
+    assert not (tmp_path / "evidence.json").exists()
+    assert newest(tmp_path).name == "step-00000006"
+    assert go(tiny(SOON), tmp_path) == [last]  # resumed: it is still over, for the same reason
+
+
+def test_a_finding_that_is_only_recorded_lets_the_run_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny({**SOON, "collapse.action": "record", "train.total_steps": 8})
+    samples_become_alike(monkeypatch)
+    last = go(cfg, tmp_path)[-1]
+    assert (last["outcome"], last["pruned_by"], last["step"]) == ("completed", "mode-collapse", 8)
+    record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
+    assert (record.signature, record.step) == ("mode-collapse", 6)
+    assert replay(record) == record
+
+
+def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples_become_alike(monkeypatch)
+    nan_from(monkeypatch, 7)
+    last = go(tiny({**SOON, "collapse.action": "record"}), tmp_path)[-1]
+    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
+    assert json.loads((tmp_path / "prune.json").read_text())["signature"] == "mode-collapse"
+    assert json.loads((tmp_path / "evidence.json").read_text())["step"] == 7
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "world", "message"),
+    [
+        ({"train.global_batch": 10}, 3, "train.global_batch = 10: must be a multiple of 2 x 3 workers; nearest: 12"),
+        ({"train.global_batch": 2}, 4, "train.global_batch = 2: must be a multiple of 2 x 4 workers; nearest: 8"),
+        ({"loss.distance": "lpips"}, 1, "loss.distance = 'lpips': needs 3 channels, digits has 1; use pseudo_huber"),
+        ({"model.num_classes": 9}, 1, "model.num_classes = 9: digits has 10 classes"),
+        (
+            {"model.block_out_channels": [8] * 5, "model.down": "DDDDD", "model.up": "UUUUU"},
+            1,
+            "data.path = digits: 8x8 images; model.block_out_channels needs squares whose side is a multiple of 16",
+        ),
+    ],
+)
+def test_a_mistake_that_only_the_data_shows(settings: dict[str, Any], world: int, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        setup.check(tiny(settings), open_data("digits"), world)
+    assert str(error.value) == message
+
+
+def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
+    for settings in ({"model.num_classes": 9}, {"data.path": str(tmp_path / "none")}):
+        with pytest.raises(UserError):
+            go(tiny(settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be used as a run's folder"):
+        go(tiny(), tmp_path / "file" / "run")
+
+
+def test_a_warning_of_the_set_up_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before anything else is written, when a new run has no folder yet."""
+    monkeypatch.setattr(setup, "compile_networks", lambda *args: args[-1]("stays eager"))
+    run = RunFolder(str(tmp_path / "new"))
+    TrainingRun(tiny({"train.compile": True}), run, Ranks())
+    assert [row["event"] for row in run.rows("events.jsonl")] == ["note", "started"]
+
+
+def test_a_folder_in_which_another_run_trains_is_refused(whole: Path, tmp_path: Path) -> None:
+    """The other one is not disturbed, and closing it, or its death, lets the next one in."""
+    reports = train(tiny(), RunFolder(str(tmp_path)), Ranks())
+    assert next(reports)["step"] == 5
+    for location in (str(tmp_path), f"{tmp_path}/../{tmp_path.name}"):
+        with pytest.raises(UserError) as error:
+            next(train(tiny(), RunFolder(location, lock_wait_s=0.1), Ranks()))
+        assert str(error.value).startswith(f"{location}: is being trained by another process")
+    reports.close()  # type: ignore[attr-defined]
+    killed_at(tiny(), tmp_path, 11)
+    go(tiny(), tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_folder_is_waited_for_until_the_other_run_ends(whole: Path, tmp_path: Path) -> None:
+    """A real process that holds it for a moment, as the last worker of a killed driver does, and for good."""
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / ".lock"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="is being trained by another process"):
+            next(train(tiny(), RunFolder(str(tmp_path), lock_wait_s=0), Ranks()))
+        threading.Timer(1, other.kill).start()
+        go(tiny(), tmp_path)
+    assert other.returncode == -signal.SIGKILL
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_remote_run_keeps_its_lock_when_its_scratch_is_replaced(tmp_path: Path) -> None:
+    location = (tmp_path / "bucket").as_uri()
+    reports = train(tiny(), RunFolder(location), Ranks())
+    next(reports)
+    for _ in range(2):
+        with pytest.raises(UserError, match="is being trained by another process"):
+            next(train(tiny(), RunFolder(location, lock_wait_s=0), Ranks()))
+    reports.close()  # type: ignore[attr-defined]
+    assert go(tiny(), location)[-1]["outcome"] == "completed"
+    assert not list(tmp_path.rglob(".lock"))
+
+
+# ---------------------------------------------------------------------------------------------- compiled
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_like_eager_ones(tmp_path: Path) -> None:
+    """With the compiler for real: penalty steps, monitored steps and plain ones; one to three minutes on two cores."""
+    for name, compiled in (("eager", False), ("compiled", True)):
+        cfg = tiny({**AUGMENTED, "train.compile": compiled})
+        assert go(cfg, tmp_path / name)[-1]["outcome"] == "completed"
+    notes = [row["text"] for row in rows(tmp_path / "compiled/events.jsonl") if row["event"] == "note"]
+    assert notes == ["train.compile: every 4th discriminator step (the gradient penalty) runs eagerly"]
+    for a, b in zip(*(rows(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled")), strict=True):
+        assert a == pytest.approx(b, rel=0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("only", ["Consistency", "Discriminator"])
+def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
+    only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch size, precision and gradients of the probe are the step's own, and it leaves nothing behind."""
+    batches: list[int] = []
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            raise RuntimeError("no such kernel\nand more")
+
+    def compile_(net: Any) -> None:
+        def compiled(x: Tensor, *rest: Any) -> Tensor:
+            batches.append(len(x))
+            assert torch.is_autocast_enabled("cpu") == (type(net).__name__ == "Discriminator")
+            out = net.forward(x, *rest)
+            return Fails.apply(out) if type(net).__name__ == only else out  # type: ignore[no-untyped-call]
+
+        net._compiled_call_impl = compiled
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    cfg, notes = tiny({"train.compile": True, "train.precision": "bf16"}), list[str]()
+    state = setup.build_state(cfg, open_data("digits"), Ranks(), notes.append)
+    assert batches == [8, 8, 8]
+    assert notes[0] == f"train.compile: {only} stays eager (RuntimeError: no such kernel)"
+    assert len(notes) == 2
+    nets = {"Consistency": state.model, "Discriminator": state.discriminator}
+    assert {name for name, net in nets.items() if net._compiled_call_impl is None} == {only}
+    assert all(p.grad is None for net in nets.values() for p in net.parameters())
+
+
+# ---------------------------------------------------------------------------------------------- on the device
+
+
+def test_a_step_copies_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor made from a list is copied to a GPU from pageable memory, which waits for all that is queued."""
+    for channels_last, step in ((False, 0), (True, 3), (False, 5)):
+        cfg = tiny({**AUGMENTED, "model.num_classes": 10, "train.channels_last": channels_last})
+        state = setup.build_state(cfg, open_data("digits"), Ranks(), print)
+        state.step = step
+        x, labels = loop.fetch(open_data("digits"), cfg, step, Ranks())
+        noise = Noise(0, step, x.device)
+        with monkeypatch.context() as patch:
+            for optimizer in (state.optimizer_g, state.optimizer_d):  # their step counts live on the host
+                patch.setattr(optimizer, "step", lambda: None)
+            for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
+                patch.setattr(owner, name, lambda *_, **__: pytest.fail("copies from the host"))
+            loop.train_step(state, x, labels, noise, cfg)
+
+
+def test_metrics_reach_the_host_once_per_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two flushes nothing of ours reads a tensor: on a GPU each read would wait for all that is queued."""
+    reads: list[str] = []
+    for name in ("item", "tolist", "numpy", "cpu", "__float__", "__bool__", "__int__", "__index__"):
+        original = getattr(Tensor, name)
+
+        def counted(self: Tensor, *args: Any, _name: str = name, _original: Any = original) -> Any:
+            caller = sys._getframe(1).f_code
+            if "/act_ray/" in caller.co_filename:
+                reads.append(f"{_name} in {caller.co_name}")
+            return _original(self, *args)
+
+        monkeypatch.setattr(Tensor, name, counted)
+    cfg = tiny({**AUGMENTED, "train.log_every": 4, "eval.every": 100, "checkpoint.every": 100, "train.total_steps": 13})
+    job = TrainingRun(cfg, RunFolder(str(tmp_path)), Ranks())
+    monkeypatch.setattr(loop, "Job", lambda *_: job)
+    reads.clear()
+    per_step: list[list[str]] = []
+    original_step = loop.train_step
+
+    def stepping(*args: Any) -> Any:
+        per_step.append([*reads])
+        reads.clear()
+        return original_step(*args)
+
+    monkeypatch.setattr(loop, "train_step", stepping)
+    list(train(cfg, RunFolder(str(tmp_path)), Ranks()))
+    boundary = per_step[0]  # step 0 is a multiple of everything: its look at the weights is not on the way
+    assert boundary == ["__bool__ in check_weights"]
+    assert per_step[1:] == [["tolist in flush"] if step % 4 == 0 else [] for step in range(1, 13)]

@@ -1,0 +1,97 @@
+"""Settings that do not fit together or with what they name: one line each, before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler
+
+from act_ray.data.shards import open_data
+from act_ray.errors import UserError
+from act_ray.generators.foreign import Network
+from act_ray.generators.reading import read_generator
+from act_ray.models.unet import UNet
+from act_ray.train.preflight import check_fit, distillation_teacher, preflight
+from act_ray.train.warm_start import adopt_architecture
+from tests.helpers.tiny_runs import go, tiny
+
+DATA = open_data("digits")
+DIFFUSION: dict[str, Any] = {"train.method": "diffusion", "train.total_steps": 2, "eval.every": 2, "eval.ode_steps": 2}
+
+
+def test_a_teacher_must_be_a_denoiser_of_this_kind(tmp_path: Path) -> None:
+    go(tiny({"train.total_steps": 2}), tmp_path / "act")
+    DDPMPipeline(UNet(tiny(), 1, 8).unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
+    UNet(tiny(), 1, 8).unet.save_pretrained(tmp_path / "bare")
+    for name in ("act", "ddpm"):
+        with pytest.raises(UserError, match=f"distill.teacher = .*/{name}: is no diffusion model"):
+            preflight(tiny({"distill.teacher": str(tmp_path / name)}), 0)
+    with pytest.raises(UserError, match="nowhere: no such file"):
+        preflight(tiny({"distill.teacher": str(tmp_path / "nowhere")}), 0)
+    go(tiny(DIFFUSION), tmp_path / "edm")
+    for name in ("edm", "bare"):
+        source = distillation_teacher(tiny({"distill.teacher": str(tmp_path / name)}), DATA)
+        assert source is not None
+        assert type(source.build(torch.device("cpu"), denoiser=True)).__name__ == "Denoiser"
+    unused = tiny({"distill.teacher": str(tmp_path / "nowhere"), "loss.w": 1.0, "loss.w_mid": 1.0})
+    assert distillation_teacher(unused, DATA) is None
+
+
+def test_openais_edm_networks_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from act_ray.generators import foreign, openai
+
+    unet = UNet(tiny(), 1, 8).unet
+    state = {"middle_block.1.qkv.weight": torch.zeros(1, 1, 1, 1)}
+    monkeypatch.setattr(openai, "is_guided", lambda _: True)
+    monkeypatch.setattr(openai, "convert", lambda *_: (dict(unet.config), unet.state_dict()))
+    found: dict[str, Network] = {}
+    for name in ("edm_x.pt", "cd_x.pt"):
+        torch.save(state, tmp_path / name)
+        found[name] = foreign.read_weights(tmp_path / name, 8)
+    assert (found["cd_x.pt"].unfit, found["cd_x.pt"].denoises) == (None, False)
+    assert found["edm_x.pt"].denoises
+    with pytest.raises(UserError, match="is EDM's denoiser, by its name"):
+        read_generator(str(tmp_path / "edm_x.pt"), image_size=8).build(torch.device("cpu"))
+    read_generator(str(tmp_path / "edm_x.pt"), image_size=8).build(torch.device("cpu"), denoiser=True)
+
+
+def test_a_diffusion_run_needs_neither_lpips_nor_a_discriminator() -> None:
+    more = {"loss.distance": "lpips", "discriminator.kind": "projected"}
+    preflight(tiny(DIFFUSION | more), 0)
+    with pytest.raises(UserError, match="needs 3 channels"):
+        preflight(tiny(more), 0)
+    with pytest.raises(UserError, match="feature_weights is not set"):
+        preflight(tiny({"discriminator.kind": "projected"}), 0)
+    with pytest.raises(UserError, match="a diffusion run has no discriminator"):
+        tiny(DIFFUSION | {"augment.enabled": True})
+
+
+def test_workers_hold_whole_groups_of_stylegan2(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny({"discriminator.kind": "stylegan2", "train.global_batch": 80})
+    for world in (1, 2, 5):
+        check_fit(cfg, DATA, world)
+    with pytest.raises(UserError, match="needs a multiple of 32 with 4 workers; nearest: 64"):
+        check_fit(cfg, DATA, 4)
+
+
+@pytest.mark.parametrize(
+    ("unet", "message"),
+    [
+        ({"down_block_types": ["Foo"]}, "model.unet: ValueError: Foo"),
+        ({"in_channels": 4}, "model.unet.in_channels: follows the images"),
+        ({"block_out_channels": 3}, "model.unet: TypeError"),
+        ({"sampel_size": 3}, "no such argument of UNet2DModel; did you mean 'sample_size'"),
+    ],
+)
+def test_a_mistake_in_model_unet_is_one_line(unet: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        UNet(tiny({"model.unet": unet}), 1, 8)
+
+
+def test_an_explicit_network_beside_model_init_is_refused(tmp_path: Path) -> None:
+    UNet(tiny({"model.block_out_channels": [16]}), 1, 8).unet.save_pretrained(tmp_path)
+    cfg = tiny({"model.init": str(tmp_path)})
+    assert adopt_architecture(cfg, {"model.init", "loss.w"}).model.block_out_channels == (16,)
+    with pytest.raises(UserError, match=r"model.block_out_channels = \(8,\): .* has \(16,\); leave it out"):
+        adopt_architecture(cfg, {"model.block_out_channels"})

@@ -1,0 +1,217 @@
+"""`python -m act_ray.train`: mistakes are one line and exit code 2, Ctrl-C saves, --resume goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act_ray import cli
+from act_ray.config import Config
+from act_ray.runs import checkpoint
+from act_ray.runs.folder import RunFolder
+from act_ray.train.__main__ import command
+from act_ray.train.ranks import Ranks
+
+TINY = [
+    "train.total_steps=8",
+    "train.global_batch=8",
+    "train.log_every=2",
+    "eval.every=4",
+    "eval.samples=16",
+    "eval.batch=16",
+    "eval.grid=4",
+    "checkpoint.every=4",
+    "model.block_out_channels=[8]",
+    "model.down=D",
+    "model.up=U",
+    "discriminator.layers_per_block=1",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACT_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def settings(*more: str) -> list[str]:
+    return [part for pair in (*TINY, *more) for part in ("--set", pair)]
+
+
+class Ended:
+    """Exit code and output of the verb run in this process, through cli.run as its console script does."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], *args: str) -> None:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(command, ["--workers", "0", *args])
+        self.code = ended.value.code
+        self.out, self.err = capfd.readouterr()
+
+
+@pytest.fixture
+def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
+    """A finished run."""
+    ended = Ended(capfd, "--storage", str(tmp_path), "--name", "a", *settings())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"run: {tmp_path}/a\n")
+    assert ended.out.splitlines()[-1].startswith("done: score ")
+    return tmp_path / "a"
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--set", "loss.ww=0.3"], "loss.ww: no such setting; did you mean 'loss.w'?"),
+        (["--set", "loss.w"], "--set loss.w: write it as section.name=value, e.g. --set loss.w=0.3"),
+        (["--set", "loss.w=2"], "loss.w = 2: must be less than or equal to 1"),
+        (["--set", "loss.w={"], "--set loss.w={"),
+        (["--set", "loss=3"], "loss: no such setting"),
+        (["--set", "train.global_batch=7"], "train.global_batch = 7: must be a multiple of 2"),
+        (["--set", "data.path=5"], "data.path = 5: must be a valid string"),
+        (["--set", "data.path="], "data.path = None: must be a valid string"),
+        (["--set", "model.num_classes=3"], "model.num_classes = 3: digits has 10 classes"),
+        (["--set", "eval.features=inception", "--set", "eval.inception_weights=no.pth"], "no.pth; put torch-fidelity"),
+        (["--preset", "digit"], "--preset digit: no such preset; did you mean 'digits'?"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "gopher://x/y"], "gopher://x/y: not a usable URI"),
+        (["--storage", "gopher://x"], "not a usable URI"),
+        (["--storage", "taken/file"], "taken/file"),
+        (["--name", "old"], "--name old: runs/old exists; continue it with --resume runs/old, or choose another"),
+        (
+            ["--resume", "runs/none"],
+            "--resume runs/none: no config.yaml there; give the folder of a run, e.g. runs/NAME",
+        ),
+        (["--resume", "gopher://x/y"], "gopher://x/y: not a usable URI"),
+        (["--resume", "taken/file"], "--resume taken/file: no config.yaml there"),
+        (["--resume", "broken"], "broken/config.yaml, line 2: not valid YAML"),
+        (["--resume", "runs/old", "--set", "loss.w=0.1"], "--resume RUN: takes its settings from the run"),
+        (["--workers", "-1"], "-1 is not in the range x>=0"),
+        (["--wrokers", "2"], "No such option"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line(
+    args: list[str], line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("runs/old/config.yaml", "{}"), ("broken/config.yaml", "a: 1\n: ]["), ("taken/file", "")):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    ended = Ended(capfd, *args)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert line in ended.err
+    assert not (tmp_path / "runs").joinpath("digits").exists()
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"old"}
+
+
+def test_a_name_that_is_taken_on_a_store_is_refused(
+    done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = Ended(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *settings("loss.w=0.9"))
+    assert ended.code == 2
+    assert f"{tmp_path.as_uri()}/a exists; continue it with --resume {tmp_path.as_uri()}/a" in ended.err
+
+
+def test_gpu_or_cpu_is_what_was_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ended = Ended(capfd, "--gpu", "--storage", str(tmp_path), *settings())
+    assert (ended.code, ended.err) == (2, "error: --gpu: PyTorch finds no GPU on this machine; try --cpu\n")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    seen: list[str] = []
+
+    def trained(cfg: Config, run: RunFolder, ranks: Ranks) -> Iterator[dict[str, Any]]:
+        seen.append(ranks.device.type)
+        yield {"step": 8, "outcome": "completed", "score": 1.0, "best_score": 1.0}
+
+    monkeypatch.setattr("act_ray.train.loop.train", trained)
+    for choice in ([], ["--gpu"], ["--cpu"]):
+        assert Ended(capfd, *choice, "--storage", str(tmp_path), "--name", f"a{choice}", *settings()).code == 0
+    assert seen == ["cuda", "cuda", "cpu"]
+
+
+def test_a_mistake_in_a_real_process_has_no_traceback() -> None:
+    args = [sys.executable, "-m", "act_ray.train", "--workers", "0", "--set", "los.w=1"]
+    ended = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: los.w: no such setting; did you mean 'loss.w'?\n"
+
+
+# ---------------------------------------------------------------------------------------------- ends
+
+
+def test_resuming_a_finished_run_says_so(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (done / "metrics.jsonl").read_bytes()
+    ended = Ended(capfd, "--resume", str(done))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[-1].startswith("done: score ")
+    assert (done / "metrics.jsonl").read_bytes() == before
+
+
+def test_one_line_per_event_and_no_bar_without_a_terminal(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ended = Ended(capfd, "--storage", str(done.parent), "--name", "b", *settings())
+    start, *scored, end, last = ended.out.splitlines()[1:]
+    assert start == "started with 1 worker(s)"
+    assert [line.split(":")[0] for line in scored] == ["step 4/8", "step 8/8"]
+    assert end == "completed at step 8"
+    assert last.startswith("done")
+
+
+def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (str(tmp_path), tmp_path.joinpath("store").as_uri()):
+        diversities = iter([1.0, 0.1, 0.1])
+        monkeypatch.setattr("act_ray.metrics.scores.diversity", lambda *_, values=diversities: next(values))
+        ended = Ended(capfd, "--storage", place, "--name", "c", *settings("eval.every=2"))
+        assert (ended.code, ended.err) == (1, "")
+        *_, why, evidence = ended.out.splitlines()
+        assert why.startswith("stopped at step ")
+        assert evidence == f"evidence: {place}/c/prune.json"
+
+
+def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real process and a real SIGINT; what it wrote is then finished here, equal to a run without an interrupt."""
+    run, total = tmp_path / "a", 200
+    more = settings(f"train.total_steps={total}", "eval.every=200", "checkpoint.every=200", "collapse.enabled=false")
+    args = [sys.executable, "-u", "-m", "act_ray.train", "--workers", "0", "--storage", str(tmp_path), "--name", "a"]
+    with subprocess.Popen([*args, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").stat().st_size:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "interrupted: saving a checkpoint (Ctrl-C again gives up)" in out
+    last = out.splitlines()[-1]
+    step, problems = checkpoint.newest_whole(run / "checkpoints")
+    assert problems == []
+    assert step is not None
+    assert 0 < step < total
+    assert last == f"saved at step {step} of {total}; go on with: python -m act_ray.train --resume {run}"
+    assert json.loads((run / "result.json").read_text())["outcome"] == "stopped"
+
+    ended = Ended(capfd, *last.partition("act_ray.train ")[2].split())
+    assert (ended.code, ended.err) == (0, "")
+    assert f"resumed from step {step} with 1 worker(s)" in ended.out
+    rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(total))
