@@ -1,16 +1,29 @@
-"""How every verb ends: its exit code, and one line on stderr instead of a traceback for a user's mistake."""
+"""What all commands share: the group `act-ray`, options, and how a command ends."""
 
-import difflib
 import importlib
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from act_ray import __version__
-from act_ray.errors import UserError
+from act_ray.errors import Interrupted, UserError, nearest
 
-VERBS = ("tune", "train", "prepare", "evaluate", "sample", "edit", "figures", "export")
+VERBS = {
+    "prepare": "Turn a data set into the shards that training reads.",
+    "train": "Train one model.",
+    "tune": "Search hyper-parameters, stopping trials that collapse.",
+    "evaluate": "FID, Inception score, KID, precision and recall of a model.",
+    "sample": "Draw images from a model.",
+    "edit": "Inpaint, colorize, enlarge, ... with a model.",
+    "figures": "Draw the paper's figures from a run.",
+    "export": "Write a model for diffusers or ONNX Runtime.",
+    "list": "Presets, search spaces, runs and searches.",
+}
+
+# ---------------------------------------------------------------------------------------------- how a command ends
 
 
 def run(command: click.Command, args: list[str] | None = None, prog_name: str | None = None) -> NoReturn:
@@ -23,8 +36,13 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str | 
         value = command.main(args=args, prog_name=prog_name, standalone_mode=False)
     except UserError as error:
         fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
+    except Interrupted as error:
+        fail(f"interrupted; {error}", 130)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     sys.exit(value if isinstance(value, int) else 0)
@@ -36,22 +54,99 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+# ---------------------------------------------------------------------------------------------- the group act-ray
+
+
+class LazyGroup(click.Group):
+    """Imports only the verb that is asked for, so that help and completion are instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"act_ray.{cmd_name}.__main__").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise UserError(f"no command '{args[0]}'; {nearest(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    "act-ray",
+    cls=LazyGroup,
+    epilog="`act-ray COMMAND --help` says more; `python -m act_ray.COMMAND` is the same. Completion: "
+    'eval "$(_ACT_RAY_COMPLETE=bash_source act-ray)".',
+)
+@click.version_option(__version__, prog_name="act-ray")
+def group() -> None:
+    """Train ACT, a one-step image generator, on one machine or a Ray cluster, and search its hyper-parameters."""
+
+
 def main() -> NoReturn:
-    """The console script `act-ray VERB ...`; only the verb asked for is imported, so that --help is instant."""
-    verb, *rest = sys.argv[1:] or ["--help"]
-    if verb in ("--help", "-h"):
-        print(f"Usage: act-ray VERB [ARGS]...\n\nVerbs: {', '.join(VERBS)}\n\n`act-ray VERB --help` says more.")
-        sys.exit(0)
-    if verb == "--version":
-        print(f"act-ray {__version__}")
-        sys.exit(0)
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        fail(f"no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(VERBS)}"))
-    try:
-        module = importlib.import_module(f"act_ray.{verb}.__main__")
-    except ModuleNotFoundError as error:
-        if error.name != f"act_ray.{verb}":
-            raise
-        fail(f"act-ray {verb} is not part of this installation")
-    run(module.command, rest, prog_name=f"act-ray {verb}")
+    """The console script `act-ray`, and `python -m act_ray`."""
+    run(group, prog_name="act-ray")
+
+
+# ---------------------------------------------------------------------------------------------- shared options
+
+PATH = click.Path(path_type=Path)
+Decorator = Callable[[Any], Any]
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """All of them on one command, shown in this order."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+model_argument = click.argument("location", metavar="MODEL")
+which_option = click.option(
+    "--which", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Checkpoint of a run."
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["ema", "model"]),
+    default="ema",
+    show_default=True,
+    help="The average of the weights that training scores, or the last weights.",
+)
+image_size_option = click.option(
+    "--image-size", type=click.IntRange(1), help="Side of the images of OpenAI's .pt, which does not say it."
+)
+model_options = options(which_option, weights_option, image_size_option)
+gpu_option = click.option("--gpu/--cpu", default=None, help="Default: a GPU when there is one.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote there.")
+data_option = click.option(
+    "--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path."
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=C",
+    help="Change a setting, e.g. --set loss.w=0.5; docs/settings.md lists all.",
+)
+storage_option = click.option(
+    "--storage", default="runs", show_default=True, help="Folder or URI under which a folder of its own is made."
+)
+shared_storage_option = click.option(
+    "--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS)."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check everything, print the resolved settings as YAML, and stop."
+)

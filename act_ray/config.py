@@ -1,41 +1,62 @@
-"""Every default and every bound of act_ray, in one place; dotted names such as `loss.w` are its one vocabulary.
+"""Every setting with its default, its bounds and what it is for; docs/settings.md is made from this file.
 
-Defaults are the paper's CIFAR-10 settings (Table 6). Presets (act_ray/presets/*.yaml) hold differences only.
+The defaults are the paper's CIFAR-10 settings (Table 6); those of the algorithm itself come from core/options.py.
+Presets (act_ray/presets/*.yaml) hold differences only. How settings are read and written is in act_ray/settings.py.
 """
 
-from typing import Annotated, Any, Literal, Self
+from dataclasses import fields
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from act_ray.collapse.config import CollapseConfig
+from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step
+
+T = TypeVar("T")
+
+
+def path_field(default: str | None, description: str, name: str | None = None) -> Any:
+    """A setting that is a path or URI; `name`: a value that is a name instead."""
+    return Field(default, description=description, json_schema_extra={"path": True, "name": name})
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def pick(self, kind: type[T]) -> T:
+        """The dataclass of the fields that this section has in common with it."""
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
 
 class DataConfig(Section):
-    path: str = Field(
-        "digits", description="'digits' (built in), a folder written by act_ray.prepare, or its s3:// URI"
+    """The images."""
+
+    path: str = path_field(
+        "digits", "'digits' (built in), a folder written by act_ray.prepare, or its s3:// URI", name="digits"
     )
 
 
 class ScheduleConfig(Section):
     """Noise levels and how many of them: paper section 2 and Table 6; CM section 5."""
 
-    t_min: float = Field(0.002, gt=0, description="eps, the smallest noise level")
-    t_max: float = Field(80.0, gt=0, description="T, the largest noise level")
-    rho: float = Field(7.0, gt=0)
-    sigma_data: float = Field(0.5, gt=0)
-    s0: int = Field(2, ge=2, description="levels at the start")
-    s1: int = Field(150, ge=2, description="levels at the end")
-    levels: Literal["paper", "authors"] = Field("paper", description="N(k): the paper's ceil form, or the code's round")
-    mu0: float = Field(0.9, ge=0, lt=1, description="the teacher's EMA rate at N = s0 + 1")
+    t_min: float = Field(Schedule.t_min, gt=0, description="eps, the smallest noise level")
+    t_max: float = Field(Schedule.t_max, gt=0, description="T, the largest noise level")
+    rho: float = Field(Schedule.rho, gt=0, description="how the levels between are spaced: evenly in t^(1/rho)")
+    sigma_data: float = Field(Schedule.sigma_data, gt=0, description="standard deviation of the images' pixels")
+    s0: int = Field(Schedule.s0, ge=2, description="levels at the start")
+    s1: int = Field(Schedule.s1, ge=2, description="levels at the end")
+    levels: Literal["paper", "authors"] = Field(
+        Schedule.levels, description="N(k): the paper's ceil form, or the authors' round"
+    )
+    mu0: float = Field(Schedule.mu0, ge=0, lt=1, description="the teacher's EMA rate at N = s0 + 1")
     teacher_decay: Literal["authors", "paper", "constant"] = Field(
-        "authors",
+        Schedule.teacher_decay,
         description="mu(k) = exp(s0 ln mu0 / (N-1)) as in the authors' code and CM, .../N as printed, or mu0 always",
     )
-    time_input: Literal["log", "linear"] = Field("log", description="what the networks see: 250 ln t, or t")
+    time_input: Literal["log", "linear"] = Field(
+        Schedule.time_input, description="what the networks are told of t: 250 ln t, or t"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -49,14 +70,16 @@ class ScheduleConfig(Section):
 class LossConfig(Section):
     """L_f = (1 - lambda) L_CT + lambda L_G and lambda (L_D + L_gp): paper section 3."""
 
-    w: float = Field(0.3, ge=0, le=1, description="lambda_N(j) at the largest noise level, j = N-1")
-    w_mid: float = Field(0.3, ge=0, le=1, description="lambda_N(j) half-way, j = (N-1)/2; at most w")
-    distance: Literal["lpips", "l2", "l1", "pseudo_huber"] = "lpips"
+    w: float = Field(Loss.w, ge=0, le=1, description="lambda_N(j) at the largest noise level, j = N-1")
+    w_mid: float = Field(Loss.w_mid, ge=0, le=1, description="lambda_N(j) half-way, j = (N-1)/2; at most w")
+    distance: Literal["lpips", "l2", "l1", "pseudo_huber"] = Field("lpips", description="d of L_CT")
     lpips_size: int | None = Field(224, ge=16, description="resize images to this side for LPIPS; null = native size")
-    lpips_weights: str | None = Field(None, description="folder with LPIPS and VGG16 weights; null = torch hub's cache")
-    adversarial: Literal["non_saturating", "saturating"] = "non_saturating"
-    gp_weight: float = Field(5.0, ge=0, description="w_gp in L_gp = w_gp ||grad_x D||^2")
-    gp_interval: int = Field(16, ge=1, description="I_gp: steps between gradient penalties")
+    lpips_weights: str | None = path_field(None, "folder with LPIPS and VGG16 weights; null = torch hub's cache")
+    adversarial: Literal["non_saturating", "saturating"] = Field(
+        Loss.adversarial, description="L_G: softplus(-logit) as in the authors' code, or log(1 - D) as printed"
+    )
+    gp_weight: float = Field(Loss.gp_weight, ge=0, description="w_gp in L_gp = w_gp ||grad_x D||^2")
+    gp_interval: int = Field(Loss.gp_interval, ge=1, description="I_gp: steps between gradient penalties")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -68,8 +91,8 @@ class LossConfig(Section):
 class DistillConfig(Section):
     """Consistency distillation (CM Algorithm 2): x_{t_{j-1}} by an ODE step of a pretrained denoiser."""
 
-    teacher: str | None = Field(
-        None, description="a diffusion run, its checkpoint, or a diffusers folder; null = consistency training"
+    teacher: str | None = path_field(
+        None, "a diffusion run, its checkpoint, or a diffusers folder; null = consistency training"
     )
     solver: Literal["heun", "euler"] = Field(
         "heun", description="the step from t_j to t_{j-1}: two evaluations, or one"
@@ -79,32 +102,34 @@ class DistillConfig(Section):
 class DiffusionConfig(Section):
     """The plain diffusion trainer (train.method = diffusion): EDM's denoiser, Table 1 of its paper."""
 
-    p_mean: float = Field(-1.2, description="ln sigma ~ N(p_mean, p_std^2)")
-    p_std: float = Field(1.2, gt=0)
+    p_mean: float = Field(Diffusion.p_mean, description="ln sigma ~ N(p_mean, p_std^2)")
+    p_std: float = Field(Diffusion.p_std, gt=0, description="its standard deviation")
 
 
 class AugmentConfig(Section):
     """ACT-Aug, Algorithm 2: the probability p_aug follows L_gp."""
 
-    enabled: bool = False
-    tau: float = Field(0.55, gt=0, description="threshold for the EMA of L_gp (w_gp included)")
-    p_step: float = Field(0.05, gt=0, le=1, description="p_r: change of p_aug every gp_interval steps")
-    gp_decay: float = Field(0.93, ge=0, lt=1, description="mu_p: EMA rate of L_gp")
+    enabled: bool = Field(Augment.enabled, description="show the discriminator augmented images")
+    tau: float = Field(Augment.tau, gt=0, description="threshold for the EMA of L_gp (w_gp included)")
+    p_step: float = Field(Augment.p_step, gt=0, le=1, description="p_r: change of p_aug every gp_interval steps")
+    gp_decay: float = Field(Augment.gp_decay, ge=0, lt=1, description="mu_p: EMA rate of L_gp")
 
 
 class ModelConfig(Section):
     """The generator: diffusers' UNet2DModel."""
 
-    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] = (128, 128, 256, 256)
+    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (128, 128, 256, 256), description="channels of each level, the finest first"
+    )
     down: str = Field("DADD", pattern=r"^[DA]+$", description="down path; D plain, A with attention")
     up: str = Field("UUAU", pattern=r"^[UA]+$", description="up path; U plain, A with attention")
-    layers_per_block: int = Field(2, ge=1)
+    layers_per_block: int = Field(2, ge=1, description="residual blocks per level")
     attention_head_dim: int | None = Field(8, ge=1, description="width of an attention head; null = one head")
-    norm_num_groups: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    norm_num_groups: int = Field(32, ge=1, description="groups of each GroupNorm")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the residual blocks, in training")
     num_classes: int | None = Field(None, ge=1, description="classes to condition on; null = unconditional")
-    init: str | None = Field(
-        None, description="start from these weights: a run, a checkpoint, a diffusers folder, or the authors' .ckpt"
+    init: str | None = path_field(
+        None, "start from these weights: a run, a checkpoint, a diffusers folder, or the authors' .ckpt"
     )
     unet: dict[str, Any] | None = Field(
         None,
@@ -129,50 +154,56 @@ class ModelConfig(Section):
 class DiscriminatorConfig(Section):
     """Table 4's: the generator's down path with a pooled linear head (ddpm), StyleGAN2's, Projected GAN's."""
 
-    kind: Literal["ddpm", "stylegan2", "projected"] = "ddpm"
+    kind: Literal["ddpm", "stylegan2", "projected"] = Field("ddpm", description="the family of networks")
     time_embedding: bool = Field(True, description="feed t to the discriminator")
-    conditional: bool = Field(False, description="D(x_0, x_t, t), which also sees the noisy image (appendix H)")
-    layers_per_block: int = Field(3, ge=1, description="ddpm")
-    activation: Literal["silu", "leaky_relu"] = Field("silu", description="ddpm")
+    conditional: bool = Field(Step.conditional, description="D(x_0, x_t, t), which also sees the noisy image (app. H)")
+    layers_per_block: int = Field(3, ge=1, description="ddpm: residual blocks per level")
+    activation: Literal["silu", "leaky_relu"] = Field("silu", description="ddpm: Table 4 has both")
     residual: bool = Field(False, description="ddpm: residual connections around the down blocks (DDPM-res)")
     pool: int = Field(1, ge=1, description="ddpm: side of the pooled grid before the linear head (ImageNet-64: 2)")
     channel_base: int = Field(32768, ge=1, description="stylegan2: width at resolution r is channel_base / r")
     channel_max: int = Field(512, ge=1, description="stylegan2: widest layer")
     feature_network: str = Field("tf_efficientnet_lite0", description="projected: a network of timm")
-    feature_weights: str | None = Field(
-        None, description="projected: file with its weights; 'random' = untrained (for tests)"
+    feature_weights: str | None = path_field(
+        None, "projected: file with its weights; 'random' = untrained (for tests)", name="random"
     )
     feature_size: int = Field(224, ge=64, multiple_of=32, description="projected: images are resized to this side")
 
 
 class OptimConfig(Section):
+    """The two optimizers."""
+
     name: Literal["radam", "adam"] = Field("radam", description="radam as in the paper; adam has a fused kernel")
     lr_g: float = Field(1e-4, gt=0, description="generator's learning rate")
     lr_d: float | None = Field(None, gt=0, description="discriminator's learning rate; null = lr_g")
-    beta1: float = Field(0.0, ge=0, lt=1)
-    beta2_g: float = Field(0.99, ge=0, lt=1)
-    beta2_d: float = Field(0.99, ge=0, lt=1, description="the authors' code has .9318 here")
+    beta1: float = Field(0.0, ge=0, lt=1, description="of both")
+    beta2_g: float = Field(0.99, ge=0, lt=1, description="the generator's")
+    beta2_d: float = Field(0.99, ge=0, lt=1, description="the discriminator's; the authors' code has .9318 here")
 
 
 class TrainConfig(Section):
+    """The training loop."""
+
     method: Literal["act", "diffusion"] = Field(
         "act",
         description="act: Algorithms 1 and 2, consistency training (loss.w = 0), distillation; or EDM's diffusion",
     )
-    seed: int = Field(0, ge=0)
-    total_steps: int = Field(300_000, ge=1, description="K")
+    seed: int = Field(0, ge=0, description="of the weights, the order of the images and all noise")
+    total_steps: int = Field(Step.total_steps, ge=1, description="K")
     global_batch: int = Field(80, ge=2, multiple_of=2, description="B images per generator update over all workers")
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="fp32 (TF32 on GPUs), or bf16 autocast: levels, losses and R1 stay fp32"
+        Step.precision, description="fp32 (TF32 on GPUs), or bf16 autocast: levels, losses and R1 stay fp32"
     )
-    channels_last: bool = False
+    channels_last: bool = Field(False, description="the memory format that GPUs' convolutions like")
     compile: bool = Field(False, description="torch.compile the networks where that works")
-    ema_decay: float = Field(0.9999, ge=0, lt=1, description="EMA of the generator that is sampled and scored")
+    ema_decay: float = Field(Step.ema_decay, ge=0, lt=1, description="EMA of the generator that is sampled and scored")
     log_every: int = Field(50, ge=1, description="steps between two transfers of metrics to the host")
     threads: int | None = Field(None, ge=1, description="CPU threads per worker; null = its share of the cores")
 
 
 class EvalConfig(Section):
+    """The score during training."""
+
     every: int = Field(5_000, ge=1, description="steps between scores and sample grids")
     samples: int = Field(5_000, ge=16, description="one-step samples per score, from fixed noise")
     ode_steps: int = Field(18, ge=1, description="train.method = diffusion: steps of EDM's Heun sampler")
@@ -180,16 +211,22 @@ class EvalConfig(Section):
     features: Literal["classifier", "inception"] = Field(
         "inception", description="network behind the Frechet distance: a small classifier trained on the data, or FID's"
     )
-    inception_weights: str | None = Field(None, description="file with torch-fidelity's InceptionV3 weights")
+    inception_weights: str | None = path_field(
+        None, "file with torch-fidelity's InceptionV3 weights; null = torch hub's cache"
+    )
     grid: int = Field(64, ge=1, description="images in the sample grid")
 
 
 class CheckpointConfig(Section):
+    """What is kept of the training state."""
+
     every: int = Field(5_000, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=2, description="newest checkpoints kept besides the best")
 
 
 class Config(Section):
+    """A run's settings. Raises pydantic's ValidationError; `settings.load` and `settings.build` raise UserError."""
+
     preset: str | None = Field(None, description="the preset it started from")
     data: DataConfig = DataConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -215,6 +252,21 @@ class Config(Section):
         """Whether there is an L_CT, and so a use for its distance and its teacher."""
         return self.train.method == "act" and self.loss.w_mid < 1
 
+    @cached_property
+    def step(self) -> Step:
+        """What the training step is told."""
+        return Step(
+            total_steps=self.train.total_steps,
+            schedule=self.schedule.pick(Schedule),
+            loss=self.loss.pick(Loss),
+            augment=self.augment.pick(Augment),
+            diffusion=self.diffusion.pick(Diffusion),
+            conditional=self.discriminator.conditional,
+            precision=self.train.precision,
+            ema_decay=self.train.ema_decay,
+            monitor_interval=self.collapse.monitor_interval,
+        )
+
     @model_validator(mode="after")
     def _compatible(self) -> Self:
         if self.augment.enabled and self.train.method == "diffusion":
@@ -236,6 +288,3 @@ class Config(Section):
                     f"augment.enabled = true: needs loss.{name} > 0, not loss.{name} = {value:g}: p_aug follows L_gp"
                 )
         return self
-
-
-# ---------------------------------------------------------------------------------------------- reading

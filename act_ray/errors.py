@@ -1,4 +1,4 @@
-"""The error that ends a command without a traceback, and the hint at what was meant."""
+"""The errors that end a command without a traceback, and the hint at what was meant."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,8 +8,21 @@ class UserError(Exception):
     """A mistake in what the user gave: one line that says what, where, the bound and the nearest valid thing."""
 
 
+class Interrupted(Exception):
+    """The user, or the machine, asked the command to end; the message says how to go on."""
+
+
+LISTED = 12  # valid names that an error message lists at most
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or the list of valid names when none is near."""
+    """`did you mean 'x'?`, or where none is near the valid names, the first few of many."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else "valid: " + ", ".join(names)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean '{close[0]}'?"
+    # `lr` is not spelt like `optim.lr_g`, but it is a part of it.
+    if len(parts := [n for n in names if name and name.lower() in n.lower()]) == 1:
+        return f"did you mean '{parts[0]}'?"
+    if parts:
+        return "did you mean one of " + ", ".join(parts[:LISTED]) + "?"
+    return "valid: " + ", ".join(names[:LISTED]) + (f", ... ({len(names)} in all)" if len(names) > LISTED else "")

@@ -1,30 +1,61 @@
-"""Settings by their dotted names, presets, and how a config is read, checked and written."""
+"""Settings by their dotted names (`loss.w`), presets, and how a config is read, checked and written."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
 from act_ray.yamlfile import read_yaml, write_yaml
 
+# ---------------------------------------------------------------------------------------------- dotted names
 
-def preset_names() -> list[str]:
-    return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "presets").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its dotted name, in the order of the schema."""
+    for section, outer in Config.model_fields.items():
+        kind = outer.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for key, field in kind.model_fields.items():
+                yield f"{section}.{key}", field
 
 
 @functools.cache
-def preset(name: str) -> Mapping[str, Any]:
-    """A preset's differences from the defaults, nested. `extends:` in a preset names the one that it starts from."""
-    if name not in preset_names():
-        raise UserError(f"--preset {name}: no such preset; {nearest(name, preset_names())}")
-    values = read_yaml((files("act_ray") / "presets" / f"{name}.yaml").read_text(), f"preset {name}")
-    base = values.pop("extends", None)
-    return {**merge(preset(base) if base else {}, values), "preset": name}
+def field_names() -> tuple[str, ...]:
+    """All dotted names, e.g. `loss.w`."""
+    return tuple(name for name, _ in fields())
+
+
+def get(source: Any, name: str) -> Any:
+    """A setting by its dotted name, out of a Config or of its nested plain values."""
+    for part in name.split("."):
+        source = source[part] if isinstance(source, Mapping) else getattr(source, part)
+    return source
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """{"loss.w": 1} -> {"loss": {"w": 1}}. Raises UserError for a name that the config does not have."""
+    values: dict[str, Any] = {}
+    for name, value in dotted.items():
+        if name not in field_names():
+            raise UserError(f"{name}: no such setting; {nearest_setting(name)}")
+        section, _, key = name.partition(".")
+        values = merge(values, {section: {key: value}})
+    return values
+
+
+def nearest_setting(name: str) -> str:
+    """What was meant by a wrong name; the paper's letters count as names."""
+    letters = {"w_gp": "loss.gp_weight", "i_gp": "loss.gp_interval", "p_r": "augment.p_step", "k": "train.total_steps",
+               "mu_p": "augment.gp_decay", "b": "train.global_batch", "eps": "schedule.t_min"}  # fmt: skip
+    if (meant := letters.get(name.rpartition(".")[2].lower())) is not None:
+        return f"did you mean '{meant}'?"
+    return nearest(name, field_names())
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,27 +65,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         inner = merged.get(key)
         merged[key] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """{"loss.w": 1} -> {"loss": {"w": 1}}. Raises UserError for a name that the config does not have."""
-    values: dict[str, Any] = {}
-    for name, value in dotted.items():
-        if name not in field_names():
-            raise UserError(f"{name}: no such setting; {nearest(name, field_names())}")
-        section, _, key = name.rpartition(".")
-        values = merge(values, {section: {key: value}} if section else {key: value})
-    return values
-
-
-def field_names() -> list[str]:
-    """All dotted names, e.g. `loss.w`."""
-    names: list[str] = []
-    for section, field in Config.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += [f"{section}.{key}" for key in inner.model_fields]
-    return names
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
@@ -68,17 +78,67 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     return dotted
 
 
+# ---------------------------------------------------------------------------------------------- presets
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "presets").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]
+
+
+def preset_text(name: str) -> str:
+    """A preset's file. Raises UserError for a name that there is none of."""
+    if name not in preset_names():
+        raise UserError(f"--preset {name}: no such preset; {nearest(name, preset_names())}")
+    return (files("act_ray") / "presets" / f"{name}.yaml").read_text()
+
+
+@functools.cache
+def preset(name: str) -> Mapping[str, Any]:
+    """A preset's differences from the defaults, nested. `extends:` in a preset names the one that it starts from."""
+    values = read_yaml(preset_text(name), f"preset {name}")
+    base = values.pop("extends", None)
+    return {**merge(preset(base) if base else {}, values), "preset": name}
+
+
+# ---------------------------------------------------------------------------------------------- reading and writing
+
+
+def load(preset_name: str | None = None, dotted: Mapping[str, Any] | None = None, where: str = "config") -> Config:
+    """The config of a preset with dotted overrides on top. Raises UserError."""
+    base = preset(preset_name) if preset_name else {}
+    return build(merge(base, nested(dotted or {})), where)
+
+
+def load_file(path: Path, dotted: Mapping[str, Any] | None = None) -> Config:
+    """The config of a YAML file, such as a run's config.yaml, with dotted overrides on top. Raises UserError.
+
+    `preset: NAME` in it names the preset that it starts from.
+    """
+    if not path.is_file():
+        near = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such file" + (f"; {nearest(str(path), near)}" if near else ""))
+    values = read_yaml(path.read_text(), str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must be a mapping of sections, as a run's config.yaml")
+    base = preset(values["preset"]) if isinstance(values.get("preset"), str) else {}
+    return build(merge(merge(base, values), nested(dotted or {})), str(path))
+
+
 def build(values: Mapping[str, Any], where: str = "config") -> Config:
     """Validate nested values. Raises UserError naming each setting, its value and its bound in one line."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise UserError(f"{where}: " + "; ".join(explain(e) for e in error.errors())) from None
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """One of pydantic's errors as `loss.w = 2: must be less than or equal to 1`."""
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
+        if name in Config.model_fields or "." in name:
+            return f"{name}: no such setting; {nearest_setting(name)}"
         return f"{name}: no such setting; {nearest(name, [*field_names(), *Config.model_fields])}"
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     if error["type"] == "value_error":  # our own validators name the setting themselves
@@ -86,32 +146,35 @@ def _explain(error: Any) -> str:
     return f"{name} = {error['input']!r}: {message}"
 
 
-def load(preset_name: str | None = None, dotted: Mapping[str, Any] | None = None, where: str = "config") -> Config:
-    """The config of a preset with dotted overrides on top."""
-    base = preset(preset_name) if preset_name else {}
-    return build(merge(base, nested(dotted or {})), where)
+def dump(config: Config) -> str:
+    """The whole resolved config as YAML."""
+    return write_yaml(config.model_dump(mode="json"))
 
 
-PATHS = (
-    "data.path", "loss.lpips_weights", "distill.teacher", "model.init", "discriminator.feature_weights",
-    "eval.inception_weights",
-)  # fmt: skip
+# ---------------------------------------------------------------------------------------------- settings that are paths
 
 
-NAMES = {"data.path": "digits", "discriminator.feature_weights": "random"}  # what is no path there
+@functools.cache
+def paths() -> Mapping[str, str | None]:
+    """The settings that are paths or URIs, each with the value that is a name instead, if it has one."""
+    extras = {name: field.json_schema_extra for name, field in fields()}
+    return {name: extra["name"] for name, extra in extras.items() if isinstance(extra, dict) and extra.get("path")}  # type: ignore[misc]
+
+
+def replace_paths(values: dict[str, Any], change: Any) -> dict[str, Any]:
+    """Nested plain values with `change(path)` for each path that is set (and is no name)."""
+    for name, exempt in paths().items():
+        path = get(values, name)
+        if path is not None and path != exempt:
+            values = merge(values, nested({name: change(path)}))
+    return values
 
 
 def absolute_paths(cfg: Config) -> Config:
     """The config with its relative paths made absolute: workers have another working folder."""
-    values = cfg.model_dump()
-    for name in PATHS:
-        section, _, key = name.partition(".")
-        path = values[section][key]
-        if path is not None and path != NAMES.get(name) and "://" not in path:
-            values[section][key] = str(Path(path).expanduser().absolute())
-    return build(values)
+    return build(replace_paths(cfg.model_dump(), absolute))
 
 
-def dump(config: Config) -> str:
-    """The whole resolved config as YAML."""
-    return write_yaml(config.model_dump(mode="json"))
+def absolute(path: str) -> str:
+    """A path of this machine, absolute; a URI as it is."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())

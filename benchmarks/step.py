@@ -54,7 +54,7 @@ def main(preset: str, batch: int, size: int, channels: int, rounds: int, steps: 
         for name, state in states.items():
             started = time.perf_counter()
             for _ in range(steps):
-                train_step(state, x, None, Noise(0, state.step, device), configs[name])
+                train_step(state, x, None, Noise(0, state.step, device), configs[name].step)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times[name].append((time.perf_counter() - started) / steps)

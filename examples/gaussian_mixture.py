@@ -125,7 +125,7 @@ def train(cfg: config.Config, title: str) -> Map:
     data = torch.Generator().manual_seed(cfg.train.seed)
     for k in tqdm(range(cfg.train.total_steps), title, unit="step", disable=not sys.stderr.isatty()):
         x = sample(cfg.train.global_batch, data).float()[:, :, None, None]
-        train_step(state, x, None, Noise(cfg.train.seed, k, torch.device("cpu")), cfg)
+        train_step(state, x, None, Noise(cfg.train.seed, k, torch.device("cpu")), cfg.step)
 
     return lambda x, t: ema(x.float()[:, :, None, None], t.float().expand(len(x)))[:, :, 0, 0].double()
 

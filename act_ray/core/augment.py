@@ -11,8 +11,8 @@ import torch
 from kornia.geometry import axis_angle_to_rotation_matrix, warp_affine
 from torch import Tensor
 
-from act_ray.config import AugmentConfig
 from act_ray.core.noise import Noise
+from act_ray.core.options import Augment
 
 
 def augment(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
@@ -115,7 +115,7 @@ def _shift(x: Tensor, y: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- controller
 
 
-def update_p_aug(p_aug: Tensor, gp_ema: Tensor, loss_gp: Tensor, cfg: AugmentConfig) -> tuple[Tensor, Tensor]:
+def update_p_aug(p_aug: Tensor, gp_ema: Tensor, loss_gp: Tensor, cfg: Augment) -> tuple[Tensor, Tensor]:
     """Algorithm 2: p_aug <- clip_[0,1](p_aug + sign(Lgp_ema >= tau) p_r); Lgp_ema <- mu_p Lgp_ema + (1-mu_p) L_gp.
 
     All scalars on the device. L_gp includes w_gp and is the mean over all workers, so every worker keeps the same p.

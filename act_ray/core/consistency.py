@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from act_ray.config import ScheduleConfig
+from act_ray.core.options import Schedule
 
 
-def time_input(t: Tensor, cfg: ScheduleConfig) -> Tensor:
+def time_input(t: Tensor, cfg: Schedule) -> Tensor:
     """What the networks are told of t: 250 ln t (CM's rescaling), or t itself (authors' code); [B] -> [B]."""
     return 250 * torch.log(t) if cfg.time_input == "log" else t
 
@@ -21,7 +21,7 @@ class Preconditioned(nn.Module, ABC):
     The network's forward runs under bf16 autocast when asked; t and the combination stay in float32.
     """
 
-    def __init__(self, network: nn.Module, cfg: ScheduleConfig, precision: str = "fp32") -> None:
+    def __init__(self, network: nn.Module, cfg: Schedule, precision: str = "fp32") -> None:
         super().__init__()
         self.network, self.cfg, self.precision = network, cfg, precision
 
@@ -47,7 +47,7 @@ class Consistency(Preconditioned):
         return sd**2 / ((t - eps) ** 2 + sd**2), sd * (t - eps) / (t**2 + sd**2).sqrt()
 
 
-def scale_input(x: Tensor, t: Tensor, cfg: ScheduleConfig) -> Tensor:
+def scale_input(x: Tensor, t: Tensor, cfg: Schedule) -> Tensor:
     """c_in(t) x: a noisy image brought to unit variance; [B,C,H,W], [B] -> [B,C,H,W]."""
     return x * (1 / (t**2 + cfg.sigma_data**2).sqrt()).view(-1, 1, 1, 1)
 
@@ -56,7 +56,7 @@ def scale_input(x: Tensor, t: Tensor, cfg: ScheduleConfig) -> Tensor:
 
 
 @torch.no_grad()
-def one_step(model: nn.Module, z: Tensor, cfg: ScheduleConfig, labels: Tensor | None = None) -> Tensor:
+def one_step(model: nn.Module, z: Tensor, cfg: Schedule, labels: Tensor | None = None) -> Tensor:
     """x = f(T z, T) for z ~ N(0, I); [B,C,H,W] -> [B,C,H,W] in about [-1, 1]."""
     T = torch.full((len(z),), cfg.t_max, device=z.device)
     out: Tensor = model(cfg.t_max * z, T, labels)
@@ -65,7 +65,7 @@ def one_step(model: nn.Module, z: Tensor, cfg: ScheduleConfig, labels: Tensor | 
 
 @torch.no_grad()
 def multistep(
-    model: nn.Module, z: Sequence[Tensor], levels: Sequence[float], cfg: ScheduleConfig, labels: Tensor | None = None
+    model: nn.Module, z: Sequence[Tensor], levels: Sequence[float], cfg: Schedule, labels: Tensor | None = None
 ) -> Tensor:
     """CM Algorithm 1: one step from T, then for each descending tau: x <- f(x + sqrt(tau^2 - eps^2) z, tau).
 
@@ -78,7 +78,7 @@ def multistep(
     return x
 
 
-def multistep_levels(nfe: int, cfg: ScheduleConfig) -> list[float]:
+def multistep_levels(nfe: int, cfg: Schedule) -> list[float]:
     """The tau of `multistep` for `nfe` evaluations: even on the t^(1/rho) axis below T; none for one step.
 
     CM searches them; its two-step ImageNet-64 sampler has its level near the middle of that axis as well.

@@ -7,10 +7,10 @@ one solver step of it where consistency training takes the data's own noise (CM 
 import torch
 from torch import Tensor
 
-from act_ray.config import Config, ScheduleConfig
 from act_ray.core.consistency import Preconditioned
 from act_ray.core.losses import l2
 from act_ray.core.noise import Noise
+from act_ray.core.options import Schedule, Step
 from act_ray.core.schedule import noise_level
 from act_ray.core.step import Metrics, TrainState, add_noise, descend, update_ema
 
@@ -26,7 +26,7 @@ class Denoiser(Preconditioned):
 # ---------------------------------------------------------------------------------------------- training
 
 
-def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Config) -> Metrics:
+def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> Metrics:
     """One update of the denoiser on x [B,C,H,W]: ln t ~ N(p_mean, p_std^2), EDM section 5 and Table 1."""
     t = (cfg.diffusion.p_mean + cfg.diffusion.p_std * noise.normal(len(x))).exp()
     z = noise.normal(*x.shape)
@@ -37,7 +37,7 @@ def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
     return {"loss_dsm": loss.detach()}
 
 
-def denoising_loss(denoised: Tensor, x: Tensor, t: Tensor, cfg: ScheduleConfig) -> Tensor:
+def denoising_loss(denoised: Tensor, x: Tensor, t: Tensor, cfg: Schedule) -> Tensor:
     """(t^2 + sd^2) / (t sd)^2 mean((D - x)^2): EDM's weight, which makes it about 1 at every level; [B,...] -> [B]."""
     return (t**2 + cfg.sigma_data**2) / (t * cfg.sigma_data) ** 2 * l2(denoised, x)
 
@@ -60,9 +60,7 @@ def ode_step(
 
 
 @torch.no_grad()
-def sample_ode(
-    denoiser: torch.nn.Module, z: Tensor, steps: int, cfg: ScheduleConfig, labels: Tensor | None = None
-) -> Tensor:
+def sample_ode(denoiser: torch.nn.Module, z: Tensor, steps: int, cfg: Schedule, labels: Tensor | None = None) -> Tensor:
     """EDM Algorithm 1 without churn: from x_T = T z by Heun down `steps` levels, then D; 2 steps - 1 evaluations."""
     levels = noise_level(torch.arange(steps, device=z.device), max(steps, 2), cfg)
     if steps == 1:

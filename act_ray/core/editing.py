@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from act_ray.config import ScheduleConfig
 from act_ray.core.consistency import one_step
 from act_ray.core.noise import Noise
+from act_ray.core.options import Schedule
 
 Map = Callable[[Tensor], Tensor]
 
@@ -32,7 +32,7 @@ def edit(
     A_inverse: Map,
     omega: Tensor,
     levels: Sequence[float],
-    cfg: ScheduleConfig,
+    cfg: Schedule,
     noise: Noise,
     labels: Tensor | None = None,
     start: Tensor | None = None,
@@ -57,7 +57,7 @@ def edit(
     return x
 
 
-def editing_levels(steps: int, cfg: ScheduleConfig, start: float | None = None) -> list[float]:
+def editing_levels(steps: int, cfg: Schedule, start: float | None = None) -> list[float]:
     """t_1 > ... > t_steps, even on the t^(1/rho) axis from `start` (default T) down to above eps.
 
     CM's grid of N = steps + 1 without its last, eps, at which no noise is added and f(x, eps) = x.
@@ -95,7 +95,7 @@ def inpaint(
     x: Tensor,
     mask: Tensor,
     levels: Sequence[float],
-    cfg: ScheduleConfig,
+    cfg: Schedule,
     noise: Noise,
     labels: Tensor | None = None,
 ) -> Tensor:
@@ -107,7 +107,7 @@ def colorize(
     model: nn.Module,
     x: Tensor,
     levels: Sequence[float],
-    cfg: ScheduleConfig,
+    cfg: Schedule,
     noise: Noise,
     labels: Tensor | None = None,
 ) -> Tensor:
@@ -138,7 +138,7 @@ def super_resolve(
     x: Tensor,
     factor: int,
     levels: Sequence[float],
-    cfg: ScheduleConfig,
+    cfg: Schedule,
     noise: Noise,
     labels: Tensor | None = None,
 ) -> Tensor:
@@ -169,7 +169,7 @@ def stroke(
     model: nn.Module,
     x: Tensor,
     levels: Sequence[float],
-    cfg: ScheduleConfig,
+    cfg: Schedule,
     noise: Noise,
     labels: Tensor | None = None,
 ) -> Tensor:
@@ -188,7 +188,7 @@ def denoise(model: nn.Module, x: Tensor, level: float, labels: Tensor | None = N
 
 
 def interpolate(
-    model: nn.Module, z1: Tensor, z2: Tensor, alpha: Tensor, cfg: ScheduleConfig, labels: Tensor | None = None
+    model: nn.Module, z1: Tensor, z2: Tensor, alpha: Tensor, cfg: Schedule, labels: Tensor | None = None
 ) -> Tensor:
     """One-step samples at the points `alpha` [n] in [0, 1] of the arc from noise z1 [C,H,W] to z2: [n,C,H,W]."""
     return one_step(model, slerp(z1, z2, alpha), cfg, labels).clamp(-1, 1)

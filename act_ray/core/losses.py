@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from act_ray.config import LossConfig
+from act_ray.core.options import Loss
 
 # ---------------------------------------------------------------------------------------------- distance
 
@@ -30,7 +30,7 @@ def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- adversarial
 
 
-def generator_loss(fake_logit: Tensor, cfg: LossConfig) -> Tensor:
+def generator_loss(fake_logit: Tensor, cfg: Loss) -> Tensor:
     """L_G: softplus(-logit) (authors' code), or log(1 - D) = -softplus(logit) (paper, eq. 13); [B] -> [B]."""
     return F.softplus(-fake_logit) if cfg.adversarial == "non_saturating" else -F.softplus(fake_logit)
 

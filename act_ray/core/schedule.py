@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from act_ray.config import LossConfig, ScheduleConfig
+from act_ray.core.options import Loss, Schedule
 
 # ---------------------------------------------------------------------------------------------- N(k)
 
 
-def num_levels(k: int, K: int, cfg: ScheduleConfig) -> int:
+def num_levels(k: int, K: int, cfg: Schedule) -> int:
     """N(k), the number of noise levels at step k of K.
 
     Paper (after CM, appendix C): ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1, in [s0, s1+1].
@@ -25,7 +25,7 @@ def num_levels(k: int, K: int, cfg: ScheduleConfig) -> int:
 # ---------------------------------------------------------------------------------------------- mu(k)
 
 
-def teacher_decay(N: int, cfg: ScheduleConfig) -> float:
+def teacher_decay(N: int, cfg: Schedule) -> float:
     """mu(k) = exp(s0 ln(mu0) / (N-1)) (CM and the authors' code), or .../N (as printed in the paper)."""
     if cfg.mu0 == 0:
         return 0.0
@@ -35,7 +35,7 @@ def teacher_decay(N: int, cfg: ScheduleConfig) -> float:
 # ---------------------------------------------------------------------------------------------- t_j
 
 
-def noise_level(j: Tensor, N: int, cfg: ScheduleConfig) -> Tensor:
+def noise_level(j: Tensor, N: int, cfg: Schedule) -> Tensor:
     """t_j = (eps^(1/rho) + j/(N-1) (T^(1/rho) - eps^(1/rho)))^rho, j in {0..N-1}; [B] -> [B], float32 (EDM eq. 5).
 
     Computed in float64: neighbouring levels near eps differ by less than half precision can hold.
@@ -48,7 +48,7 @@ def noise_level(j: Tensor, N: int, cfg: ScheduleConfig) -> Tensor:
 # ---------------------------------------------------------------------------------------------- lambda_N(j)
 
 
-def adversarial_weight(j: Tensor, N: int, cfg: LossConfig) -> Tensor:
+def adversarial_weight(j: Tensor, N: int, cfg: Loss) -> Tensor:
     """lambda_N(j) = w (j/(N-1))^kappa with kappa = log_{1/2}(w_mid/w), so w at N-1 and w_mid half-way; [B] -> [B]."""
     if cfg.w == 0:
         return torch.zeros_like(j, dtype=torch.float32)

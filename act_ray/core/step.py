@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
-from act_ray.config import Config
 from act_ray.core.augment import augment, update_p_aug
 from act_ray.core.consistency import Preconditioned, scale_input, time_input
 from act_ray.core.losses import discriminator_loss_fake, discriminator_loss_real, generator_loss, squared_gradient
 from act_ray.core.noise import Noise
+from act_ray.core.options import Step
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
 
 Metrics = dict[str, Tensor]
@@ -47,7 +47,7 @@ def train_step(
     x: Tensor,
     labels: Tensor | None,
     noise: Noise,
-    cfg: Config,
+    cfg: Step,
     mean: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Metrics:
     """Algorithm 1 for one batch x [B,C,H,W] in [-1, 1]; returns scalars that stay on the device.
@@ -55,7 +55,7 @@ def train_step(
     lambda = 0 (w = 0) is consistency training and never runs D; lambda = 1 (w_mid = 1) never runs the teacher.
     `mean` averages a scalar over workers: p_aug must be the same on all of them.
     """
-    N = num_levels(state.step, cfg.train.total_steps, cfg.schedule)
+    N = num_levels(state.step, cfg.total_steps, cfg.schedule)
     metrics = generator_half(state, x, labels, noise, N, cfg)
     update_averages(state, N, cfg)
     if cfg.loss.w > 0:
@@ -70,7 +70,7 @@ def train_step(
 # ---------------------------------------------------------------------------------------------- generator
 
 
-def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Config) -> Metrics:
+def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step) -> Metrics:
     """theta <- theta - eta grad (1 - lambda) L_CT + lambda L_G."""
     unwrap(state.discriminator).requires_grad_(False)
     j = noise.integers(1, N, len(x))
@@ -100,7 +100,7 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
 
 
 @torch.no_grad()
-def update_averages(state: TrainState, N: int, cfg: Config) -> None:
+def update_averages(state: TrainState, N: int, cfg: Step) -> None:
     """theta^- <- mu(k) theta^- + (1 - mu(k)) theta, and the same for the average that is sampled."""
     if cfg.loss.w_mid < 1:
         online: list[Tensor] = list(unwrap(state.model).parameters())
@@ -109,19 +109,17 @@ def update_averages(state: TrainState, N: int, cfg: Config) -> None:
 
 
 @torch.no_grad()
-def update_ema(state: TrainState, cfg: Config) -> None:
+def update_ema(state: TrainState, cfg: Step) -> None:
     """The average that is sampled; its horizon grows with k, so that early steps do not linger in it."""
     online: list[Tensor] = list(unwrap(state.model).parameters())
-    decay = min(cfg.train.ema_decay, (1 + state.step) / (10 + state.step))
+    decay = min(cfg.ema_decay, (1 + state.step) / (10 + state.step))
     torch._foreach_lerp_(list(state.ema.parameters()), online, 1 - decay)
 
 
 # ---------------------------------------------------------------------------------------------- discriminator
 
 
-def discriminator_half(
-    state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Config
-) -> Metrics:
+def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step) -> Metrics:
     """theta_D <- theta_D - eta grad lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals.
 
     Fakes and reals go through D together: one forward and one backward, also with the penalty.
@@ -136,11 +134,11 @@ def discriminator_half(
     with torch.no_grad():
         x_t = add_noise(x_f, t_f, z)
         x_f = unwrap(state.model)(x_t, t_f, labels_f)
-        if cfg.discriminator.conditional:
+        if cfg.conditional:
             x_t = torch.cat([x_t, add_noise(x_r, t_r, noise.normal(*x_r.shape))])
         x_f, x_r = augmented(x_f, state, noise, cfg), augmented(x_r, state, noise, cfg)
     penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
-    measure = penalise or k % cfg.collapse.monitor_interval == 0
+    measure = penalise or k % cfg.monitor_interval == 0
     x_r.requires_grad_(measure)
 
     both = torch.cat([labels_f, labels_r]) if labels_f is not None and labels_r is not None else None
@@ -175,7 +173,7 @@ def add_noise(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
     return x + t.view(-1, 1, 1, 1) * z
 
 
-def augmented(x: Tensor, state: TrainState, noise: Noise, cfg: Config) -> Tensor:
+def augmented(x: Tensor, state: TrainState, noise: Noise, cfg: Step) -> Tensor:
     """What D sees: A(x, p_aug), or x."""
     return augment(x, state.p_aug, noise) if cfg.augment.enabled else x
 
@@ -185,16 +183,16 @@ def split(labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 
 
 def discriminate(
-    D: nn.Module, x: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, cfg: Config, twice: bool = False
+    D: nn.Module, x: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, cfg: Step, twice: bool = False
 ) -> Tensor:
     """Logits [B] of D(x, t), or D(x, x_t, t). `twice`: to be differentiated twice, so fp32, eager, plain attention."""
-    if cfg.discriminator.conditional:
+    if cfg.conditional:
         x = torch.cat([x, scale_input(x_t, t, cfg.schedule)], 1)
     with ExitStack() as modes:
         if twice:
             modes.enter_context(sdpa_kernel(SDPBackend.MATH))
             modes.enter_context(torch.compiler.set_stance("force_eager"))
-        elif cfg.train.precision == "bf16":
+        elif cfg.precision == "bf16":
             modes.enter_context(torch.autocast(x.device.type, torch.bfloat16))
         logit: Tensor = D(x, time_input(t, cfg.schedule), labels)
     return logit

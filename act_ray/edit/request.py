@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from act_ray.config import ScheduleConfig
 from act_ray.core.consistency import Preconditioned
 from act_ray.core.noise import Noise
+from act_ray.core.options import Schedule
 from act_ray.data.decoding import MAX_BYTES, BadImage, decode, probe
 from act_ray.device import best_device
 from act_ray.errors import UserError
@@ -49,8 +49,8 @@ class EditRequest:
         return self.source.shape[1]
 
     @property
-    def schedule(self) -> ScheduleConfig:
-        return self.source.cfg.schedule
+    def schedule(self) -> Schedule:
+        return self.source.schedule
 
 
 def open_request(

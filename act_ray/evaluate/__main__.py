@@ -160,7 +160,7 @@ def plan_samplers(cfg: Config, nfe: str | None, levels: str | None) -> list[tupl
             raise UserError(f"{option}: not for a diffusion run, whose ODE takes {own} evaluations (eval.ode_steps)")
         return [(own, [])]
     if levels is None:
-        return [(count, multistep_levels(count, cfg.schedule)) for count in counts]
+        return [(count, multistep_levels(count, cfg.step.schedule)) for count in counts]
     taus = parse_levels(levels, cfg.schedule.t_min, cfg.schedule.t_max)
     if nfe is not None and counts != [len(taus) + 1]:
         raise UserError(f"--levels {levels}: makes {len(taus) + 1} evaluations, not --nfe {nfe}; leave one of them out")

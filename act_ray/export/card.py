@@ -171,11 +171,7 @@ def facts(source: Generator) -> dict[str, str]:
 def shareable_settings(source: Generator) -> dict[str, Any]:
     """The config without paths of this machine; of a foreign file only what it says."""
     values = source.cfg.model_dump(mode="json")
-    for name in settings.PATHS:
-        section, _, key = name.partition(".")
-        path = values[section][key]
-        if path is not None and path != settings.NAMES.get(name):
-            values[section][key] = short(path)
+    values = settings.replace_paths(values, short)
     return values if source.step is not None else {key: values[key] for key in ("schedule", "model")}
 
 

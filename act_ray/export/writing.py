@@ -9,8 +9,8 @@ from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline
 from diffusers.utils import logging
 from torch import Tensor
 
-from act_ray.config import ScheduleConfig
 from act_ray.core.consistency import Preconditioned, one_step
+from act_ray.core.options import Schedule
 from act_ray.errors import UserError
 from act_ray.export import onnx_graph
 from act_ray.export.card import GRAPH, LEVELS, Kind, card, facts, shareable_settings
@@ -34,7 +34,7 @@ def export(source: Generator, dst: str, kind: Kind, license: str, overwrite: boo
     folder = target(dst, overwrite)
     aside = folder.with_name(f".{folder.name}.tmp")
     f, (z, labels) = float32(source), noise(source)
-    expected = one_step(f, z, source.cfg.schedule, labels).clamp(-1, 1)
+    expected = one_step(f, z, source.schedule, labels).clamp(-1, 1)
     try:
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         aside.mkdir(parents=True)
@@ -132,7 +132,7 @@ def write_pipeline(f: Preconditioned, folder: Path) -> None:
     pipeline.save_pretrained(folder)
 
 
-def scheduler(cfg: ScheduleConfig) -> CMStochasticIterativeScheduler:
+def scheduler(cfg: Schedule) -> CMStochasticIterativeScheduler:
     """Its f(x, t) is ours, where the network is told 250 ln t; it starts at sigma_max = T."""
     values = {theirs: getattr(cfg, ours) for theirs, ours in SCHEDULE.items()}
     low = torch.tensor(cfg.t_min)

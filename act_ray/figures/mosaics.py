@@ -70,9 +70,9 @@ class Subject:
         """t at `count` equidistant j of {1..N-1} of the last grid, all of them where there are fewer; ascending."""
         self.consistent()
         cfg = self.pretrained.cfg
-        N = num_levels(cfg.train.total_steps, cfg.train.total_steps, cfg.schedule)
+        N = num_levels(cfg.train.total_steps, cfg.train.total_steps, cfg.step.schedule)
         j = torch.linspace(1, N - 1, min(count, N - 1)).round()
-        return noise_level(j, N, cfg.schedule).to(self.device)
+        return noise_level(j, N, cfg.step.schedule).to(self.device)
 
     def consistent(self) -> None:
         """Raise Missing for a denoiser: these figures are about f."""
@@ -103,7 +103,7 @@ def draw_samples(subject: Subject) -> Figure:
 def draw_inpainting(subject: Subject) -> Figure:
     """Fig. 2: the middle of real images filled several times (CM Algorithm 4)."""
     subject.consistent()
-    cfg = subject.pretrained.cfg.schedule
+    cfg = subject.pretrained.schedule
     x, labels = subject.real(INPAINTED)
     mask = pattern_mask("center", x.shape[-1], seed=0).to(x.device)
     noises = (Noise(NOISE_SEED, fill, subject.device) for fill in range(FILLS))

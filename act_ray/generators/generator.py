@@ -10,6 +10,7 @@ from torch import Tensor
 from act_ray.config import Config
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser
+from act_ray.core.options import Schedule
 from act_ray.errors import UserError
 from act_ray.models.unet import UNet
 from act_ray.runs.folder import Row
@@ -33,6 +34,11 @@ class Generator:
     foreign: str | None = None  # why it does not make images by itself, of a network for something else
     denoises: bool = False  # whether a foreign network may be a diffusion model's
 
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels that it was trained on."""
+        return self.cfg.step.schedule
+
     def build(self, device: torch.device, denoiser: bool | None = None) -> Preconditioned:
         """f(x, t), or D(x, t) of a diffusion run, ready for evaluation; denoiser: take it for one or the other.
 
@@ -48,7 +54,7 @@ class Generator:
         net = UNet(self.cfg, channels, size)
         load_unet(net.unet, self.tensors, self.source)
         wrapper = Denoiser if trained or denoiser else Consistency
-        return wrapper(net, self.cfg.schedule, self.cfg.train.precision).to(device).requires_grad_(False).eval()
+        return wrapper(net, self.schedule, self.cfg.train.precision).to(device).requires_grad_(False).eval()
 
 
 def load_unet(unet: UNet2DModel, tensors: dict[str, Tensor], source: str) -> None:

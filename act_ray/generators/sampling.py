@@ -60,8 +60,8 @@ def draw_batch(
         counts = np.ones(cfg.model.num_classes) if classes is None else np.asarray(classes, float)
         labels = torch.from_numpy(rng.choice(len(counts), size, p=counts / counts.sum())).to(device)
     if cfg.train.method == "diffusion":
-        return sample_ode(model, z, cfg.eval.ode_steps, cfg.schedule, labels), labels
-    return multistep(model, [z, *(noise() for _ in levels)], levels, cfg.schedule, labels), labels
+        return sample_ode(model, z, cfg.eval.ode_steps, cfg.step.schedule, labels), labels
+    return multistep(model, [z, *(noise() for _ in levels)], levels, cfg.step.schedule, labels), labels
 
 
 def check_label(source: Generator, label: int | None) -> None:

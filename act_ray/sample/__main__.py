@@ -103,7 +103,7 @@ def chosen_levels(source: "Generator", nfe: int | None, levels: str | None) -> t
     """The noise levels after T, and the evaluations per image that they come to."""
     from act_ray.core.consistency import multistep_levels
 
-    cfg = source.cfg.schedule
+    cfg = source.schedule
     if source.cfg.train.method == "diffusion":
         if nfe is not None or levels is not None:
             raise UserError(

@@ -77,9 +77,9 @@ def steps(job: "TrainingRun") -> Iterator[Report]:
         if cfg.model.dropout:  # its masks come from torch's global generator, so they do depend on the workers
             torch.manual_seed(noise.generator.initial_seed() + ranks.rank)
         if cfg.train.method == "diffusion":
-            job.record(diffusion_step(job.state, x, labels, noise, cfg))
+            job.record(diffusion_step(job.state, x, labels, noise, cfg.step))
         else:
-            job.record(train_step(job.state, x, labels, noise, cfg, ranks.mean))
+            job.record(train_step(job.state, x, labels, noise, cfg.step, ranks.mean))
         if job.state.step % cfg.train.log_every == 0:
             job.flush()
 

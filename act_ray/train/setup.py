@@ -29,7 +29,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
     device = ranks.device
     torch.manual_seed(cfg.train.seed)
     wrapper = Denoiser if cfg.train.method == "diffusion" else Consistency
-    model = wrapper(UNet(cfg, channels, size), cfg.schedule, cfg.train.precision).to(device)
+    model = wrapper(UNet(cfg, channels, size), cfg.step.schedule, cfg.train.precision).to(device)
     discriminator = ranks.together(lambda: build_discriminator(cfg, channels, size)).to(device)
     if cfg.train.channels_last:
         for net in (model, discriminator):
@@ -96,7 +96,7 @@ def compile_networks(cfg: Config, nets: list[nn.Module], x: Tensor, warn: Callab
         net.compile()
         try:
             out: Tensor = (
-                net(x, t, labels) if isinstance(net, Preconditioned) else discriminate(net, x, x, t, labels, cfg)
+                net(x, t, labels) if isinstance(net, Preconditioned) else discriminate(net, x, x, t, labels, cfg.step)
             )
             if out.requires_grad:
                 out.sum().backward()  # type: ignore[no-untyped-call]

@@ -116,7 +116,7 @@ def check_values(space: Space, workers: int) -> None:
     from act_ray.train.preflight import preflight
 
     preflight(space.config({}), workers)
-    for name in (*settings.PATHS, "discriminator.kind"):
+    for name in (*settings.paths(), "discriminator.kind"):
         for values in space.file.parameters.get(name, {}).values():
             for value in values:
                 preflight(space.config({name: value}), workers)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from act_ray.config import AugmentConfig
 from act_ray.core.augment import _colour, _geometry, augment, update_p_aug
 from act_ray.core.losses import squared_gradient
 from act_ray.core.noise import Noise
+from act_ray.core.options import Augment
 
 CPU = torch.device("cpu")
 FLIP, TURN90, SHIFT, SCALE, SPIN, STRETCH, SPIN_AFTER, SLIDE = range(8)
@@ -290,7 +290,7 @@ def test_r1_through_the_augmentation_trains_d() -> None:
 # ---------------------------------------------------------------------------------------------- controller
 
 
-def follow(losses: list[float], cfg: AugmentConfig, p: float = 0.0) -> list[tuple[float, float]]:
+def follow(losses: list[float], cfg: Augment, p: float = 0.0) -> list[tuple[float, float]]:
     p_aug, ema, path = P(p), P(cfg.tau), []
     for loss in losses:
         p_aug, ema = update_p_aug(p_aug, ema, P(loss), cfg)
@@ -300,7 +300,7 @@ def follow(losses: list[float], cfg: AugmentConfig, p: float = 0.0) -> list[tupl
 
 def test_controller_by_hand() -> None:
     """tau .5, p_r .25, mu_p .5. The EMA starts at tau, and >= counts as over it; p moves before the EMA does."""
-    cfg = AugmentConfig(tau=0.5, p_step=0.25, gp_decay=0.5)
+    cfg = Augment(tau=0.5, p_step=0.25, gp_decay=0.5)
     path = follow([0.5, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0], cfg)
     expected = [
         (0.25, 0.5),
@@ -315,13 +315,13 @@ def test_controller_by_hand() -> None:
 
 
 def test_controller_clips() -> None:
-    cfg = AugmentConfig(tau=0.5, p_step=0.4, gp_decay=0.5)
+    cfg = Augment(tau=0.5, p_step=0.4, gp_decay=0.5)
     assert [p for p, _ in follow([9.0] * 4, cfg)] == pytest.approx([0.4, 0.8, 1.0, 1.0])
     assert [p for p, _ in follow([0.0] * 4, cfg, p=0.3)] == pytest.approx([0.7, 0.3, 0.0, 0.0], abs=1e-6)
 
 
 def test_controller_with_the_papers_settings() -> None:
-    cfg: Any = AugmentConfig()
+    cfg: Any = Augment()
     assert (cfg.tau, cfg.p_step, cfg.gp_decay) == (0.55, 0.05, 0.93)
     path = follow([0.6, 0.4], cfg)
     assert path[0] == pytest.approx((0.05, 0.93 * 0.55 + 0.07 * 0.6))

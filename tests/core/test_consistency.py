@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from act_ray.config import ScheduleConfig
 from act_ray.core.consistency import Consistency, multistep, one_step, time_input
+from act_ray.core.options import Schedule
 from act_ray.core.schedule import noise_level
 
-CFG = ScheduleConfig()
+CFG = Schedule()
 
 
 class Spy(nn.Module):
@@ -69,7 +69,7 @@ def test_each_sample_has_its_own_level_and_label() -> None:
 def test_time_input() -> None:
     t = torch.tensor([0.002, 1.0, 80.0])
     assert time_input(t, CFG).tolist() == pytest.approx([250 * math.log(0.002), 0, 250 * math.log(80)], rel=1e-6)
-    assert torch.equal(time_input(t, ScheduleConfig(time_input="linear")), t)
+    assert torch.equal(time_input(t, Schedule(time_input="linear")), t)
     spy = Spy(0.0)
     Consistency(spy, CFG)(torch.zeros(3, 1, 2, 2), t)
     assert torch.equal(spy.seen[0][1], time_input(t, CFG))

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from act_ray.config import Config, ScheduleConfig
+from act_ray.config import Config
 from act_ray.core.diffusion import Denoiser, denoising_loss, diffusion_step, ode_step, sample_ode
 from act_ray.core.noise import Noise
+from act_ray.core.options import Schedule
 from act_ray.core.step import TrainState, add_noise, train_step
 
 MakeConfig = Callable[..., Config]
 MakeState = Callable[..., TrainState]
-CFG = ScheduleConfig()
+CFG = Schedule()
 
 
 class Zero(nn.Module):
@@ -75,7 +76,7 @@ def test_diffusion_trains_the_model_and_its_average_only(make_config: MakeConfig
     state.model = denoiser = Denoiser(state.model.network, cfg.schedule)  # type: ignore[arg-type]
     others = [p.clone() for net in (state.teacher, state.discriminator) for p in net.parameters()]
     first = [p.detach().clone() for p in denoiser.parameters()]
-    losses = [diffusion_step(state, images(), None, Noise(0, 0, torch.device("cpu")), cfg) for _ in range(60)]
+    losses = [diffusion_step(state, images(), None, Noise(0, 0, torch.device("cpu")), cfg.step) for _ in range(60)]
     assert state.step == 60
     assert losses[-1]["loss_dsm"] < 0.92 * losses[0]["loss_dsm"]
     assert not any(torch.equal(p, q) for p, q in zip(denoiser.parameters(), first, strict=True))
@@ -94,15 +95,15 @@ def test_distilling_the_oracle_is_consistency_training(make_config: MakeConfig, 
     trained, distilled = make_state(cfg), make_state(cfg)
     x, solver = images(), "euler"
     distilled.previous = lambda x_t, t, t_prev, labels: ode_step(lambda *_: x, x_t, t, t_prev, labels, solver)  # type: ignore[arg-type,return-value]
-    rows = [train_step(state, x, None, Noise(0, 0, torch.device("cpu")), cfg) for state in (trained, distilled)]
+    rows = [train_step(state, x, None, Noise(0, 0, torch.device("cpu")), cfg.step) for state in (trained, distilled)]
     assert rows[1]["loss_ct"].item() == pytest.approx(rows[0]["loss_ct"].item(), rel=1e-4)
     solver = "heun"
     heun = make_state(cfg)
     heun.previous = distilled.previous
-    row = train_step(heun, x, None, Noise(0, 0, torch.device("cpu")), cfg)
+    row = train_step(heun, x, None, Noise(0, 0, torch.device("cpu")), cfg.step)
     assert row["loss_ct"].item() == pytest.approx(rows[0]["loss_ct"].item(), rel=1e-4)  # straight lines: no difference
     heun.previous = lambda x_t, t, t_prev, labels: x_t
-    other = train_step(heun, x, None, Noise(0, 0, torch.device("cpu")), cfg)
+    other = train_step(heun, x, None, Noise(0, 0, torch.device("cpu")), cfg.step)
     assert other["loss_ct"].item() != pytest.approx(rows[0]["loss_ct"].item(), rel=1e-2)
 
 
@@ -129,7 +130,7 @@ def test_the_conditional_discriminator_sees_both_images(make_config: MakeConfig,
     x = images()
     generated: list[tuple[Tensor, Tensor]] = []
     state.model.register_forward_hook(lambda _, args, out: generated.append((args[0], out.detach())))
-    metrics = train_step(state, x, None, Noise(0, 0, torch.device("cpu")), cfg)
+    metrics = train_step(state, x, None, Noise(0, 0, torch.device("cpu")), cfg.step)
     assert metrics["gp"].item() == pytest.approx(64 * 0.5**2)
     (for_g, t_g), (for_d, t_d) = spy.seen
     noisy, fake = generated[0]

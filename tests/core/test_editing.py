@@ -10,14 +10,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from act_ray import settings
-from act_ray.config import ScheduleConfig
 from act_ray.core import editing
 from act_ray.core.consistency import Consistency, one_step
 from act_ray.core.noise import Noise
+from act_ray.core.options import Schedule
 from act_ray.models.unet import UNet
 from act_ray.pictures import to_uint8
 
-CFG = ScheduleConfig()
+CFG = Schedule()
 LEVELS = editing.editing_levels(4, CFG)
 
 

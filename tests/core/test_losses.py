@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from act_ray.config import LossConfig
 from act_ray.core import losses
+from act_ray.core.options import Loss
 
 A = torch.tensor([[[[0.0, 1.0], [2.0, -1.0]]], [[[0.5, 0.5], [0.5, 0.5]]]])
 B = torch.tensor([[[[1.0, 1.0], [0.0, 1.0]]], [[[0.5, 0.5], [0.5, 0.5]]]])  # differences 1, 0, 2, -2; and none
@@ -43,20 +43,20 @@ LOGITS = [-30.0, -2.0, 0.0, 0.7, 30.0]
 def test_generator_losses() -> None:
     logit = torch.tensor(LOGITS, dtype=torch.float64)
     D = torch.sigmoid(logit)
-    saturating = losses.generator_loss(logit, LossConfig(adversarial="saturating"))
-    other = losses.generator_loss(logit, LossConfig(adversarial="non_saturating"))
+    saturating = losses.generator_loss(logit, Loss(adversarial="saturating"))
+    other = losses.generator_loss(logit, Loss(adversarial="non_saturating"))
     torch.testing.assert_close(saturating[:4], torch.log(1 - D)[:4])
     torch.testing.assert_close(other, -torch.log(D))
-    assert torch.equal(losses.generator_loss(logit, LossConfig()), other)  # the default
+    assert torch.equal(losses.generator_loss(logit, Loss()), other)  # the default
     assert saturating[4].item() == pytest.approx(-30)  # where 1 - D has no digits left
-    for cfg in (LossConfig(adversarial="saturating"), LossConfig()):
+    for cfg in (Loss(adversarial="saturating"), Loss()):
         assert (losses.generator_loss(logit, cfg).diff() < 0).all()  # both fall as D is fooled
 
 
 def test_saturating_loss_saturates() -> None:
     for kind, slope in (("saturating", -torch.sigmoid(torch.tensor(-6.0))), ("non_saturating", torch.tensor(-0.9975))):
         logit = torch.tensor(-6.0, requires_grad=True)
-        losses.generator_loss(logit, LossConfig(adversarial=kind)).backward()  # type: ignore[arg-type]
+        losses.generator_loss(logit, Loss(adversarial=kind)).backward()  # type: ignore[arg-type]
         assert logit.grad is not None
         assert logit.grad.item() == pytest.approx(slope.item(), rel=1e-3)
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from act_ray.config import Config, LossConfig, ScheduleConfig
+from act_ray.config import Config
+from act_ray.core.options import Loss, Schedule
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
 
-CIFAR = ScheduleConfig()
-IMAGENET = ScheduleConfig(s1=200, mu0=0.95)
+CIFAR = Schedule()
+IMAGENET = Schedule(s1=200, mu0=0.95)
 
 # ---------------------------------------------------------------------------------------------- N(k)
 
@@ -26,14 +27,14 @@ IMAGENET = ScheduleConfig(s1=200, mu0=0.95)
 )
 @pytest.mark.parametrize("K", [400_000, 8_000])
 def test_number_of_levels(form: str, s1: int, expected: list[int], K: int) -> None:
-    cfg = ScheduleConfig(s1=s1, levels=form)  # type: ignore[arg-type]
+    cfg = Schedule(s1=s1, levels=form)  # type: ignore[arg-type]
     assert [num_levels(k, K, cfg) for k in (0, K // 4, K // 2, 3 * K // 4, K)] == expected
 
 
 @pytest.mark.parametrize("form", ["paper", "authors"])
 @pytest.mark.parametrize(("s0", "s1"), [(2, 2), (2, 10), (3, 150)])
 def test_levels_never_fall_and_start_at_s0(form: str, s0: int, s1: int) -> None:
-    cfg = ScheduleConfig(s0=s0, s1=s1, levels=form)  # type: ignore[arg-type]
+    cfg = Schedule(s0=s0, s1=s1, levels=form)  # type: ignore[arg-type]
     levels = [num_levels(k, 997, cfg) for k in range(998)]
     assert levels[0] == s0
     assert levels == sorted(levels)
@@ -47,15 +48,15 @@ def test_levels_never_fall_and_start_at_s0(form: str, s0: int, s1: int) -> None:
     ("cfg", "N", "mu"),
     [(CIFAR, 2, 0.81), (CIFAR, 151, 0.998596), (IMAGENET, 2, 0.9025), (IMAGENET, 201, 0.999487)],
 )
-def test_teacher_decay(cfg: ScheduleConfig, N: int, mu: float) -> None:
+def test_teacher_decay(cfg: Schedule, N: int, mu: float) -> None:
     assert teacher_decay(N, cfg) == pytest.approx(mu, abs=5e-7)
 
 
 def test_teacher_decay_as_printed_and_without_a_teacher() -> None:
-    assert teacher_decay(2, ScheduleConfig(teacher_decay="paper")) == pytest.approx(0.9, rel=1e-12)
-    assert teacher_decay(40, ScheduleConfig(teacher_decay="paper")) == pytest.approx(0.9 ** (2 / 40), rel=1e-12)
+    assert teacher_decay(2, Schedule(teacher_decay="paper")) == pytest.approx(0.9, rel=1e-12)
+    assert teacher_decay(40, Schedule(teacher_decay="paper")) == pytest.approx(0.9 ** (2 / 40), rel=1e-12)
     assert teacher_decay(3, CIFAR) == pytest.approx(CIFAR.mu0, rel=1e-12)  # what config.py says of mu0
-    assert teacher_decay(7, ScheduleConfig(mu0=0)) == 0.0
+    assert teacher_decay(7, Schedule(mu0=0)) == 0.0
 
 
 # ---------------------------------------------------------------------------------------------- t_j
@@ -86,7 +87,7 @@ def test_levels_do_not_depend_on_the_default_precision() -> None:
 
 
 def weights(j: list[int], N: int, w: float, w_mid: float) -> list[float]:
-    lam = adversarial_weight(torch.tensor(j), N, LossConfig(w=w, w_mid=w_mid))
+    lam = adversarial_weight(torch.tensor(j), N, Loss(w=w, w_mid=w_mid))
     assert lam.dtype == torch.float32
     return lam.tolist()
 

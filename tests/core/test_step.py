@@ -47,7 +47,7 @@ def same(module: nn.Module, before: list[Tensor]) -> bool:
 def go(state: TrainState, cfg: Config, steps: int, labels: Tensor | None = None) -> list[dict[str, float]]:
     rows = []
     for _ in range(steps):
-        metrics = train_step(state, batch(), labels, noise(state.step), cfg)
+        metrics = train_step(state, batch(), labels, noise(state.step), cfg.step)
         assert not any(value.requires_grad for value in metrics.values())
         assert all(value.shape == () for value in metrics.values())
         rows.append({name: value.item() for name, value in metrics.items()})
@@ -147,13 +147,13 @@ def test_frozen_d_gets_no_gradients_in_the_generators_half(make_config: MakeConf
         lambda *_: frozen.append(not any(p.requires_grad for p in state.discriminator.parameters()))
     )
     before = copies(state.discriminator)
-    generator_half(state, batch(), None, noise(), 5, cfg)
+    generator_half(state, batch(), None, noise(), 5, cfg.step)
     assert frozen == [True]
     assert all(p.grad is None and p.requires_grad for p in state.discriminator.parameters())
     assert same(state.discriminator, before)
-    train_step(state, batch(), None, noise(), cfg)
+    train_step(state, batch(), None, noise(), cfg.step)
     left = [p.grad.clone() for p in state.discriminator.parameters() if p.grad is not None]
-    generator_half(state, batch(), None, noise(1), 5, cfg)  # also where an earlier step left gradients behind
+    generator_half(state, batch(), None, noise(1), 5, cfg.step)  # also where an earlier step left gradients behind
     assert all(torch.equal(p.grad, g) for p, g in zip(state.discriminator.parameters(), left, strict=True))  # type: ignore[arg-type]
 
 
@@ -177,7 +177,7 @@ def test_generator_descends_the_papers_loss(make_config: MakeConfig, make_state:
     loss.backward()
     expected = [p.detach() - 0.05 * p.grad for p in net.parameters() if p.grad is not None]
 
-    metrics = generator_half(state, x, None, noise(), N, cfg)
+    metrics = generator_half(state, x, None, noise(), N, cfg.step)
     assert metrics["loss_f"].item() == pytest.approx(loss.item(), rel=1e-6)
     assert metrics["loss_ct"].item() == pytest.approx(ct.mean().item(), rel=1e-6)
     assert metrics["loss_g"].item() == pytest.approx(g.mean().item(), rel=1e-6)
@@ -224,7 +224,7 @@ def test_discriminator_descends_the_papers_loss(make_config: MakeConfig, make_st
     loss.backward()
     expected = [p.detach() - 0.05 * p.grad for p in D.parameters() if p.grad is not None]
 
-    metrics = discriminator_half(state, x, None, noise(), N, cfg)
+    metrics = discriminator_half(state, x, None, noise(), N, cfg.step)
     plain = F.softplus(logit_f).mean() + F.softplus(-logit_r).mean()
     assert metrics["loss_d"].item() == pytest.approx(plain.item(), rel=1e-6)
     assert metrics["logit_gap"].item() == pytest.approx((logit_r.mean() - logit_f.mean()).item(), rel=1e-4, abs=1e-6)
@@ -265,7 +265,7 @@ def test_the_penalty_is_at_the_augmented_image(make_config: MakeConfig, make_sta
     state.discriminator, state.p_aug = Linear(), torch.tensor(1.0)
     state.optimizer_d = torch.optim.SGD(state.discriminator.parameters(), 0.1)
     norm2 = state.discriminator.a.square().sum().item()
-    metrics = discriminator_half(state, batch(), None, noise(), 5, cfg)
+    metrics = discriminator_half(state, batch(), None, noise(), 5, cfg.step)
     assert metrics["gp"].item() == pytest.approx(norm2, rel=1e-5)
 
 
@@ -277,7 +277,7 @@ def test_p_aug_uses_the_mean_over_workers(make_config: MakeConfig, make_state: M
         asked.append(value)
         return torch.tensor(2.0)
 
-    metrics = train_step(state, batch(), None, noise(), cfg, mean)
+    metrics = train_step(state, batch(), None, noise(), cfg.step, mean)
     assert [value.item() for value in asked] == [metrics["loss_gp"].item()]
     assert state.gp_ema.item() == pytest.approx(0.5 * cfg.augment.tau + 0.5 * 2.0)
 

@@ -38,7 +38,7 @@ def run(**more: Any) -> list[dict[str, float]]:
     state, rows = build_state(cfg, data, ranks, print), []
     for step in range(cfg.train.total_steps):
         x, labels = fetch(data, cfg, step, ranks)
-        metrics = train_step(state, x, labels, Noise(cfg.train.seed, step, ranks.device), cfg)
+        metrics = train_step(state, x, labels, Noise(cfg.train.seed, step, ranks.device), cfg.step)
         rows.append({**{name: value.item() for name, value in metrics.items()}, "p_aug": state.p_aug.item()})
     return rows
 

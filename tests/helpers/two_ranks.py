@@ -55,7 +55,7 @@ def train(dotted: dict[str, Any], steps: int, ranks: Ranks) -> tuple[list[dict[s
     for step in range(steps):
         x, labels = fetch(data, cfg, step, ranks)
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
-        metrics = train_step(state, x.to(torch.get_default_dtype()), labels, noise, cfg, ranks.mean)
+        metrics = train_step(state, x.to(torch.get_default_dtype()), labels, noise, cfg.step, ranks.mean)
         rows.append({name: ranks.mean(value).item() for name, value in metrics.items()})
         rows[-1]["p_aug"] = state.p_aug.item()
     nets: list[nn.Module] = [unwrap(state.model), state.teacher, state.ema, unwrap(state.discriminator)]

@@ -36,7 +36,7 @@ def fresh(cfg: Config) -> TrainState:
 def advance(state: TrainState, cfg: Config, steps: int) -> None:
     for _ in range(steps):
         x, labels = fetch(open_data("digits"), cfg, state.step, Ranks())
-        train_step(state, x, labels, Noise(0, state.step, x.device), cfg)
+        train_step(state, x, labels, Noise(0, state.step, x.device), cfg.step)
 
 
 def whole_state(state: TrainState) -> dict[str, Any]:

@@ -437,7 +437,7 @@ def test_a_step_copies_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) ->
                 patch.setattr(optimizer, "step", lambda: None)
             for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
                 patch.setattr(owner, name, lambda *_, **__: pytest.fail("copies from the host"))
-            loop.train_step(state, x, labels, noise, cfg)
+            loop.train_step(state, x, labels, noise, cfg.step)
 
 
 def test_metrics_reach_the_host_once_per_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
