@@ -1,24 +1,33 @@
 # make tune   search ACT's hyper-parameters on scikit-learn's digits, here and now
-# make test   run the test suite          make lint   ruff and mypy
+# make test   run the test suite          make test-all  with the tests that take minutes
+# make lint   ruff and mypy               make docs      docs/settings.md, and the API's pages in build/api
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: tune test slow lint clean
+# Processes that run tests side by side; tests of one file, and all tests on Ray, stay in one (tests/conftest.py).
+JOBS ?= 2
+PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: tune test test-all lint docs clean
 
 tune: $(VENV)/ready
 	$(RUN) -m act_ray.tune
 
 test: $(VENV)/ready
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-slow: $(VENV)/ready
-	$(RUN) -m pytest -m slow $(ARGS)
+test-all: $(VENV)/ready
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/ready
+	$(RUN) docs/generate.py --write
+	$(VENV)/bin/pdoc --output-directory build/api act_ray
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -29,4 +38,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,8 @@
-"""What all tests share: a cache of their own, one thread, one Ray, and the runs that others are compared with."""
+"""What all tests share: a cache of their own, one thread, one Ray, and the runs that others are compared with.
+
+Under pytest-xdist the tests of one file stay in one process, for they share its fixtures. All tests on Ray stay in
+one process too, which begins with them: they share one Ray, and together they take longest.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,25 +15,37 @@ import torch
 from act_ray.config import Config
 from act_ray.core.step import TrainState
 from tests.helpers import sources, toy_networks
-from tests.helpers.tiny_runs import AUGMENTED, go, tiny
+from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_settings import AUGMENTED
+
+torch.set_num_threads(1)  # sums in the same order everywhere; it is also what makes it safe to train in a forked child
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test into the group that has to run in one process; those on Ray come first."""
+    for item in items:
+        on_ray = "cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("own_ray")
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else f"{item.path.parent.name}/{item.path.stem}"))
+    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args[0] != "ray")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is read from, or left in, the user's own cache."""
+    """Nothing is read from, or left in, the user's own cache; the processes of one test run share theirs."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACT_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ACT_RAY_CACHE", str(shared / "act_ray_cache"))
         yield
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Sums in the same order everywhere; it is also what makes it safe to train in a forked child."""
-    threads = torch.get_num_threads()
+    """Undo what the code under test does to the number of threads."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +62,6 @@ def cluster(cache: None) -> Iterator[None]:
 def whole(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    torch.set_num_threads(1)
     go(tiny(), folder)
     return folder
 
@@ -55,7 +70,6 @@ def whole(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole_augmented(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run with augmentation."""
     folder = tmp_path_factory.mktemp("whole_augmented")
-    torch.set_num_threads(1)
     go(tiny(AUGMENTED), folder)
     return folder
 

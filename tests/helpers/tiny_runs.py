@@ -20,26 +20,9 @@ from act_ray.runs.folder import RunFolder
 from act_ray.train import loop
 from act_ray.train.loop import Report, train
 from act_ray.train.ranks import Ranks
+from tests.helpers.tiny_settings import AUGMENTED as AUGMENTED
+from tests.helpers.tiny_settings import TINY
 
-# Nothing divides anything: flushes, scores and checkpoints each come at steps of their own.
-TINY: dict[str, Any] = {
-    "train.total_steps": 12,
-    "train.global_batch": 8,
-    "train.log_every": 3,
-    "train.threads": 1,
-    "eval.every": 5,
-    "eval.samples": 16,
-    "eval.batch": 8,
-    "eval.grid": 4,
-    "checkpoint.every": 4,
-    "model.block_out_channels": [8],
-    "model.down": "D",
-    "model.up": "U",
-    "discriminator.layers_per_block": 1,
-    "loss.gp_interval": 4,
-    "collapse.monitor_interval": 3,
-}
-AUGMENTED: dict[str, Any] = {"augment.enabled": True, "augment.p_step": 0.4}
 KEYS = {"step", "images", "score", "best_score", "diversity", "seconds", "outcome", "pruned_by", "prune_reason"}
 
 
