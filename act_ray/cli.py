@@ -1,8 +1,10 @@
 """What all commands share: the group `act-ray`, options, and how a command ends."""
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +54,19 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print `error: message` as one line on stderr and exit with `code`."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def waiting(what: str, after: float = 2.0) -> Iterator[None]:
+    """On a terminal, say what is going on if it takes more than `after` seconds."""
+    timer = threading.Timer(after, click.echo, [what], {"err": True})
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 # ---------------------------------------------------------------------------------------------- the group act-ray
@@ -114,6 +129,10 @@ def options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+MODEL_HELP = (  # the epilog of every verb that takes a MODEL
+    "MODEL is a run's folder or URI, one of its checkpoints, a diffusers folder, the ACT authors' .ckpt, or OpenAI's "
+    ".pt."
+)
 model_argument = click.argument("location", metavar="MODEL")
 which_option = click.option(
     "--which", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Checkpoint of a run."
@@ -128,7 +147,23 @@ weights_option = click.option(
 image_size_option = click.option(
     "--image-size", type=click.IntRange(1), help="Side of the images of OpenAI's .pt, which does not say it."
 )
-model_options = options(which_option, weights_option, image_size_option)
+head_width_option = click.option(
+    "--head-width", type=click.IntRange(1), help="Width of an attention head of OpenAI's .pt, if of no released size."
+)
+kind_option = click.option(
+    "--kind",
+    type=click.Choice(["consistency", "denoiser"]),
+    help="What OpenAI's .pt is, if its name does not begin with cd_, ct_ or edm_.",
+)
+clip_option = click.option(
+    "--clip/--no-clip",
+    default=None,
+    help="Clamp the network's answer to [-1, 1] at every evaluation. Default: as the model's files say (OpenAI's do); "
+    "off for act_ray's runs.",
+)
+model_options = options(  # the keywords of generators.reading.read_generator
+    which_option, weights_option, image_size_option, head_width_option, kind_option, clip_option
+)
 gpu_option = click.option("--gpu/--cpu", default=None, help="Default: a GPU when there is one.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote there.")
 data_option = click.option(
