@@ -26,7 +26,7 @@ lint: $(VENV)/ready
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/ready
-	$(RUN) docs/generate.py --write
+	$(RUN) docs/generate.py
 	$(VENV)/bin/pdoc --output-directory build/api act_ray
 
 # The stamp is written last, so that an interrupted installation is done again.

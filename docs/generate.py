@@ -1,0 +1,120 @@
+"""Writes docs/settings.md from the schema: `python docs/generate.py`, or `make docs`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from act_ray import settings
+from act_ray.config import Config
+
+PAGE = Path(__file__).with_name("settings.md")
+HEAD = """# Settings
+
+Made from the schema in act_ray/config.py by `make docs`; do not edit.
+
+Change a setting with `--set NAME=VALUE`, in the `set:` or `parameters:` of a search space, or in a YAML file. A value
+is written as in YAML: `true`, `null`, `1e-4`, `[64, 128]`. The defaults are the paper's settings for CIFAR-10; a
+preset changes those in the table at the end.
+"""
+KINDS = {"int": "integer", "float": "number", "str": "text", "bool": "`true` or `false`", "dict": "mapping"}
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
+
+
+def page() -> str:
+    """The whole of docs/settings.md."""
+    return "\n".join([HEAD, *sections(), "## Presets\n", *presets()]).rstrip("\n") + "\n"
+
+
+def sections() -> Iterator[str]:
+    """A heading and a table for each section of the schema."""
+    by_name = dict(settings.fields())
+    for name, outer in Config.model_fields.items():
+        if not (isinstance(outer.annotation, type) and issubclass(outer.annotation, BaseModel)):
+            continue
+        yield f"## {name}\n"
+        yield f"{' '.join((outer.annotation.__doc__ or '').split())}\n"
+        rows = [
+            (f"`{setting}`", code(field.get_default(call_default_factory=True)), values(field), field.description or "")
+            for setting, field in by_name.items()
+            if setting.startswith(f"{name}.")
+        ]
+        yield table(("setting", "default", "values", "what it is"), rows)
+
+
+def presets() -> Iterator[str]:
+    """What each preset changes, and what its file says of it."""
+    names = settings.preset_names()
+    for name in names:
+        comment = [line[1:].strip() for line in settings.preset_text(name).splitlines() if line.startswith("#")]
+        yield f"- `{name}`: {' '.join(comment)}"
+    configs, default = {name: settings.load(name) for name in names}, settings.load()
+    rows = []
+    for setting in settings.field_names():
+        usual = settings.get(default, setting)
+        found = [settings.get(cfg, setting) for cfg in configs.values()]
+        if any(value != usual for value in found):
+            rows.append((f"`{setting}`", code(usual), *("" if value == usual else code(value) for value in found)))
+    yield "\nEmpty: the default.\n"
+    yield table(("setting", "default", *names), rows)
+
+
+# ---------------------------------------------------------------------------------------------- a cell
+
+
+def code(value: Any) -> str:
+    """A value as it is written in YAML."""
+    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    return f"`{text}`"
+
+
+def values(field: FieldInfo) -> str:
+    """What a setting may be: its kind, its bounds, and whether it may be null."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and extra.get("path"):
+        other = f"`{extra['name']}`, or a " if extra.get("name") else ""
+        return f"{other}path or URI" + (", or `null`" if _has_none(field.annotation) else "")
+    return kind(field.annotation, bounds(field.metadata))
+
+
+def kind(annotation: Any, limits: str = "") -> str:
+    """A type in words, with its bounds."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind(args[0], bounds([found for extra in args[1:] for found in getattr(extra, "metadata", [extra])]))
+    if origin in (Union, UnionType):
+        return " or ".join(kind(arg, limits) for arg in args if arg is not type(None)) + ", or `null`"
+    if origin is Literal:
+        return ", ".join(f"`{arg}`" for arg in args)
+    if origin is tuple:
+        return f"list; each: {kind(args[0])}"
+    return f"{KINDS[(origin or annotation).__name__]} {limits}".strip()
+
+
+def bounds(metadata: list[Any]) -> str:
+    """Pydantic's constraints in words."""
+    said = []
+    for item in metadata:
+        said += [f"{word} {getattr(item, name):g}" for name, word in BOUNDS.items() if hasattr(item, name)]
+        if pattern := getattr(item, "pattern", None):
+            said.append(f"that matches `{pattern}`")
+    return " and ".join(said)
+
+
+def _has_none(annotation: Any) -> bool:
+    return type(None) in get_args(annotation)
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table; a bar in a cell is escaped."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(f"wrote {PAGE}")
