@@ -6,6 +6,7 @@ from act_ray.errors import UserError
 from act_ray.generators.generator import Generator
 from act_ray.generators.reading import read_generator
 from act_ray.metrics.features import inception_weights
+from act_ray.models.discriminators import check_discriminator, require_discriminator_files
 from act_ray.models.perceptual import require_weights
 
 
@@ -22,17 +23,7 @@ def check_fit(cfg: Config, data: ImageData, world: int) -> None:
         raise UserError(
             f"train.global_batch = {cfg.train.global_batch}: must be a multiple of 2 x {world} workers; nearest: {near}"
         )
-    if cfg.discriminator.kind == "stylegan2" and cfg.adversarial:
-        from act_ray.models.discriminators.stylegan2 import group_size
-
-        # Its deviation is of neighbours in a worker's batch: the same number of them on every count of workers.
-        step = 2 * group_size(cfg.train.global_batch) * world
-        if cfg.train.global_batch % step:
-            near = max(step, round(cfg.train.global_batch / step) * step)
-            raise UserError(
-                f"train.global_batch = {cfg.train.global_batch}: discriminator.kind = 'stylegan2' needs a multiple of "
-                f"{step} with {world} workers; nearest: {near}"
-            )
+    check_discriminator(cfg, channels, height, world)
     if cfg.model.num_classes is not None and data.num_classes != cfg.model.num_classes:
         raise UserError(
             f"model.num_classes = {cfg.model.num_classes}: {cfg.data.path} has {data.num_classes or 'no'} classes"
@@ -50,10 +41,7 @@ def preflight(cfg: Config, workers: int) -> None:
     if cfg.loss.distance == "lpips" and cfg.consistent:
         require_weights(cfg.loss)
     distillation_teacher(cfg, data)
-    if cfg.discriminator.kind == "projected" and cfg.adversarial:
-        from act_ray.models.discriminators.projected import require_feature_weights
-
-        require_feature_weights(cfg.discriminator.feature_network, cfg.discriminator.feature_weights)
+    require_discriminator_files(cfg)
 
 
 def distillation_teacher(cfg: Config, data: ImageData) -> Generator | None:

@@ -1,10 +1,13 @@
 """StyleGAN2's and Projected GANs' discriminators: sizes, gradients of gradients, what is frozen, what is refused."""
 
+import importlib
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
@@ -12,7 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from act_ray import settings
+from act_ray.config import Config, DiscriminatorConfig
 from act_ray.errors import UserError
+from act_ray.models.discriminators import build_discriminator, check_discriminator, require_discriminator_files
 from act_ray.models.discriminators.projected import FrozenFeatures, ProjectedDiscriminator, feature_network
 from act_ray.models.discriminators.stylegan2 import (
     Blur,
@@ -383,3 +389,47 @@ def test_an_unknown_network_is_named_with_the_nearest(name: str) -> None:
 def test_a_network_without_the_four_maps_is_refused(name: str, size: int, why: str) -> None:
     with pytest.raises(UserError, match=f"feature_network = '{name}': .*{why}.*strides 4, 8, 16 and 32"):
         FrozenFeatures(name, "random", size)
+
+
+# ---------------------------------------------------------------------------------------------- by discriminator.kind
+
+
+def of_kind(kind: str, **dotted: Any) -> Config:
+    return settings.load("digits", {"discriminator.kind": kind, **dotted})
+
+
+def test_a_kind_is_a_module_of_its_name_which_is_imported_when_asked_for() -> None:
+    code = (
+        "import sys; from act_ray import settings; from act_ray.models.discriminators import build_discriminator; "
+        "build_discriminator(settings.load('digits', {'discriminator.kind': 'stylegan2'}), 1, 8); "
+        "sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    kinds = get_args(DiscriminatorConfig.model_fields["kind"].annotation)
+    for kind in kinds:
+        module = importlib.import_module(f"act_ray.models.discriminators.{kind}")
+        assert all(callable(getattr(module, name)) for name in ("build", "check", "require_files"))
+    assert len(kinds) == 3
+
+
+def test_a_conditional_discriminator_sees_two_images() -> None:
+    D = build_discriminator(of_kind("stylegan2", **{"discriminator.conditional": True}), 1, 8)
+    assert D(torch.zeros(2, 2, 8, 8), T[:2]).shape == (2,)
+
+
+def test_what_does_not_fit_is_found_before_anything_is_built() -> None:
+    with pytest.raises(UserError, match="needs a multiple of 32 with 4 workers; nearest: 64"):
+        check_discriminator(of_kind("stylegan2", **{"train.global_batch": 80}), 1, 8, 4)
+    with pytest.raises(UserError, match="28x28 images"):
+        check_discriminator(of_kind("stylegan2"), 1, 28, 1)
+    with pytest.raises(UserError, match="images of 4 channels; it takes 1 or 3"):
+        check_discriminator(of_kind("projected"), 4, 8, 1)
+    for function in (lambda cfg: check_discriminator(cfg, 4, 9, 7), require_discriminator_files):
+        function(of_kind("projected", **{"loss.w": 0, "loss.w_mid": 0}))  # no D at all
+        function(of_kind("ddpm"))
+
+
+def test_missing_timm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"^discriminator.kind = 'projected': needs timm: pip install 'act-ray\[proj"):
+        require_discriminator_files(of_kind("projected", **{"discriminator.feature_weights": "random"}))

@@ -1,4 +1,4 @@
-"""Table 4's discriminators. DDPM: the generator's down path and mid block under a pooled linear head (section 5)."""
+"""DDPM's discriminator (Table 4): the generator's down path and mid block under a pooled linear head (section 5)."""
 
 import math
 
@@ -8,6 +8,19 @@ from torch import Tensor, nn
 
 from act_ray.config import Config
 from act_ray.models.unet import build_unet, unet_arguments
+
+
+def build(cfg: Config, channels: int, size: int) -> nn.Module:
+    """The network for `channels` x `size` x `size` images."""
+    return DdpmDiscriminator(cfg, channels, size)
+
+
+def check(cfg: Config, channels: int, size: int, world: int) -> None:
+    """It fits wherever the generator fits."""
+
+
+def require_files(cfg: Config) -> None:
+    """It needs none."""
 
 
 class DdpmDiscriminator(nn.Module):

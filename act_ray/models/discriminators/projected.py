@@ -1,6 +1,5 @@
 """Projected GANs' discriminator (Table 4; arXiv 2111.01007): small heads on a frozen pretrained network."""
 
-import difflib
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from act_ray.errors import UserError
+from act_ray.config import Config
+from act_ray.errors import UserError, nearest
 from act_ray.files import check_weights
 from act_ray.models.discriminators.stylegan2 import Conditioning, EqualLinear, full, project
 
@@ -19,6 +19,29 @@ STRIDES = (4, 8, 16, 32)  # of the feature maps that are used
 MIXED = (64, 128, 256, 512)  # channels after mixing across channels, finest first
 SCALED = (64, 64, 128, 256)  # ... and after mixing across scales
 EMBEDDING, PROJECTION = 256, 64  # widths of the embedding of t and the class, and of what a head projects on it
+
+
+def build(cfg: Config, channels: int, size: int) -> nn.Module:
+    """The network for `channels` x `size` x `size` images. Raises UserError for what cannot be built."""
+    d = cfg.discriminator
+    return ProjectedDiscriminator(
+        channels, d.feature_network, d.feature_weights, d.feature_size, d.time_embedding, cfg.model.num_classes
+    )
+
+
+def check(cfg: Config, channels: int, size: int, world: int) -> None:
+    """Raises UserError for images that are neither grey nor RGB."""
+    _check_channels(channels)
+
+
+def require_files(cfg: Config) -> None:
+    """Raises UserError when timm, its network or the network's weights are missing."""
+    require_feature_weights(cfg.discriminator.feature_network, cfg.discriminator.feature_weights)
+
+
+def _check_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        raise UserError(f"discriminator.kind = 'projected': images of {channels} channels; it takes 1 or 3")
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -38,8 +61,7 @@ class ProjectedDiscriminator(nn.Module):
         num_classes: int | None,
     ) -> None:
         super().__init__()
-        if channels not in (1, 3):
-            raise UserError(f"projected discriminator: images of {channels} channels; it takes 1 or 3")
+        _check_channels(channels)
         self.features = FrozenFeatures(feature_network, weights, size)
         conditional = time_embedding or num_classes is not None
         self.embedding = Conditioning(EMBEDDING, time_embedding, num_classes) if conditional else None
@@ -148,8 +170,7 @@ class FrozenFeatures(nn.Module):
 
 def feature_network(name: str, weights: str | None) -> nn.Module:
     """timm's network `name` without its classifier, with a file's weights or "random" ones; raises UserError."""
-    import timm  # slow to import, and only needed here
-
+    timm = _timm()
     require_feature_weights(name, weights)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
@@ -163,11 +184,11 @@ def feature_network(name: str, weights: str | None) -> nn.Module:
 
 def require_feature_weights(name: str, weights: str | None) -> None:
     """Raises UserError when timm has no network `name`, or `weights` is neither "random" nor a file."""
-    import timm
-
+    timm = _timm()
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.0)[0]
-        raise UserError(f"discriminator.feature_network = '{name}': no such network in timm; did you mean '{near}'?")
+        raise UserError(
+            f"discriminator.feature_network = '{name}': no such network in timm; {nearest(name, timm.list_models())}"
+        )
     if weights == "random" or (weights is not None and Path(weights).expanduser().is_file()):
         return
     what = "is not set" if weights is None else f"= {weights}: no such file"
@@ -176,6 +197,15 @@ def require_feature_weights(name: str, weights: str | None) -> None:
         f"model.safetensors of huggingface.co/timm/{name}: name that file here, or feature_weights=random for an "
         "untrained network in tests"
     )
+
+
+def _timm() -> Any:
+    """The library of pretrained networks, which only this kind needs: it takes seconds to import."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise UserError("discriminator.kind = 'projected': needs timm: pip install 'act-ray[projected]'") from None
+    return timm
 
 
 def _load(network: nn.Module, path: Path, name: str) -> None:

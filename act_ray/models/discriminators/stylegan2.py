@@ -8,9 +8,47 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
+from act_ray.config import Config
 from act_ray.errors import UserError
 
 SIZES = (8, 16, 32, 64, 128, 256)
+
+
+def build(cfg: Config, channels: int, size: int) -> nn.Module:
+    """The network for `channels` x `size` x `size` images. Raises UserError for another side than one of SIZES."""
+    d = cfg.discriminator
+    return StyleGan2Discriminator(
+        channels, size, d.channel_base, d.channel_max, d.time_embedding, cfg.model.num_classes
+    )
+
+
+def check(cfg: Config, channels: int, size: int, world: int) -> None:
+    """Raises UserError for another side than one of SIZES, and where `world` workers do not hold whole groups.
+
+    Its deviation is of neighbours in a worker's batch: as many of them on every count of workers.
+    """
+    _check_size(size)
+    batch = cfg.train.global_batch
+    step = 2 * group_size(batch) * world
+    if batch % step:
+        near = max(step, round(batch / step) * step)
+        raise UserError(
+            f"train.global_batch = {batch}: discriminator.kind = 'stylegan2' needs a multiple of {step} with {world} "
+            f"workers; nearest: {near}"
+        )
+
+
+def require_files(cfg: Config) -> None:
+    """It needs none."""
+
+
+def _check_size(size: int) -> None:
+    if size not in SIZES:
+        near = min(SIZES, key=lambda side: abs(side - size))
+        raise UserError(
+            f"StyleGAN2's discriminator: {size}x{size} images; the side must be a power of two from {SIZES[0]} to "
+            f"{SIZES[-1]}; nearest: {near}"
+        )
 
 
 class StyleGan2Discriminator(nn.Module):
@@ -30,12 +68,7 @@ class StyleGan2Discriminator(nn.Module):
         num_classes: int | None,
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            near = min(SIZES, key=lambda side: abs(side - size))
-            raise UserError(
-                f"StyleGAN2's discriminator: {size}x{size} images; the side must be a power of two from {SIZES[0]} to "
-                f"{SIZES[-1]}; nearest: {near}"
-            )
+        _check_size(size)
         sides = [size >> i for i in range(size.bit_length() - 2)]  # size, ..., 8, 4
         widths = [min(channel_base // side, channel_max) for side in sides]
         last = widths[-1]
