@@ -27,7 +27,6 @@ lint: $(VENV)/ready
 
 docs: $(VENV)/ready
 	$(RUN) docs/generate.py
-	$(VENV)/bin/pdoc --output-directory build/api act_ray
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/ready: pyproject.toml constraints.txt

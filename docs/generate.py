@@ -1,6 +1,7 @@
-"""Writes docs/settings.md from the schema: `python docs/generate.py`, or `make docs`."""
+"""`make docs`: docs/settings.md from the schema, and the pages of the public API, build/api, from its docstrings."""
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
@@ -9,10 +10,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import act_ray
 from act_ray import settings
 from act_ray.config import Config
 
 PAGE = Path(__file__).with_name("settings.md")
+API = Path(__file__).parents[1] / "build" / "api"
 HEAD = """# Settings
 
 Made from the schema in act_ray/config.py by `make docs`; do not edit.
@@ -115,6 +118,21 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in lines) + "\n"
 
 
+# ---------------------------------------------------------------------------------------------- the API's pages
+
+
+def write_api(folder: Path) -> None:
+    """The pages of what `act_ray` exports; a name that does not resolve is an error."""
+    import pdoc
+
+    for name in act_ray.__all__:  # pdoc does not look for what a module imports only when it is asked for
+        setattr(act_ray, name, getattr(act_ray, name))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module="pdoc")
+        pdoc.pdoc("act_ray", output_directory=folder)
+
+
 if __name__ == "__main__":
     PAGE.write_text(page())
-    print(f"wrote {PAGE}")
+    write_api(API)
+    print(f"wrote {PAGE} and {API}/index.html")
