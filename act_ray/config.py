@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from act_ray.collapse.config import CollapseConfig
+from act_ray.collapse.rules import CollapseConfig
 from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step
 
 T = TypeVar("T")

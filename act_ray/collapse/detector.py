@@ -1,13 +1,14 @@
 """The detector: observations of a run in, at most one prune record out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from act_ray.collapse.config import CollapseConfig
-from act_ray.collapse.record import PruneRecord, dump_trace, load_trace, make_record
-from act_ray.collapse.signatures import DETECTOR_VERSION, Block, Broken, Evaluation, Trace, judge
+from act_ray.collapse.record import PruneRecord, make_record
+from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, first_finding
+from act_ray.collapse.trace import Block, Evaluation, NotFinite, Trace
 
 _KEPT = 64  # observations kept of a block: memory and checkpoints stay small however long the run is
 
@@ -36,8 +37,9 @@ class Sample:
 class Detector:
     """Watches one run of `total_steps` for the signatures of collapse; the first finding is latched in `record`.
 
-    `gp_interval` (I_gp) is the number of steps from one penalty to the next: ||grad D||^2 swings in that period, so a
-    block holds at least one. Steps that go back count as the latest: rewind with `load_state_dict`.
+    A value that is not finite is a finding whatever the settings, and whatever was found before: no run goes on from it
+    (`diverged`). `gp_interval` (I_gp) is the number of steps from one penalty to the next: ||grad D||^2 swings in that
+    period, so a block holds at least one. Steps that go back count as the latest: rewind with `load_state_dict`.
     """
 
     version = DETECTOR_VERSION
@@ -55,44 +57,49 @@ class Detector:
         self._index = 0
         self._gp, self._loss = Sample(), Sample()
 
-    def observe(self, step: int, loss_ct: float | None, gp: float | None) -> PruneRecord | None:
+    @property
+    def diverged(self) -> bool:
+        """Whether a value was not finite."""
+        return self.trace.not_finite is not None
+
+    def observe(
+        self, step: int, loss_ct: float | None, gp: float | None, others: Mapping[str, float] | None = None
+    ) -> PruneRecord | None:
         """Take L_CT and ||grad_x D||^2 (sum over pixels, mean over the batch, without w_gp) of a step.
 
-        None for what was not measured. Returns the record at the observation that leads to it, None before and after.
+        None for what was not measured. `others`, such as L_G or a norm of the weights, must only be finite. Returns the
+        record at the observation that leads to it, None before and after.
         """
-        if not self._open(step):
-            return None
-        if (bad := self._check({"L_CT": loss_ct, "||grad D||^2": gp})) is not None:
+        self._step = max(self._step, step)
+        if (bad := self._not_finite({"L_CT": loss_ct, "||grad D||^2": gp, **(others or {})})) is not None:
             return bad
-        found = self._close_block()
-        if found is None:
-            if loss_ct is not None:
-                self._loss.add(loss_ct)
-            if gp is not None:
-                self._gp.add(math.log(max(gp, self.cfg.gp_floor)))  # also where it is exactly 0
-        return found
+        if not self._watching:
+            return None
+        if (found := self._close_block()) is not None:
+            return found
+        if loss_ct is not None:
+            self._loss.add(loss_ct)
+        if gp is not None:
+            self._gp.add(math.log(max(gp, self.cfg.gp_floor)))  # also where it is exactly 0
+        return None
 
     def observe_eval(self, step: int, diversity: float | None, score: float | None) -> PruneRecord | None:
         """Take the diversity of the samples and a score (Frechet distance, lower is better) after `step` steps."""
-        if not self._open(step):
-            return None
-        if (bad := self._check({"diversity": diversity, "score": score})) is not None:
+        self._step = max(self._step, step)
+        if (bad := self._not_finite({"diversity": diversity, "score": score})) is not None:
             return bad
-        found = self._close_block()
-        if found is None:
-            self.trace.evals.append(Evaluation(self._step, diversity, score))
-            found = self._judge()
-        return found
-
-    def observe_other(self, step: int, name: str, value: float) -> PruneRecord | None:
-        """Take any other value of a step that must be finite: a loss, a norm of the weights."""
-        return self._check({name: value}) if self._open(step) else None
+        if not self._watching:
+            return None
+        if (found := self._close_block()) is not None:
+            return found
+        self.trace.evals.append(Evaluation(self._step, diversity, score))
+        return self._judge()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain data for strict JSON."""
         return {
             "version": self.version,
-            "trace": dump_trace(self.trace),
+            "trace": self.trace.to_dict(),
             "step": self._step,
             "index": self._index,
             "gp": asdict(self._gp),
@@ -102,7 +109,7 @@ class Detector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; raises ValueError for other rules, budget or block length."""
-        trace = load_trace(state["trace"])
+        trace = Trace.from_dict(state["trace"])
         theirs = (state["version"], trace.total_steps, trace.block_steps)
         ours = (self.version, self.trace.total_steps, self.trace.block_steps)
         if theirs != ours:
@@ -114,15 +121,15 @@ class Detector:
         )
         self.record = None if state["record"] is None else PruneRecord.from_dict(state["record"])
 
-    def _open(self, step: int) -> bool:
-        self._step = max(self._step, step)
+    @property
+    def _watching(self) -> bool:
         return self.cfg.enabled and self.record is None
 
-    def _check(self, values: dict[str, float | None]) -> PruneRecord | None:
+    def _not_finite(self, values: Mapping[str, float | None]) -> PruneRecord | None:
         """A value that is not finite ends the run at once, whatever the warm-up."""
         for name, value in values.items():
-            if value is not None and not math.isfinite(value):
-                self.trace.broken = Broken(self._step, name, float(value))
+            if value is not None and not math.isfinite(value) and not self.diverged:
+                self.trace.not_finite = NotFinite(self._step, name, float(value))
                 return self._judge()
         return None
 
@@ -140,6 +147,6 @@ class Detector:
         return self._judge()
 
     def _judge(self) -> PruneRecord | None:
-        found = judge(self.trace, self.cfg)
+        found = first_finding(self.trace, self.cfg)  # divergence, the gravest, comes first
         self.record = None if found is None else make_record(found, self.trace, self.cfg)
         return self.record

@@ -1,30 +1,23 @@
 """Why a run was stopped: a record that stands on its own and can be replayed to the same decision."""
 
 import json
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from act_ray.collapse.config import CollapseConfig
-from act_ray.collapse.signatures import (
-    DETECTOR_VERSION,
-    Block,
-    Broken,
-    Evaluation,
-    Finding,
-    Trace,
-    diversities,
-    judge,
-    losses,
-)
+from act_ray import jsonfile
+from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, first_finding
+from act_ray.collapse.series import diversities, losses
+from act_ray.collapse.trace import Block, Evaluation, Finding, Trace, Window
 
-Pairs = list[tuple[int, float]]
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+SUMMARY = ("signature", "step", "value", "threshold", "message")
 
 
 @dataclass(frozen=True)
 class PruneRecord:
-    """One decision: what was seen, against which threshold, by which rules; `trace` is all the rules had seen."""
+    """One decision: what was seen, against which threshold, by which rules; `trace` is all the rules had seen.
+
+    `evidence` is what else the run knows of a value that was not finite: its batch, the rows before it.
+    """
 
     signature: str
     step: int
@@ -32,82 +25,47 @@ class PruneRecord:
     value: float
     threshold: float
     message: str
-    window: Pairs
-    loss_ct_window: Pairs
-    diversity_window: Pairs
+    window: Window
+    loss_ct_window: Window
+    diversity_window: Window
     config: dict[str, Any]
     detector_version: str
     trace: dict[str, Any]
+    evidence: dict[str, Any] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What a search and a table need of it, as plain data for strict JSON."""
+        out: dict[str, Any] = jsonfile.plain({name: getattr(self, name) for name in SUMMARY})
+        return out
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON; what is not finite becomes "NaN", "Infinity" or "-Infinity"."""
-        out: dict[str, Any] = encode(asdict(self))
+        out: dict[str, Any] = jsonfile.plain(asdict(self))
         return out
 
     def to_json(self) -> str:
         """Strict JSON of `to_dict`."""
-        return json.dumps(self.to_dict(), allow_nan=False)
+        return jsonfile.line(asdict(self))
+
+    def with_evidence(self, evidence: dict[str, Any]) -> "PruneRecord":
+        """The same record with what the run knows besides."""
+        return replace(self, evidence=evidence)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "PruneRecord":
         """Inverse of `to_dict`; raises ValueError when a field is missing or unknown."""
         names = {f.name for f in fields(cls)}
+        data = {"evidence": None, **data}
         if set(data) != names:
             raise ValueError(f"not a prune record: missing {names - set(data)}, unknown {set(data) - names}")
-        windows = {k: [(int(s), decode(v)) for s, v in data[k]] for k in names if k.endswith("window")}
-        numbers = {k: decode(data[k]) for k in ("value", "threshold")}
+        windows = {k: [(int(s), float(v)) for s, v in data[k]] for k in names if k.endswith("window")}
+        numbers = {k: float(data[k]) for k in ("value", "threshold")}
         return cls(**{**data, **windows, **numbers})
 
     @classmethod
     def from_json(cls, text: str) -> "PruneRecord":
         """Inverse of `to_json`."""
         return cls.from_dict(json.loads(text))
-
-
-def encode(value: Any) -> Any:
-    """The same data with floats that are not finite as strings."""
-    if isinstance(value, dict):
-        return {k: encode(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [encode(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
-
-
-def decode(value: float | str) -> float:
-    """Inverse of `encode` for one number; raises ValueError for other strings."""
-    if isinstance(value, str):
-        if value not in _NOT_FINITE:
-            raise ValueError(f"not a number: {value!r}")
-        return _NOT_FINITE[value]
-    return float(value)
-
-
-def dump_trace(trace: Trace) -> dict[str, Any]:
-    """The trace as plain data: blocks [step, log gp, L_CT], evals [step, diversity, score], broken [step, name, value].
-
-    Lists keep it small: a full run has some 75 blocks.
-    """
-    bad = trace.broken
-    return {
-        "total_steps": trace.total_steps,
-        "block_steps": trace.block_steps,
-        "blocks": [[b.step, b.log_gp, b.loss_ct] for b in trace.blocks],
-        "evals": [[e.step, e.diversity, e.score] for e in trace.evals],
-        "broken": None if bad is None else [bad.step, bad.name, encode(bad.value)],
-    }
-
-
-def load_trace(data: dict[str, Any]) -> Trace:
-    """Inverse of `dump_trace`."""
-    trace = Trace(int(data["total_steps"]), float(data["block_steps"]))
-    trace.blocks = [Block(*b) for b in data["blocks"]]
-    trace.evals = [Evaluation(*e) for e in data["evals"]]
-    if data["broken"] is not None:
-        step, name, value = data["broken"]
-        trace.broken = Broken(step, name, decode(value))
-    return trace
 
 
 def make_record(found: Finding, trace: Trace, cfg: CollapseConfig) -> PruneRecord:
@@ -125,7 +83,7 @@ def make_record(found: Finding, trace: Trace, cfg: CollapseConfig) -> PruneRecor
         diversity_window=diversities(trace),
         config=cfg.model_dump(),
         detector_version=DETECTOR_VERSION,
-        trace=dump_trace(trace),
+        trace=trace.to_dict(),
     )
 
 
@@ -134,19 +92,21 @@ def replay(record: PruneRecord) -> PruneRecord:
 
     Raises ValueError when there is none: the record was altered, or `detector_version` is not today's.
     """
-    cfg, whole = CollapseConfig.model_validate(record.config), load_trace(record.trace)
+    cfg, whole = CollapseConfig.model_validate(record.config), Trace.from_dict(record.trace)
     trace = Trace(whole.total_steps, whole.block_steps)
     # A block is closed before an evaluation at its last step, as in the detector.
     events: list[Block | Evaluation] = sorted([*whole.blocks, *whole.evals], key=lambda e: e.step)
-    for event in events:
+    # A value that is not finite ends a run also where signatures are only recorded, or not watched at all.
+    watched = events if whole.not_finite is None or cfg.action == "stop" else []
+    for event in watched:
         if isinstance(event, Block):
             trace.blocks.append(event)
         else:
             trace.evals.append(event)
-        if (found := judge(trace, cfg)) is not None:
+        if cfg.enabled and (found := first_finding(trace, cfg)) is not None:
             return make_record(found, trace, cfg)
-    trace.broken = whole.broken
-    if (found := judge(trace, cfg)) is not None:
+    trace.blocks, trace.evals, trace.not_finite = whole.blocks, whole.evals, whole.not_finite
+    if (found := first_finding(trace, cfg)) is not None:
         return make_record(found, trace, cfg)
     raise ValueError(
         f"the recorded observations do not lead to {record.signature} under detector version {DETECTOR_VERSION} "

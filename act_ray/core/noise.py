@@ -12,10 +12,16 @@ class Noise:
     the uninterrupted one would have: there is no generator state to save.
     """
 
-    def __init__(self, seed: int, step: int, device: torch.device, rank: int = 0, world: int = 1) -> None:
-        self.rank, self.world, self.device = rank, world, device
-        mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]
+    def __init__(
+        self, seed: int, step: int, device: torch.device, rank: int = 0, world: int = 1, name: str = ""
+    ) -> None:
+        self.seed, self.step, self.device, self.rank, self.world, self.name = seed, step, device, rank, world, name
+        mixed = np.random.SeedSequence([seed, step, *name.encode()]).generate_state(1, np.uint64)[0]
         self.generator = torch.Generator(device).manual_seed(int(mixed) >> 1)
+
+    def branch(self, name: str) -> "Noise":
+        """Draws of the same step that no other draw shifts, and that shift no other."""
+        return type(self)(self.seed, self.step, self.device, self.rank, self.world, f"{self.name}/{name}")
 
     def _mine(self, drawn: Tensor) -> Tensor:
         size = len(drawn) // self.world

@@ -26,9 +26,9 @@ def num_levels(k: int, K: int, cfg: Schedule) -> int:
 
 
 def teacher_decay(N: int, cfg: Schedule) -> float:
-    """mu(k) = exp(s0 ln(mu0) / (N-1)) (CM and the authors' code), or .../N (as printed in the paper)."""
-    if cfg.mu0 == 0:
-        return 0.0
+    """mu(k) = exp(s0 ln(mu0) / (N-1)) (CM and the authors' code), or .../N (as printed in the paper), or mu0 always."""
+    if cfg.teacher_decay == "constant" or cfg.mu0 == 0:
+        return cfg.mu0
     return math.exp(cfg.s0 * math.log(cfg.mu0) / (N - 1 if cfg.teacher_decay == "authors" else N))
 
 

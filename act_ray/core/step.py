@@ -21,6 +21,7 @@ from act_ray.core.options import Step
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
 
 Metrics = dict[str, Tensor]
+OdeStep = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass
@@ -30,16 +31,20 @@ class TrainState:
     model: nn.Module  # f(.; theta): a Consistency (a Denoiser in a diffusion run), plain or data-parallel
     teacher: Preconditioned  # f(.; theta^-)
     ema: Preconditioned  # the average that is sampled and scored
-    discriminator: nn.Module  # D, plain or wrapped
+    discriminator: nn.Module | None  # D, plain or wrapped; None where nothing is adversarial
     optimizer_g: Optimizer
-    optimizer_d: Optimizer
+    optimizer_d: Optimizer | None
     distance: Callable[[Tensor, Tensor], Tensor]  # d, per sample
     p_aug: Tensor  # scalar on the device
     gp_ema: Tensor  # L_gp^-, starts at tau
-    previous: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None = (
-        None  # distillation's x_t -> x_{t_prev}
-    )
+    ode_step: OdeStep | None = None  # distillation: (x_t, t, t_prev, labels) -> x_{t_prev}
     step: int = 0  # k
+
+    @property
+    def D(self) -> nn.Module:
+        """The discriminator of a run that has one."""
+        assert self.discriminator is not None, "loss.w > 0 needs a discriminator"
+        return self.discriminator
 
 
 def train_step(
@@ -72,7 +77,6 @@ def train_step(
 
 def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step) -> Metrics:
     """theta <- theta - eta grad (1 - lambda) L_CT + lambda L_G."""
-    unwrap(state.discriminator).requires_grad_(False)
     j = noise.integers(1, N, len(x))
     z = noise.normal(*x.shape)
     t, t_prev = noise_level(j, N, cfg.schedule), noise_level(j - 1, N, cfg.schedule)
@@ -83,19 +87,19 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
     loss_f, metrics = torch.zeros_like(lam), {}
     if cfg.loss.w_mid < 1:
         with torch.no_grad():
-            x_prev = add_noise(x, t_prev, z) if state.previous is None else state.previous(x_t, t, t_prev, labels)
+            x_prev = add_noise(x, t_prev, z) if state.ode_step is None else state.ode_step(x_t, t, t_prev, labels)
             target = state.teacher(x_prev, t_prev, labels)
         loss_ct = state.distance(fake, target)  # L_CT
         loss_f = loss_f + (1 - lam) * loss_ct
         metrics["loss_ct"] = loss_ct.detach().mean()
     if cfg.loss.w > 0:
-        logit = discriminate(unwrap(state.discriminator), augmented(fake, state, noise, cfg), x_t, t, labels, cfg)
+        D = unwrap(state.D).requires_grad_(False)
+        logit = discriminate(D, augmented(fake, state, noise.branch("G"), cfg), x_t, t, labels, cfg)
         loss_g = generator_loss(logit, cfg.loss)  # L_G
         loss_f = loss_f + lam * loss_g
         metrics["loss_g"] = loss_g.detach().mean()
 
     descend(state.optimizer_g, loss_f.mean())
-    unwrap(state.discriminator).requires_grad_(True)
     return {"loss_f": loss_f.detach().mean(), **metrics}
 
 
@@ -124,6 +128,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
 
     Fakes and reals go through D together: one forward and one backward, also with the penalty.
     """
+    unwrap(state.D).requires_grad_(True)
     k, (x_f, x_r), (labels_f, labels_r) = state.step, (x[0::2], x[1::2]), split(labels)
     j = torch.cat([noise.integers(1, N, len(x_f)), noise.integers(1, N, len(x_r))])  # independent draws
     z = noise.normal(*x_f.shape)
@@ -136,13 +141,14 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
         x_f = unwrap(state.model)(x_t, t_f, labels_f)
         if cfg.conditional:
             x_t = torch.cat([x_t, add_noise(x_r, t_r, noise.normal(*x_r.shape))])
-        x_f, x_r = augmented(x_f, state, noise, cfg), augmented(x_r, state, noise, cfg)
+        x_f = augmented(x_f, state, noise.branch("D fake"), cfg)
+        x_r = augmented(x_r, state, noise.branch("D real"), cfg)
     penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
     measure = penalise or k % cfg.monitor_interval == 0
     x_r.requires_grad_(measure)
 
     both = torch.cat([labels_f, labels_r]) if labels_f is not None and labels_r is not None else None
-    logit = discriminate(state.discriminator, torch.cat([x_f, x_r]), x_t, t, both, cfg, twice=penalise)
+    logit = discriminate(state.D, torch.cat([x_f, x_r]), x_t, t, both, cfg, twice=penalise)
     logit_f, logit_r = logit.chunk(2)
     fake, real = discriminator_loss_fake(logit_f), discriminator_loss_real(logit_r)
     loss_d = (lam_f * fake).mean() + (lam_r * real).mean()
@@ -155,6 +161,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
             loss_d = loss_d + (lam_r * loss_gp).mean()
             metrics["loss_gp"] = loss_gp.detach().mean()
 
+    assert state.optimizer_d is not None
     descend(state.optimizer_d, loss_d)
     return metrics
 

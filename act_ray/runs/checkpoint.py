@@ -17,19 +17,40 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from act_ray import jsonfile
 from act_ray.core.step import TrainState, unwrap
-from act_ray.files import json_text, publish, sha256, write_json
-
-MANIFEST = "MANIFEST.json"
-MODULES = ("model", "teacher", "ema", "discriminator")
-OPTIMIZERS = ("optimizer_g", "optimizer_d")
+from act_ray.files import publish, sha256
+from act_ray.runs.folder import MANIFEST as MANIFEST
 
 
 class CorruptCheckpoint(Exception):
     """A checkpoint that is not what was written; the message names the file."""
+
+
+# ---------------------------------------------------------------------------------------------- what a checkpoint holds
+
+
+def modules(state: TrainState) -> dict[str, nn.Module]:
+    """The networks, by the names of their files; no discriminator where nothing is adversarial."""
+    found = {"model": state.model, "teacher": state.teacher, "ema": state.ema, "discriminator": state.discriminator}
+    return {name: unwrap(module) for name, module in found.items() if module is not None}
+
+
+def optimizers(state: TrainState) -> dict[str, Optimizer]:
+    """The optimizers, by the names of their files."""
+    found = {"optimizer_g": state.optimizer_g, "optimizer_d": state.optimizer_d}
+    return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
+
+
+def scalars(state: TrainState) -> dict[str, Tensor]:
+    """What Algorithm 2 carries from step to step, in controller.safetensors."""
+    return {"p_aug": state.p_aug, "gp_ema": state.gp_ema}
+
+
+# ---------------------------------------------------------------------------------------------- folders
 
 
 def step_folder(root: Path, step: int) -> Path:
@@ -71,20 +92,20 @@ def prune(root: Path, newest: int, keep: int, best: int | None) -> None:
 
 
 def _fill(folder: Path, state: TrainState, extra: dict[str, Any]) -> None:
-    for name in MODULES:
-        _write(folder, name, unwrap(getattr(state, name)).state_dict())
+    for name, module in modules(state).items():
+        _write(folder, name, module.state_dict())
     settings = {}
-    for name in OPTIMIZERS:
-        tensors, settings[name] = _flatten(getattr(state, name))
+    for name, optimizer in optimizers(state).items():
+        tensors, settings[name] = _flatten(optimizer)
         _write(folder, name, tensors)
-    _write(folder, "controller", {"p_aug": state.p_aug, "gp_ema": state.gp_ema})
-    write_json(folder / "state.json", {"step": state.step, "optimizers": settings, **extra})
+    _write(folder, "controller", scalars(state))
+    jsonfile.write(folder / "state.json", {"step": state.step, "optimizers": settings, **extra})
     files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
-    write_json(folder / MANIFEST, _manifest(files))
+    jsonfile.write(folder / MANIFEST, _manifest(files))
 
 
 def _manifest(files: dict[str, Any]) -> dict[str, Any]:
-    digest = hashlib.sha256(json_text(files).encode()).hexdigest()
+    digest = hashlib.sha256(jsonfile.text(files).encode()).hexdigest()
     return {"format": "act_ray.checkpoint", "version": 1, "files": files, "sha256": digest}
 
 
@@ -109,7 +130,7 @@ def verify(folder: Path) -> None:
     try:
         text = path.read_bytes().decode()
         files = json.loads(text)["files"]
-        if text != json_text(_manifest(files)):
+        if text != jsonfile.text(_manifest(files)):
             raise CorruptCheckpoint(f"{path} is not what was written")
         for name, expected in files.items():
             path = folder / name
@@ -135,11 +156,11 @@ def newest_whole(root: Path) -> tuple[int | None, list[str]]:
 def load(folder: Path, state: TrainState) -> dict[str, Any]:
     """Put a verified checkpoint into `state`, in place; returns state.json."""
     device = state.p_aug.device
-    for name in MODULES:
-        unwrap(getattr(state, name)).load_state_dict(load_file(folder / f"{name}.safetensors"))
+    for name, module in modules(state).items():
+        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
     extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    for name in OPTIMIZERS:
-        _restore(getattr(state, name), load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
+    for name, optimizer in optimizers(state).items():
+        _restore(optimizer, load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
     controller = load_file(folder / "controller.safetensors")
     state.p_aug, state.gp_ema = controller["p_aug"].to(device), controller["gp_ema"].to(device)
     state.step = extra["step"]

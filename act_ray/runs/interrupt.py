@@ -5,26 +5,17 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from act_ray.runs.folder import RunFolder
+from act_ray.errors import Interrupted
 
 T = TypeVar("T")
 
 
-def interruptible(function: Callable[[], T], location: str, say: Callable[[str], None]) -> T:
-    """`function()`; Ctrl-C asks the run at `location` to save and end, a second one raises."""
+def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str) -> T:
+    """`function()` in a thread; the first Ctrl-C calls `ask` and goes on waiting, a second one raises Interrupted.
 
-    def ask() -> None:
-        say("interrupted: saving a checkpoint (Ctrl-C again gives up)")
-        RunFolder(location).request_stop()
-
-    return on_interrupt(function, ask)
-
-
-def on_interrupt(function: Callable[[], T], ask: Callable[[], None]) -> T:
-    """`function()` in a thread; the first Ctrl-C calls `ask` and goes on waiting, a second one raises.
-
-    A handler rather than `except KeyboardInterrupt`: an exception may come at any line, and inside Thread.join it
-    leaves a thread that is still running marked as ended (CPython issue 90882).
+    resume: how to go on, for whoever did not wait. A handler rather than `except KeyboardInterrupt`: an exception may
+    come at any line, and inside Thread.join it leaves a thread that is still running marked as ended (CPython issue
+    90882).
     """
     done, asked = threading.Event(), False
     box: dict[str, Any] = {}
@@ -40,7 +31,7 @@ def on_interrupt(function: Callable[[], T], ask: Callable[[], None]) -> T:
     def interrupt(*_: object) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
+            raise Interrupted(resume)
         asked = True
         ask()
 

@@ -3,72 +3,112 @@
 import datetime
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
 
-from act_ray import config, settings
-from act_ray.cli import run
+from act_ray import settings
+from act_ray.cli import (
+    PATH,
+    data_option,
+    dry_run_option,
+    run,
+    set_option,
+    shared_storage_option,
+    storage_option,
+)  # fmt: skip
+from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.outcomes import RunOutcome
 
 
 @click.command("train", context_settings={"show_default": True})
-@click.option("--preset", "preset_name", default=None, help="digits, cifar10, cifar10_aug, imagenet64 or lsun_cat256.")
-@click.option("--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path.")
-@click.option("--workers", default=1, type=click.IntRange(0), help="Ray Train workers; 0 trains in this process.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Change a setting, e.g. --set loss.w=0.5.")
-@click.option("--storage", default="runs", help="Folder or URI under which the run's folder is made.")
+@click.option("--preset", "preset_name", metavar="NAME", help="`act-ray list` shows them. Default: digits.")
+@click.option(
+    "--config", "config_file", type=PATH, metavar="FILE", help="Settings as YAML, such as a run's config.yaml."
+)
+@set_option
+@data_option
+@click.option("--seed", type=click.IntRange(0), help="Short for train.seed.")
+@click.option("--workers", default=1, type=click.IntRange(0), help="Ray Train workers; 0: this process, without Ray.")
+@click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
+@click.option("--max-failures", default=3, type=click.IntRange(0), help="Lost workers to survive.")
+@storage_option
+@shared_storage_option
 @click.option("--name", help="Name of the run. Default: preset and time.")
 @click.option("--resume", metavar="RUN", help="Continue the run in this folder, bit for bit.")
-@click.option("--max-failures", default=3, type=click.IntRange(0), help="Lost workers to survive.")
-@click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
-@click.option("--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS).")
+@dry_run_option
 def command(
     preset_name: str | None,
-    data: str | None,
-    workers: int,
+    config_file: Path | None,
     overrides: tuple[str, ...],
+    data: str | None,
+    seed: int | None,
+    workers: int,
+    gpu: bool | None,
+    max_failures: int,
     storage: str,
+    shared_storage: bool,
     name: str | None,
     resume: str | None,
-    max_failures: int,
-    gpu: bool | None,
-    shared_storage: bool,
+    dry_run: bool,
 ) -> int:
     """Train one ACT model on W data-parallel workers (Ray Train), and go on where it stopped with --resume.
 
-    Writes checkpoints, metrics.jsonl, scores.jsonl and sample grids to the run's folder. Ctrl-C saves first. Exit code
-    0: trained to the end, or stopped as asked; 1: stopped because it collapsed or failed; 2: a mistake in the input.
+    Settings: those of --preset or --config, with --set on top. Writes checkpoints, metrics.jsonl, scores.jsonl and
+    sample grids to the run's folder. Ctrl-C saves first. Exit code 0: trained to the end, or stopped as asked; 1:
+    stopped because it collapsed; 2: a mistake in the input; 130: interrupted twice.
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
-    from act_ray.train.warm_start import adopt_architecture
 
     if resume is not None:
-        if preset_name or data or overrides or name:
-            raise UserError(
-                "--resume RUN: takes its settings from the run; give no --preset, --data, --set or --name with it"
-            )
+        if preset_name or config_file or data or overrides or name or seed is not None:
+            raise UserError("--resume RUN: takes its settings from the run; give no other settings and no name with it")
         cfg, location = saved_config(resume), resume.rstrip("/")
-        RunFolder(location).clear_stop()  # of a run that was killed before it could obey
     else:
-        dotted = settings.parse_overrides(overrides)
-        if data is not None:
-            dotted["data.path"] = data
-        cfg = adopt_architecture(settings.absolute_paths(settings.load(preset_name or "digits", dotted)), dotted)
+        cfg = new_config(preset_name, config_file, overrides, data, seed)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        location = join(storage, name or f"{preset_name or 'digits'}-{stamp}")
+        location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
             raise UserError(
-                f"--name {name}: {location} exists; continue it with --resume {location}, or choose another"
+                f"--name {name}: {location} exists; continue it with --resume {location}, or choose another name"
             )
-    if "://" not in location:
-        location = os.path.abspath(location)
-    report = train_run(cfg, location, workers, gpu, max_failures, shared_storage)
-    return conclude(report, location, cfg)
+    location = location if "://" in location else os.path.abspath(location)
+    if workers == 0 or not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
+        from act_ray.train.preflight import preflight
+
+        preflight(cfg, workers)
+    if dry_run:
+        click.echo(settings.dump(cfg), nl=False)
+        return 0
+    if resume is not None:
+        RunFolder(location).clear_stop()  # of a run that was killed before it could obey
+    return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg)
 
 
-def saved_config(resume: str) -> config.Config:
+def new_config(
+    preset_name: str | None, config_file: Path | None, overrides: tuple[str, ...], data: str | None, seed: int | None
+) -> Config:
+    """The settings of a new run. Raises UserError."""
+    from act_ray.train.warm_start import adopt_architecture
+
+    if preset_name and config_file:
+        raise UserError(f"--config {config_file}: not with --preset; write `preset: {preset_name}` into the file")
+    dotted = settings.parse_overrides(overrides)
+    for name, option, value in (("data.path", "--data", data), ("train.seed", "--seed", seed)):
+        if value is not None and name in dotted:
+            raise UserError(f"{option} {value}: given twice, also by --set {name}; leave one of them out")
+        dotted |= {} if value is None else {name: value}
+    if config_file is not None:
+        cfg = settings.load_file(config_file, dotted)
+    else:
+        cfg = settings.load(preset_name or "digits", dotted)
+    return adopt_architecture(settings.absolute_paths(cfg), dotted)
+
+
+def saved_config(resume: str) -> Config:
     """The config of the run to resume."""
     from act_ray.runs.folder import RunFolder, read_config
 
@@ -79,51 +119,60 @@ def saved_config(resume: str) -> config.Config:
 
 
 def train_run(
-    cfg: config.Config, location: str, workers: int, gpu: bool | None, max_failures: int, shared_storage: bool
+    cfg: Config, location: str, workers: int, gpu: bool | None, max_failures: int, shared_storage: bool
 ) -> dict[str, Any]:
-    """Check what can be checked before anything starts, then train; returns the last report."""
-    from act_ray.runs.interrupt import interruptible
+    """Train, and print what the run writes; returns the last report."""
+    from act_ray.runs.folder import RunFolder
+    from act_ray.runs.interrupt import on_interrupt
     from act_ray.train.follow import Follow
-    from act_ray.train.preflight import preflight
 
     warnings.simplefilter("ignore", FutureWarning)
-    if workers == 0 or not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
-        preflight(cfg, workers)
     click.echo(f"run: {location}")
     follow = Follow(location, cfg.train.total_steps)
+
+    def ask() -> None:
+        click.echo("interrupted: saving a checkpoint (Ctrl-C again gives up)")
+        RunFolder(location).request_stop()
+
     if workers == 0:
         from act_ray.train.loop import train_here
 
         with follow:
-            return interruptible(lambda: train_here(cfg, location, gpu), location, click.echo)
+            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, how_to_resume(location))
 
+    click.echo("starting Ray")
     from act_ray.ray_cluster import connected, gpu_per_worker, require_shared_storage
     from act_ray.train.ray_workers import fit
 
     with connected(), follow:
         require_shared_storage(location, shared_storage)
         use_gpu = gpu_per_worker(workers, gpu)
-        return interruptible(
-            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures), location, click.echo
+        click.echo(f"starting {workers} worker(s)")
+        return on_interrupt(
+            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures), ask, how_to_resume(location)
         )
 
 
-def conclude(report: dict[str, Any], location: str, cfg: config.Config) -> int:
-    """Say how it ended and what to do next; the exit code."""
-    from act_ray.runs.folder import RunFolder
+def how_to_resume(location: str) -> str:
+    """What to type to go on."""
+    return f"go on with: python -m act_ray.train --resume {location}"
 
+
+def conclude(report: dict[str, Any], location: str, cfg: Config) -> int:
+    """Say how it ended and what to do next; the exit code."""
     step, total = report["step"], cfg.train.total_steps
-    if report["outcome"] == "completed":
-        click.echo(f"done: score {report['score']:.4g}, best {report['best_score']:.4g}; samples in {location}/samples")
-        return 0
-    if report["outcome"] == "stopped":
-        click.echo(f"saved at step {step:,} of {total:,}; go on with: python -m act_ray.train --resume {location}")
-        return 0
-    click.echo(f"stopped at step {step:,} of {total:,}: {report['prune_reason']}")
-    click.echo(
-        f"evidence: {location}/{'evidence.json' if RunFolder(location).read('prune.json') is None else 'prune.json'}"
-    )
-    return 1
+    match RunOutcome(report["outcome"]):
+        case RunOutcome.COMPLETED:
+            scores = f"score {report['score']:.4g}, best {report['best_score']:.4g}"
+            click.echo(f"done: {scores}; samples in {location}/samples")
+            return 0
+        case RunOutcome.STOPPED:
+            click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location)}")
+            return 0
+        case RunOutcome.PRUNED:
+            click.echo(f"stopped at step {step:,} of {total:,}: {report['prune']['message']}")
+            click.echo(f"evidence: {location}/prune.json; --set collapse.action=record lets such a run go on")
+            return 1
 
 
 if __name__ == "__main__":

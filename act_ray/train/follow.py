@@ -10,7 +10,9 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.progress import Progress, read_progress
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
@@ -31,7 +33,7 @@ class Follow:
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar: Any = None
-        self.step, self.spoke = 0, time.monotonic()
+        self.step, self.spoke, self.started = 0, time.monotonic(), time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
@@ -50,14 +52,13 @@ class Follow:
 
     def _look(self) -> None:
         self.run.fetch_root()
-        try:
-            progress = json.loads((self.path / "progress.json").read_text())
+        progress = read_progress(self.path)
+        if progress is not None:
             self._show(progress)
-        except (OSError, ValueError):
-            progress = {}
         events = self._new("events.jsonl")  # read before the scores: those of an ended run are then all there
+        ended = [row for row in events if row["event"] in list(RunOutcome)]
         for row in events:
-            if "pruned_by" not in row:
+            if row not in ended:
                 self._print(describe(row))
         for row in self._new("scores.jsonl"):
             rate = f", {self.rate}" if self.rate else ""
@@ -65,21 +66,21 @@ class Follow:
                 f"step {row['step']:,}/{self.total:,}: {row['metric']} {float(row['score']):.4g}, "
                 f"diversity {float(row['diversity']):.2f}{rate}"
             )
-        for row in events:
-            if "pruned_by" in row:  # how it ended
-                self._print(describe(row))
-        if self.bar.disable and progress.get("step", 0) > self.step and time.monotonic() - self.spoke > QUIET_S:
-            self._print(f"step {progress['step']:,}/{self.total:,}: {self.rate}")
-            self.step = progress["step"]
+        for row in ended:
+            self._print(describe(row))
+        if self.bar.disable and time.monotonic() - self.spoke > QUIET_S:
+            if progress is not None and progress.step > self.step:
+                self._print(f"step {progress.step:,}/{self.total:,}: {self.rate}")
+                self.step = progress.step
+            elif progress is None:
+                self._print(f"no step yet after {time.monotonic() - self.started:.0f} s")
 
-    def _show(self, progress: dict[str, Any]) -> None:
-        left = (self.total - progress["step"]) / max(progress["steps_per_second"], 1e-9)
-        eta = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
-        self.rate = (
-            f"{progress['steps_per_second']:.1f} steps/s, {progress['images_per_second']:.0f} images/s, ETA {eta}"
-        )
-        self.bar.n = progress["step"]
-        self.bar.set_postfix_str(f"{progress['images_per_second']:.0f} images/s", refresh=True)
+    def _show(self, progress: Progress) -> None:
+        left = int(progress.seconds_left)
+        eta = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        self.rate = f"{progress.steps_per_second:.1f} steps/s, {progress.images_per_second:.0f} images/s, ETA {eta}"
+        self.bar.n = progress.step
+        self.bar.set_postfix_str(f"{progress.images_per_second:.0f} images/s", refresh=True)
 
     def _print(self, line: str) -> None:
         self.spoke = time.monotonic()
@@ -109,8 +110,10 @@ def describe(row: dict[str, Any]) -> str:
             return f"resumed from step {row['step']:,} with {row['workers']} worker(s)"
         case "note":
             return str(row["text"])
+        case "signature":
+            return f"step {row['step']:,}: {row['signature']}: {row['message']}"
         case what:
-            return f"{what} at step {row['step']:,}" + (f" ({row['pruned_by']})" if row.get("pruned_by") else "")
+            return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")
 
 
 def _size(path: Path) -> int:

@@ -12,8 +12,9 @@ from act_ray.device import prepare_process
 from act_ray.errors import UserError
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.storage import join
-from act_ray.train.loop import Report, train
+from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
+from act_ray.train.run import Report
 
 Hook = Callable[[Report], None]
 

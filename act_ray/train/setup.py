@@ -12,15 +12,13 @@ from act_ray.config import Config
 from act_ray.core import losses
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser, ode_step
-from act_ray.core.step import TrainState, discriminate
+from act_ray.core.step import OdeStep, TrainState, discriminate
 from act_ray.data.shards import ImageData
 from act_ray.models.discriminators import build_discriminator
 from act_ray.models.perceptual import Lpips
 from act_ray.models.unet import UNet
 from act_ray.train.preflight import distillation_teacher
 from act_ray.train.ranks import Ranks
-
-Previous = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str], None]) -> TrainState:
@@ -30,30 +28,35 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
     torch.manual_seed(cfg.train.seed)
     wrapper = Denoiser if cfg.train.method == "diffusion" else Consistency
     model = wrapper(UNet(cfg, channels, size), cfg.step.schedule, cfg.train.precision).to(device)
-    discriminator = ranks.together(lambda: build_discriminator(cfg, channels, size)).to(device)
+    discriminator = None
+    if cfg.adversarial:
+        discriminator = ranks.together(lambda: build_discriminator(cfg, channels, size)).to(device)
+    trained = [model] if discriminator is None else [model, discriminator]
     if cfg.train.channels_last:
-        for net in (model, discriminator):
+        for net in trained:
             net.to(memory_format=torch.channels_last)
     teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
     if cfg.train.compile:
         x = torch.zeros(cfg.train.global_batch // ranks.world, channels, size, size, device=device)
-        compile_networks(cfg, [model, teacher, discriminator], x, warn)
+        compile_networks(cfg, [*trained, teacher], x, warn)
     optim = cfg.optim
     return TrainState(
         model=wrap(model, ranks),
         teacher=teacher,
         ema=ema,
-        discriminator=wrap(discriminator, ranks),
+        discriminator=None if discriminator is None else wrap(discriminator, ranks),
         optimizer_g=optimizer(cfg, model, optim.lr_g, optim.beta2_g),
-        optimizer_d=optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
+        optimizer_d=None
+        if discriminator is None
+        else optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
         distance=ranks.together(lambda: distance(cfg, device)),
         p_aug=torch.tensor(0.0, device=device),
         gp_ema=torch.tensor(cfg.augment.tau, device=device),
-        previous=ranks.together(lambda: distillation(cfg, data, device)),
+        ode_step=ranks.together(lambda: distillation(cfg, data, device)),
     )
 
 
-def distillation(cfg: Config, data: ImageData, device: torch.device) -> Previous | None:
+def distillation(cfg: Config, data: ImageData, device: torch.device) -> OdeStep | None:
     """One ODE step of the pretrained denoiser of distill.teacher, from t_j to t_{j-1}; None in consistency training."""
     source = distillation_teacher(cfg, data)
     if source is None:

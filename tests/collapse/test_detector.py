@@ -10,9 +10,9 @@ import sys
 import pydantic
 import pytest
 
-from act_ray.collapse.config import CollapseConfig
 from act_ray.collapse.detector import _KEPT, Detector
 from act_ray.collapse.record import PruneRecord, replay
+from act_ray.collapse.rules import CollapseConfig
 from tests.helpers.traces import RUNS, Run, feed
 
 CFG = CollapseConfig()
@@ -162,6 +162,25 @@ def test_first_finding_is_latched_and_reported_once() -> None:
     assert detector.observe(1, math.nan, None) is None
     assert detector.observe_eval(2, math.nan, None) is None
     assert detector.record is first
+
+
+@pytest.mark.parametrize("settings", [{"enabled": False}, {"action": "record"}])
+def test_not_finite_ends_a_run_whatever_was_recorded_before(settings: dict[str, object]) -> None:
+    """Where a signature is only recorded the run goes on, and may still break: the record then says why it ended."""
+    detector = Detector(CollapseConfig.model_validate(settings), 1200)
+    for event in events(RUNS["c04"]):
+        tell(detector, event)
+    assert (detector.record is not None) == ("action" in settings)
+    assert not detector.diverged
+    record = detector.observe(1200, 1.0, None, {"L_G": math.inf})
+    assert detector.diverged
+    assert record is detector.record is not None
+    assert (record.signature, record.step, record.message) == (
+        "divergence",
+        1200,
+        "L_G is inf at step 1200: the run has diverged",
+    )
+    assert replay(PruneRecord.from_json(record.to_json())) == record
 
 
 def test_disabled_detector_says_nothing() -> None:

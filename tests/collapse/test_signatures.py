@@ -6,20 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from act_ray.collapse.config import CollapseConfig
-from act_ray.collapse.signatures import (
-    Block,
-    Broken,
-    Evaluation,
-    Trace,
-    divergence,
-    drift,
-    judge,
-    levels,
-    mode_collapse,
-    score_is_worse,
-    spike,
-)
+from act_ray.collapse.divergence import divergence
+from act_ray.collapse.drift import drift, gp_levels, score_is_worse
+from act_ray.collapse.mode_collapse import mode_collapse
+from act_ray.collapse.rules import CollapseConfig, first_finding
+from act_ray.collapse.spike import spike
+from act_ray.collapse.trace import Block, Evaluation, NotFinite, Trace
 
 CFG = CollapseConfig()
 
@@ -49,15 +41,15 @@ def rising(factor: float, n: int = 75) -> list[float]:
 def ever(trace: Trace, cfg: CollapseConfig = CFG) -> str | None:
     """The first signature met when the blocks come one by one."""
     for n in range(len(trace.blocks) + 1):
-        found = judge(Trace(trace.total_steps, trace.block_steps, trace.blocks[:n], trace.evals), cfg)
+        found = first_finding(Trace(trace.total_steps, trace.block_steps, trace.blocks[:n], trace.evals), cfg)
         if found:
             return found.signature
     return None
 
 
 def test_empty_trace_shows_nothing() -> None:
-    assert judge(Trace(100, 16.0), CFG) is None
-    assert levels(Trace(100, 16.0), CFG) == []
+    assert first_finding(Trace(100, 16.0), CFG) is None
+    assert gp_levels(Trace(100, 16.0), CFG) == []
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 1.0, 1e4])
@@ -141,7 +133,7 @@ def test_mode_collapse_is_a_lasting_fall_below_a_share_of_its_own_best() -> None
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_not_finite_is_divergence(value: float) -> None:
-    found = judge(Trace(100, 16.0, broken=Broken(3, "L_CT", value)), CFG)
+    found = first_finding(Trace(100, 16.0, not_finite=NotFinite(3, "L_CT", value)), CFG)
     assert found is not None
     assert (found.signature, found.step) == ("divergence", 3)
 

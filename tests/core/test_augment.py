@@ -8,30 +8,55 @@ import pytest
 import torch
 from torch import Tensor
 
-from act_ray.core.augment import _colour, _geometry, augment, update_p_aug
+from act_ray.core.augment import (
+    COLOUR,
+    GEOMETRY,
+    GREY,
+    Transform,
+    augment,
+    brightness,
+    compose,
+    contrast,
+    flip,
+    hue,
+    luma_flip,
+    part_shift,
+    quarter_turn,
+    rotate,
+    rotate_after,
+    saturation,
+    scale,
+    stretch,
+    update_p_aug,
+    whole_shift,
+)  # fmt: skip
 from act_ray.core.losses import squared_gradient
 from act_ray.core.noise import Noise
 from act_ray.core.options import Augment
 
 CPU = torch.device("cpu")
-FLIP, TURN90, SHIFT, SCALE, SPIN, STRETCH, SPIN_AFTER, SLIDE = range(8)
-BRIGHTNESS, CONTRAST, LUMA, HUE, SATURATION = range(5)
 P = torch.tensor
 
 
-class Only(Noise):
-    """Draws under which the named transforms alone can happen."""
+def only(x: Tensor, *transforms: Transform, p: float = 1.0, step: int = 0) -> Tensor:
+    """A(x, p) in which these transforms alone can happen."""
+    geometry = [transform for transform in transforms if transform in GEOMETRY]
+    colour = [transform for transform in transforms if transform in COLOUR]
+    return augment(x, P(p), Noise(5, step, CPU), geometry or [still], colour or [nothing])
 
-    def __init__(self, geometry: tuple[int, ...] = (), colour: tuple[int, ...] = (), step: int = 0) -> None:
-        super().__init__(5, step, CPU)
-        self.allowed = {8: geometry, 5: colour}
 
-    def uniform(self, *shape: int) -> Tensor:
-        drawn = super().uniform(*shape)
-        if shape[1] in self.allowed:
-            barred = [i for i in range(shape[1]) if i not in self.allowed[shape[1]]]
-            drawn[:, barred] = 2.0
-        return drawn
+def nothing(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """No change of colour."""
+    return torch.eye(4).repeat(len(x), 1, 1), torch.zeros(len(x), dtype=torch.bool)
+
+
+def still(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    matrix, hit = nothing(x, p, noise)
+    return matrix[:, :3, :3], hit
+
+
+def matrices(x: Tensor, *transforms: Transform, p: float = 1.0) -> tuple[Tensor, Tensor]:
+    return compose(transforms, x, P(p), Noise(5, 0, CPU))
 
 
 def images(B: int = 64, C: int = 3, size: int = 8) -> Tensor:
@@ -105,18 +130,18 @@ def sigma(p: float, n: int) -> float:
 @pytest.mark.parametrize(
     ("which", "share"),  # of the draws that do something: ADA draws flips and turns from a set with the identity
     [
-        ((FLIP,), 1 / 2),
-        ((TURN90,), 3 / 4),
-        ((SHIFT,), 1),
-        ((SCALE,), 1),
-        ((SPIN, SPIN_AFTER), 1),
-        ((STRETCH,), 1),
-        ((SLIDE,), 1),
+        ((flip,), 1 / 2),
+        ((quarter_turn,), 3 / 4),
+        ((whole_shift,), 1),
+        ((scale,), 1),
+        ((rotate, rotate_after), 1),
+        ((stretch,), 1),
+        ((part_shift,), 1),
     ],
 )
-def test_geometric_transforms_happen_with_probability_p(which: tuple[int, ...], share: float, p: float) -> None:
+def test_geometric_transforms_happen_with_probability_p(which: tuple[Transform, ...], share: float, p: float) -> None:
     B = 20_000
-    matrix, moved = _geometry(torch.zeros(1).expand(B, 3, 512, 512), P(p), Only(which))
+    matrix, moved = matrices(torch.zeros(1).expand(B, 3, 512, 512), *which, p=p)
     assert changed(matrix) == pytest.approx(p * share, abs=sigma(p * share, B))
     assert moved.float().mean().item() == pytest.approx(p * share, abs=sigma(p * share, B))
 
@@ -125,28 +150,27 @@ def test_geometric_transforms_happen_with_probability_p(which: tuple[int, ...], 
 @pytest.mark.parametrize(
     ("which", "channels", "share"),
     [
-        (BRIGHTNESS, 3, 1),
-        (CONTRAST, 3, 1),
-        (LUMA, 3, 1 / 2),
-        (HUE, 3, 1),
-        (SATURATION, 3, 1),
-        (BRIGHTNESS, 1, 1),
-        (CONTRAST, 1, 1),
-        (LUMA, 1, 1 / 2),
-        (HUE, 1, 0),
-        (SATURATION, 1, 0),
+        (brightness, 3, 1),
+        (contrast, 3, 1),
+        (luma_flip, 3, 1 / 2),
+        (hue, 3, 1),
+        (saturation, 3, 1),
+        (brightness, 1, 1),
+        (contrast, 1, 1),
+        (luma_flip, 1, 1 / 2),
     ],
 )
-def test_colour_transforms_happen_with_probability_p(which: int, channels: int, share: float, p: float) -> None:
+def test_colour_transforms_happen_with_probability_p(which: Transform, channels: int, share: float, p: float) -> None:
     B = 20_000
-    matrix, _ = _colour(torch.zeros(1).expand(B, channels, 8, 8), P(p), Only(colour=(which,)))
+    matrix, _ = matrices(torch.zeros(1).expand(B, channels, 8, 8), which, p=p)
     assert changed(matrix) == pytest.approx(p * share, abs=sigma(p * share, B))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_marked_unchanged_has_no_transform(channels: int) -> None:
     x = torch.zeros(1).expand(4000, channels, 8, 8)
-    for matrix, touched in (_geometry(x, P(0.08), Noise(0, 0, CPU)), _colour(x, P(0.08), Noise(0, 0, CPU))):
+    for transforms in (GEOMETRY, COLOUR if channels == 3 else GREY):
+        matrix, touched = matrices(x, *transforms, p=0.08)
         quiet = matrix[~touched]
         assert 0 < len(quiet) < 4000
         assert (quiet - torch.eye(matrix.shape[-1])).abs().max() < 1e-5
@@ -155,12 +179,12 @@ def test_what_is_marked_unchanged_has_no_transform(channels: int) -> None:
 def test_spread_of_the_draws() -> None:
     """ADA appendix B: log2 of the scale has deviation 0.2, of contrast 0.5, of saturation 1; shifts are up to 1/8."""
     x = torch.zeros(1).expand(20_000, 3, 64, 64)
-    scale = _geometry(x, P(1.0), Only((SCALE,)))[0][:, 0, 0].log2()
-    contrast = _colour(x, P(1.0), Only(colour=(CONTRAST,)))[0][:, 0, 0].log2()
-    brightness = _colour(x, P(1.0), Only(colour=(BRIGHTNESS,)))[0][:, 0, 3]
-    slide = _geometry(x, P(1.0), Only((SLIDE,)))[0][:, :2, 2]
-    shift = _geometry(x, P(1.0), Only((SHIFT,)))[0][:, :2, 2]
-    for values, deviation in ((scale, 0.2), (contrast, 0.5), (brightness, 0.2), (slide, 0.125 * 64)):
+    size = matrices(x, scale)[0][:, 0, 0].log2()
+    factor = matrices(x, contrast)[0][:, 0, 0].log2()
+    added = matrices(x, brightness)[0][:, 0, 3]
+    slide = matrices(x, part_shift)[0][:, :2, 2]
+    shift = matrices(x, whole_shift)[0][:, :2, 2]
+    for values, deviation in ((size, 0.2), (factor, 0.5), (added, 0.2), (slide, 0.125 * 64)):
         assert values.mean().item() == pytest.approx(0, abs=0.05 * deviation)
         assert values.std().item() == pytest.approx(deviation, rel=0.03)
     assert shift.abs().max() == 8
@@ -177,12 +201,12 @@ def near(a: Tensor, b: Tensor) -> bool:
 @pytest.mark.parametrize("size", [8, 9])
 def test_flips_and_quarter_turns_permute_pixels(size: int) -> None:
     x = images(size=size)
-    flipped = augment(x, P(1.0), Only((FLIP,)))
+    flipped = only(x, flip)
     counts = [sum(near(y, a) for y, a in zip(flipped, x, strict=True)), 0]
     counts[1] = sum(near(y, a.flip(2)) for y, a in zip(flipped, x, strict=True))
     assert sum(counts) == 64
     assert min(counts) > 20
-    turned = augment(x, P(1.0), Only((TURN90,)))
+    turned = only(x, quarter_turn)
     turns = [sum(near(y, a.rot90(k, (1, 2))) for y, a in zip(turned, x, strict=True)) for k in range(4)]
     assert sum(turns) == 64
     assert min(turns) > 6
@@ -190,8 +214,8 @@ def test_flips_and_quarter_turns_permute_pixels(size: int) -> None:
 
 def test_shifts_are_by_whole_pixels() -> None:
     x = images(size=16)
-    matrix, _ = _geometry(x, P(1.0), Only((SHIFT,)))
-    shifted = augment(x, P(1.0), Only((SHIFT,)))
+    matrix, _ = matrices(x, whole_shift)
+    shifted = only(x, whole_shift)
     for a, b, (dx, dy) in zip(x, shifted, matrix[:, :2, 2].round().int().tolist(), strict=True):
         inner = (slice(None), slice(2, 14), slice(2, 14))  # up to 2 pixels at each side come from the reflection
         assert near(b[inner], a.roll((dy, dx), (1, 2))[inner])
@@ -199,33 +223,29 @@ def test_shifts_are_by_whole_pixels() -> None:
 
 def test_a_turn_about_the_centre_keeps_the_centre() -> None:
     x = images(size=9)
-    y = augment(x, P(1.0), Only((SPIN,)))
+    y = only(x, rotate)
     assert near(y[:, :, 4, 4], x[:, :, 4, 4])
 
 
 def test_stretching_keeps_the_area() -> None:
-    matrix, _ = _geometry(images(), P(1.0), Only((STRETCH, SPIN, SPIN_AFTER, TURN90, FLIP)))
+    matrix, _ = matrices(images(), flip, quarter_turn, rotate, stretch, rotate_after)
     torch.testing.assert_close(torch.linalg.det(matrix).abs(), torch.ones(64), rtol=1e-4, atol=1e-4)
-
-
-def colour(x: Tensor, which: int) -> Tensor:
-    return augment(x, P(1.0), Only(colour=(which,)))
 
 
 def test_colours() -> None:
     x = images()
     luma, rest = x.mean(1, keepdim=True), x - x.mean(1, keepdim=True)
-    added = colour(x, BRIGHTNESS) - x
+    added = only(x, brightness) - x
     assert near(added, added[:, :1, :1, :1].expand_as(x))
-    factor = (colour(x, CONTRAST) * x).flatten(1).sum(1) / (x * x).flatten(1).sum(1)
-    assert near(colour(x, CONTRAST), factor[:, None, None, None] * x)
+    factor = (only(x, contrast) * x).flatten(1).sum(1) / (x * x).flatten(1).sum(1)
+    assert near(only(x, contrast), factor[:, None, None, None] * x)
     assert (factor > 0).all()
-    flipped = colour(x, LUMA)
+    flipped = only(x, luma_flip)
     assert all(near(y, a) or near(y, a - 2 * m) for y, a, m in zip(flipped, x, luma, strict=True))
-    hue = colour(x, HUE)
-    assert near(hue.mean(1, keepdim=True), luma)
-    assert near(hue.square().sum(1), x.square().sum(1))
-    saturated = colour(x, SATURATION)
+    turned = only(x, hue)
+    assert near(turned.mean(1, keepdim=True), luma)
+    assert near(turned.square().sum(1), x.square().sum(1))
+    saturated = only(x, saturation)
     assert near(saturated.mean(1, keepdim=True), luma)
     amount = ((saturated - luma) * rest).flatten(1).sum(1) / rest.square().flatten(1).sum(1)
     torch.testing.assert_close(saturated, luma + amount[:, None, None, None] * rest, rtol=1e-4, atol=1e-4)
@@ -235,11 +255,23 @@ def test_colours() -> None:
 def test_grey_images_and_grey_colours_agree() -> None:
     """A grey image of three channels keeps them equal; of one channel it becomes the same grey."""
     grey = images(C=1)
-    for which in (BRIGHTNESS, CONTRAST, LUMA):
-        one, three = colour(grey, which), colour(grey.expand(-1, 3, -1, -1), which)
+    for which in GREY:
+        one, three = only(grey, which), only(grey.expand(-1, 3, -1, -1), which)
         assert near(three, one.expand_as(three))
-    for which in (HUE, SATURATION):
-        assert torch.equal(colour(grey, which), grey)
+    assert torch.equal(augment(grey, P(1.0), Noise(0, 0, CPU)), augment(grey, P(1.0), Noise(0, 0, CPU), GEOMETRY, GREY))
+
+
+def test_a_new_transform_shifts_no_other_draws() -> None:
+    x, noise = images(), Noise(0, 0, CPU)
+    noise.branch("new").normal(7, 7)
+
+    def idle(x: Tensor, p: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        noise.uniform(len(x), 3)
+        return still(x, p, noise)
+
+    before = augment(x, P(0.6), Noise(0, 0, CPU))
+    after = augment(x, P(0.6), noise, (idle, *GEOMETRY), COLOUR)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- gradients

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from act_ray.collapse.config import CollapseConfig
 from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
+from act_ray.collapse.rules import CollapseConfig
 
 Run = dict[str, Any]
 RUNS: dict[str, Run] = {

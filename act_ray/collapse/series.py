@@ -1,0 +1,63 @@
+"""The series of a trace that several signatures look at, and the settings that they share."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from act_ray.collapse.trace import Trace, Window
+
+_DIFF_SD = 0.954  # median of |a - b| for a, b ~ N(0, 1)
+
+
+class Watching(BaseModel):
+    """How a run is watched; each signature's file adds its own thresholds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(True, description="watch for collapse; a value that is not finite ends a run all the same")
+    action: Literal["stop", "record"] = Field(
+        "stop", description="stop a run that shows a signature, or only record it and let the run go on (an audit)"
+    )
+    monitor_interval: int = Field(
+        16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
+    )
+    blocks: int = Field(75, ge=10, le=1000, description="blocks the planned budget is cut into; a rule sees medians")
+    warmup: float = Field(0.12, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")
+    gp_floor: float = Field(
+        0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
+    )
+
+
+def gp_after_warmup(trace: Trace, cfg: Watching) -> Window:
+    """(step, log ||grad D||^2) of the blocks after the warm-up."""
+    start, floor = cfg.warmup * trace.total_steps, math.log(cfg.gp_floor)
+    return [
+        (b.step, max(b.log_gp, floor))
+        for b in trace.blocks
+        if b.log_gp is not None and b.step - trace.block_steps >= start
+    ]
+
+
+def typical_jump(points: Window) -> float:
+    """Standard deviation of one block's value by chance alone; differences of neighbours are not misled by a drift."""
+    jumps = [abs(b - a) for (_, a), (_, b) in pairwise(points)]
+    return median(jumps) / _DIFF_SD if jumps else 0.0
+
+
+def smoothed(points: Sequence[tuple[int, float]]) -> Window:
+    """Median of each value with the two before it; empty for fewer than three."""
+    return [(points[i][0], median(v for _, v in points[i - 2 : i + 1])) for i in range(2, len(points))]
+
+
+def losses(trace: Trace) -> Window:
+    """(step, block median of L_CT)."""
+    return [(b.step, b.loss_ct) for b in trace.blocks if b.loss_ct is not None]
+
+
+def diversities(trace: Trace) -> Window:
+    """(step, diversity) of the evaluations that measured it."""
+    return [(e.step, e.diversity) for e in trace.evals if e.diversity is not None]

@@ -1,0 +1,43 @@
+"""progress.json: where a run is now, for whoever watches it from outside."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from act_ray import jsonfile
+
+FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After `step` steps: the speed since the last time, the last score, and the last values of the losses."""
+
+    step: int
+    total_steps: int
+    steps_per_second: float
+    images_per_second: float
+    score: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float:
+        """At this speed, to the end."""
+        return (self.total_steps - self.step) / max(self.steps_per_second, 1e-9)
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's progress.json."""
+        values = asdict(self)
+        losses = values.pop("losses")
+        jsonfile.write(folder / FILE, values | losses)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """The folder's progress; None where there is none yet, or none that can be read."""
+    try:
+        values = json.loads((folder / FILE).read_text())
+        known = {name: values[name] for name in ("step", "total_steps", "steps_per_second", "images_per_second")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    score = values.get("score")
+    return Progress(**known, score=None if score is None else float(score))

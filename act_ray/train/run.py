@@ -1,0 +1,235 @@
+"""One run on one worker: its state, its detector, and what it has to write down."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from act_ray import settings
+from act_ray.collapse.detector import Detector
+from act_ray.collapse.record import PruneRecord
+from act_ray.config import Config
+from act_ray.core.step import Metrics, unwrap
+from act_ray.data.sampler import batch_indices
+from act_ray.data.shards import label_counts, open_data
+from act_ray.errors import UserError
+from act_ray.metrics.scores import WORST, finite, metric_name
+from act_ray.outcomes import RunOutcome
+from act_ray.pictures import save_grid
+from act_ray.runs import checkpoint
+from act_ray.runs.folder import RunFolder, grid_name
+from act_ray.runs.progress import Progress
+from act_ray.train.preflight import check_fit
+from act_ray.train.ranks import Ranks
+from act_ray.train.scoring import Scorer
+from act_ray.train.setup import build_state
+from act_ray.train.warm_start import warm_start
+
+Report = dict[str, Any]
+
+LOSSES = ("loss_ct", "loss_g", "loss_d", "loss_dsm")  # shown in progress.json
+
+
+class TrainingRun:
+    """A run between two steps. `loop.loop` says in which order its methods are called."""
+
+    def __init__(self, cfg: Config, folder: RunFolder, ranks: Ranks) -> None:
+        self.cfg, self.folder, self.ranks = cfg, folder, ranks
+        self.data = ranks.together(lambda: open_data(cfg.data.path))
+        ranks.together(lambda: check_fit(cfg, self.data, ranks.world))
+        self.scorer = Scorer(cfg, self.data, ranks, self.note)
+        ranks.on_first(folder.open)
+        self.state = build_state(cfg, self.data, ranks, self.note)
+        gp_interval = cfg.loss.gp_interval if cfg.loss.gp_weight else None
+        self.detector = Detector(cfg.collapse.beside_penalty(cfg.loss.gp_weight), cfg.train.total_steps, gp_interval)
+        self.pending: list[tuple[int, Metrics]] = []  # of the steps since the last flush, on the device
+        self.last_score: float | None = None
+        self.diversity: float | None = None
+        self.best: tuple[float, int] | None = None  # score, step
+        self.improved = False  # a best score that no checkpoint holds yet
+        self.stop = False  # somebody asked for a stop
+        self.seconds = 0.0  # of training, all sessions together
+        self.resumed_at = self.saved_at = self._resume()
+        self.clock, self.clock_step = time.monotonic(), self.resumed_at
+
+    # ------------------------------------------------------------------------------------------ resume and save
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint that verifies; rank 0 chooses. Returns the step to go on from."""
+        step, problems = self.ranks.on_first(lambda: checkpoint.newest_whole(self.folder.checkpoints))
+        for problem in problems:
+            self.note(f"checkpoint damaged: {problem}; going on from step {step or 0:,}")
+        if step is not None:
+            self.ranks.together(lambda: self._load(checkpoint.step_folder(self.folder.checkpoints, step)))
+        else:
+            self.ranks.together(lambda: warm_start(self.state, self.cfg))
+        if self.ranks.first:
+            self.folder.write("config.yaml", settings.dump(self.cfg))
+            self.folder.truncate("metrics.jsonl", step or 0)
+            self.folder.truncate("scores.jsonl", (step or 0) + 1)
+            self.folder.event("resumed" if step else "started", step=step or 0, workers=self.ranks.world)
+        return step or 0
+
+    def _load(self, at: Path) -> None:
+        self.folder.fetch(at / checkpoint.MANIFEST)
+        saved = checkpoint.load(at, self.state)
+        if saved["data_checksum"] != self.data.checksum:
+            raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
+        self.detector.load_state_dict(saved["detector"])
+        self.last_score, self.diversity = saved["score"], saved["diversity"]
+        self.best = tuple(saved["best"]) if saved["best"] else None
+        self.seconds = saved["seconds"]
+
+    def note(self, line: str) -> None:
+        """A line for whoever watches the run."""
+        if self.ranks.first:
+            self.folder.path.mkdir(parents=True, exist_ok=True)  # it may come before the folder is opened
+            self.folder.event("note", text=line)
+
+    def save(self) -> None:
+        """Checkpoint (rank 0; every worker holds the same state)."""
+        self.improved, self.saved_at = False, self.state.step
+        if not self.ranks.first:
+            return
+        extra = {
+            "detector": self.detector.state_dict(),
+            "score": self.last_score,
+            "diversity": self.diversity,
+            "best": self.best,
+            "seconds": self.seconds,
+            "data_checksum": self.data.checksum,
+            "image_shape": list(self.data.images.shape[1:]),
+            "label_counts": label_counts(self.data),
+        }
+        saved = checkpoint.save(self.folder.checkpoints, self.state, extra)
+        best = self.best[1] if self.best else None
+        checkpoint.prune(self.folder.checkpoints, self.state.step, self.cfg.checkpoint.keep, best)
+        self.folder.push(saved)
+
+    # ------------------------------------------------------------------------------------------ metrics
+
+    def record(self, metrics: Metrics) -> None:
+        """Keep a step's metrics on the device until the next flush."""
+        if self.cfg.augment.enabled:
+            metrics["p_aug"] = self.state.p_aug
+        self.pending.append((self.state.step - 1, metrics))
+
+    def flush(self) -> None:
+        """One transfer for all pending steps: mean over workers, rows, the detector, and the stop flag."""
+        if not self.pending:
+            return
+        names = sorted({name for _, metrics in self.pending for name in metrics})
+        absent = torch.tensor(0.0, device=self.ranks.device)
+        table = torch.stack([torch.stack([m.get(name, absent) for name in names]) for _, m in self.pending])
+        asked = float(self.ranks.first and self.folder.stop_requested())
+        flag = torch.full((1, len(names)), asked, device=absent.device)
+        *values, stop = self.ranks.mean(torch.cat([table, flag])).tolist()
+        self.stop = self.stop or stop[0] > 0
+        rows = []
+        for (step, metrics), line in zip(self.pending, values, strict=True):
+            measured = {n: v for n, v in zip(names, line, strict=True) if n in metrics}
+            rows.append({"step": step, **measured})
+            self._watch(self.detector.observe(step, measured.get("loss_ct"), measured.get("gp"), measured))
+        self.pending.clear()
+        if self.ranks.first:
+            self.folder.append("metrics.jsonl", rows)
+            self._write_progress(rows[-1])
+
+    def _watch(self, found: PruneRecord | None) -> None:
+        """Tell of a signature when it is found: with collapse.action = record the run goes on."""
+        if found is not None and self.ranks.first:
+            self.folder.event("signature", **found.summary())
+
+    @torch.no_grad()
+    def check_weights(self) -> None:
+        """A gradient can overflow under a loss that is finite: such weights are neither scored nor saved."""
+        networks = [unwrap(network) for network in checkpoint.modules(self.state).values()]
+        norms = torch._foreach_norm([weight for network in networks for weight in network.parameters()])
+        if not torch.stack(norms).isfinite().all():
+            self._watch(self.detector.observe(self.state.step - 1, None, None, {"a weight": math.nan}))
+
+    def _write_progress(self, row: dict[str, float]) -> None:
+        now, cfg = time.monotonic(), self.cfg.train
+        rate = (self.state.step - self.clock_step) / max(now - self.clock, 1e-9)
+        self.seconds += now - self.clock
+        self.clock, self.clock_step = now, self.state.step
+        losses = {name: row[name] for name in LOSSES if name in row}
+        progress = Progress(self.state.step, cfg.total_steps, rate, rate * cfg.global_batch, self.last_score, losses)
+        progress.write(self.folder.path)
+
+    # ------------------------------------------------------------------------------------------ evaluate and end
+
+    def evaluate(self) -> Report:
+        """Score the EMA's samples, write the grid, and let the detector see the result."""
+        started = time.monotonic()
+        result, images = self.scorer(self.state.ema)
+        step, score = self.state.step, result["score"]
+        self.last_score, self.diversity = score, result["diversity"]
+        self.improved = self.best is None or score < self.best[0]
+        if self.improved:
+            self.best = (score, step)
+        self._watch(self.detector.observe_eval(step, self.diversity, score))
+        if self.ranks.first:
+            save_grid(images, self.folder.path / "samples" / grid_name(step))
+            self.folder.append("scores.jsonl", [{"step": step, **result, "metric": metric_name(self.cfg.eval)}])
+        self.clock += time.monotonic() - started  # the rate that is shown is that of training
+        return self.report()
+
+    def report(self) -> Report:
+        """What a search is told; always the same keys. The scores are finite: nothing else would pass schedulers."""
+        return {
+            "step": self.state.step,
+            "images": self.state.step * self.cfg.train.global_batch,
+            "score": finite(self.last_score),
+            "best_score": self.best[0] if self.best else WORST,
+            "best_step": self.best[1] if self.best else None,
+            "diversity": None if self.diversity is None or math.isnan(self.diversity) else self.diversity,
+            "seconds": round(self.seconds, 3),
+            "outcome": None,
+            "prune": None,
+        }
+
+    def ending(self) -> RunOutcome | None:
+        """Why the loop is over, if it is."""
+        found = self.detector.record is not None and self.cfg.collapse.action == "stop"
+        if found or self.detector.diverged:
+            return RunOutcome.PRUNED
+        if self.state.step >= self.cfg.train.total_steps:
+            return RunOutcome.COMPLETED
+        return RunOutcome.STOPPED if self.stop else None
+
+    def leave(self) -> None:
+        """The loop is closed between two steps: save, so that the run can go on from here."""
+        if self.state.step != self.saved_at:
+            self.save()
+        if self.ranks.first:
+            self.folder.event(RunOutcome.STOPPED, step=self.state.step, prune=None)
+            self.folder.push()
+
+    def finish(self, outcome: RunOutcome) -> Report:
+        """Write why the run ended; the last report."""
+        found = self.detector.record  # the reason, or what was only recorded
+        report = {**self.report(), "outcome": outcome.value, "prune": None if found is None else found.summary()}
+        if self.detector.diverged:
+            report["score"] = WORST
+        if self.ranks.first:
+            if found is not None:
+                record = found.with_evidence(self._evidence(found.step)) if self.detector.diverged else found
+                self.folder.json("prune.json", record.to_dict())
+            self.folder.json("result.json", report)
+            self.folder.event(outcome, step=self.state.step, prune=report["prune"])
+            self.folder.clear_stop()
+            self.folder.push()
+        return report
+
+    def _evidence(self, step: int) -> dict[str, Any]:
+        """What led to a value that is not finite: its batch (seed and step give it again), the last rows."""
+        seed, batch = self.cfg.train.seed, self.cfg.train.global_batch
+        return {
+            "seed": seed,
+            "images": batch_indices(len(self.data.images), batch, seed, step).tolist(),
+            "last_rows": self.folder.rows("metrics.jsonl")[-50:],
+            "checkpoint_before": max(checkpoint.saved_steps(self.folder.checkpoints), default=None),
+        }
