@@ -1,0 +1,108 @@
+"""What samples are compared with: the features of a data set's images, measured once and cached."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from act_ray.data.shards import ImageData
+from act_ray.data.store import free_space
+from act_ray.errors import UserError
+from act_ray.files import cache_dir, locked, replace_atomically
+from act_ray.metrics.features import FeatureNetwork, compute_features, weights_digest
+from act_ray.metrics.frechet import Statistics
+from act_ray.metrics.moments import Measured, combine, cut_into_chunks, measured
+
+REFERENCE_BATCH = 250  # of real images; not eval.batch, for all runs on the data share what is cached
+REFERENCE_VERSION = 2
+
+# (chunks, outputs to keep) -> what was measured of each, in order
+MeasureChunks = Callable[[list[list[range]], list[int]], Iterable[Measured]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Moments of all real images' features, and the features where they were asked for.
+
+    features: float32 [n,d], mapped from the cache.
+    """
+
+    statistics: Statistics
+    features: Tensor | None
+
+
+def reference_statistics(network: FeatureNetwork, data: ImageData) -> Statistics:
+    """Moments of the whole data set's features, by this process unless the cache has them."""
+    return load_reference(
+        network, data, lambda chunks, keep: (measure_images(network, data, chunk, keep) for chunk in chunks)
+    ).statistics
+
+
+def measure_images(network: FeatureNetwork, data: ImageData, chunk: list[range], keep: list[int]) -> Measured:
+    """One chunk of `cut_into_chunks` over the real images."""
+    batches = (compute_features(network, torch.tensor(data.images[batch.start : batch.stop])) for batch in chunk)
+    return combine((measured([features], keep) for features in batches), sum(map(len, chunk)))
+
+
+def load_reference(
+    network: FeatureNetwork, data: ImageData, measure: MeasureChunks, *, features: bool = False
+) -> Reference:
+    """The reference of a data set, by both checksums, data's and network's, from the cache; else measured once.
+
+    Raises UserError for features that are not finite, of which nothing is cached.
+    """
+    stem = f"{network.get_name()}-{weights_digest(network)[:16]}-{data.checksum[:16]}-v{REFERENCE_VERSION}"
+    folder = cache_dir("reference")
+    statistics, rows = folder / f"{stem}.npz", folder / f"{stem}.npy"
+    with locked(folder / f"{stem}.lock"):
+        if not statistics.exists() or (features and not rows.exists()):
+            parts = measure(cut_into_chunks(len(data.images), REFERENCE_BATCH), [0] if features else [])
+            _save(statistics, _measure_all(parts, len(data.images), rows if features else None))
+    with np.load(statistics, allow_pickle=False) as saved:
+        found = {"mu": saved["mu"], "sigma": saved["sigma"]}
+    if not all(np.isfinite(value).all() for value in found.values()):
+        raise UserError(f"{statistics}: what is cached of {data.name} is not finite; remove it and measure again")
+    # Mapped "c", copy on write: torch warns of an array that it may not write to.
+    mapped = torch.from_numpy(np.load(rows, mmap_mode="c", allow_pickle=False)) if features else None
+    return Reference(found, mapped)
+
+
+def _save(path: Path, whole: Measured) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, mu=whole.moments.mean, sigma=whole.moments.covariance())
+
+    replace_atomically(path, write)
+
+
+def _measure_all(parts: Iterable[Measured], n: int, rows: Path | None) -> Measured:
+    """All n images; their features go to the file `rows` as they come."""
+    if rows is None:
+        whole = combine(parts, n)
+        whole.require_finite("real images")
+        return whole
+    wholes = list[Measured]()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            wholes.append(combine(_written(parts, n, file, temporary.parent), n))
+        wholes[0].require_finite("real images")
+
+    replace_atomically(rows, write)
+    return wholes[0]
+
+
+def _written(parts: Iterable[Measured], n: int, file: BinaryIO, folder: Path) -> Iterator[Measured]:
+    """The parts less their features, which go to a .npy file; by plain writes, for a map's would fill the memory."""
+    for part in parts:
+        (features,) = part.kept
+        if file.tell() == 0:
+            free_space(folder, n * features[0].nbytes)
+            header = {"descr": "<f4", "fortran_order": False, "shape": (n, features.shape[1])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(features.tobytes())
+        yield part._replace(kept=[])
