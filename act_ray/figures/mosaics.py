@@ -20,7 +20,7 @@ from act_ray.edit.request import masked, pattern_mask
 from act_ray.figures.style import COLOURS, GREY, WIDTH, Missing
 from act_ray.generators.generator import Generator
 from act_ray.generators.sampling import NOISE_SEED, sample_batch
-from act_ray.metrics.scores import spread
+from act_ray.metrics.diversity import spread
 from act_ray.pictures import from_uint8, to_uint8
 
 GRID = 8  # samples per row and column
