@@ -6,28 +6,29 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from act_ray.config import Config
 from act_ray.data.shards import ImageData, open_data
 from act_ray.device import best_device
 from act_ray.errors import UserError
 from act_ray.generators.generator import Generator
-from act_ray.generators.sampling import sample_batch
-from act_ray.metrics import scores
-from act_ray.metrics.features import layers_of
-from act_ray.metrics.moments import Part, gather, part_of
+from act_ray.generators.sampling import draw_batch
+from act_ray.metrics.features import FeatureNetwork, compute_outputs
+from act_ray.metrics.moments import Measured, combine, measured
+from act_ray.metrics.reference import measure_images
+from act_ray.pictures import to_uint8
 
-# (chunks, layers to keep, levels) -> their parts in order; levels are the sampler's, None stands for the real images.
-Measure = Callable[[Sequence[list[range]], list[int], Sequence[float] | None], Iterator[Part]]
+# (chunks, outputs to keep, levels) -> what was measured of each, in order; levels are the sampler's, None stands for
+# the real images.
+Measure = Callable[[Sequence[list[range]], list[int], Sequence[float] | None], Iterator[Measured]]
 
 
 @dataclass(frozen=True)
 class Setup:
     """What every worker needs: the generator, the feature network, and images per class of the data, if it has any."""
 
-    source: Generator
-    extractor: FeatureExtractorBase
+    generator: Generator
+    network: FeatureNetwork
     cfg: Config
     classes: list[int] | None
 
@@ -48,28 +49,30 @@ class Measurer:
 
     def measure(
         self, fetch: Callable[[], Setup], chunk: list[range], keep: list[int], levels: Sequence[float] | None
-    ) -> Part:
+    ) -> Measured:
         """The chunk's samples, or with None for levels the data's own images of these indices; `fetch` on first use."""
         self.made = setup, data, model, device = self.made or make(fetch(), self.gpu)
         cfg, n = setup.cfg, sum(map(len, chunk))
 
         def samples(batch: range) -> Tensor:
-            index, shape = batch.start // cfg.eval.batch, setup.source.shape
-            return sample_batch(model, cfg, shape, setup.classes, index, len(batch), device, levels=levels or ())
+            index, shape = batch.start // cfg.eval.batch, setup.generator.shape
+            args = (model, cfg, shape, setup.classes, index, len(batch), device)
+            return to_uint8(draw_batch(*args, levels=levels or ())[0])
 
         try:
             with threads(cfg.train.threads or 1):
                 if levels is None:
-                    return scores.measure_images(setup.extractor, data, chunk, keep)
-                return gather((part_of(layers_of(setup.extractor, samples(batch)), keep) for batch in chunk), n)
+                    return measure_images(setup.network, data, chunk, keep)
+                return combine((measured(compute_outputs(setup.network, samples(b)), keep) for b in chunk), n)
         except torch.OutOfMemoryError:
             raise UserError(f"--batch {cfg.eval.batch}: needs more memory than the GPU has; try half of it") from None
 
 
 def make(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, nn.Module, torch.device]:
+    """Both networks on the device of this process, and the real images."""
     device = best_device(gpu)
-    setup.extractor.to(device)
-    return setup, open_data(setup.cfg.data.path), setup.source.build(device), device
+    setup.network.to(device)
+    return setup, open_data(setup.cfg.data.path), setup.generator.build(device), device
 
 
 @contextlib.contextmanager
@@ -84,13 +87,19 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def measuring(setup: Setup, workers: int | None, gpu: bool | None) -> Iterator[Measure]:
-    """Yields what measures chunks: on `workers` Ray workers (None: what the cluster has), or 0, in this process."""
+def measuring(
+    setup: Setup, workers: int | None, gpu: bool | None, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Measure]:
+    """Yields what measures chunks: on `workers` Ray workers (None: what the cluster has), or 0, in this process.
+
+    say: hears that Ray starts, which takes long.
+    """
     if workers == 0:
         own = Measurer(gpu)
         yield lambda chunks, keep, levels: (own.measure(lambda: setup, chunk, keep, levels) for chunk in chunks)
         return
+    say("starting Ray")
     from act_ray.evaluate.ray_workers import measuring_on_ray
 
-    with measuring_on_ray(setup, workers, gpu) as measure:
+    with measuring_on_ray(setup, workers, gpu, say) as measure:
         yield measure

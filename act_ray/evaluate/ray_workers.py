@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from act_ray.errors import UserError
 from act_ray.evaluate.measurer import Measure, Measurer, Setup
-from act_ray.metrics.moments import Part
+from act_ray.metrics.moments import Measured
 from act_ray.ray_cluster import connected, gpu_per_worker, nodes
 
 LOSSES = 3  # of workers, per worker: with more it is no chance, such as a spot machine's end
@@ -23,10 +23,13 @@ LOSSES = 3  # of workers, per worker: with more it is no chance, such as a spot 
 
 
 @contextlib.contextmanager
-def measuring_on_ray(setup: Setup, workers: int | None, gpu: bool | None) -> Iterator[Measure]:
+def measuring_on_ray(
+    setup: Setup, workers: int | None, gpu: bool | None, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Measure]:
     """Yields what measures chunks on `workers` Ray workers; None: as many as the cluster has room for."""
     with connected():
         count, use_gpu = place(workers, gpu)
+        say(f"starting {count} worker{'s' if count > 1 else ''}, each with a {'GPU' if use_gpu else 'CPU'}")
         remote = ray.remote(num_cpus=1, num_gpus=int(use_gpu))(Measurer)
         pool = WorkerPool(lambda: remote.remote(use_gpu), count)
         fetch = functools.partial(ray.get, ray.put(setup))  # one copy for all workers of a node
@@ -56,14 +59,14 @@ class WorkerPool:
         self.start, self.actors = start, [start() for _ in range(count)]
         self.losses = LOSSES * count
 
-    def in_order(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Part]:
+    def in_order(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[Measured]:
         """What `measure` returns for the arguments of each job, in their order; a worker does one at a time.
 
         At most two jobs per worker are ahead of the one that comes next: their parts wait in Ray's memory. A worker
         takes part from when it has started: one that never does, for want of room, keeps nobody waiting.
         """
         doing: dict[ObjectRef, tuple[ActorHandle, int | None]] = {a.ready.remote(): (a, None) for a in self.actors}
-        todo, idle, done = deque(range(len(jobs))), list[ActorHandle](), dict[int, Part]()
+        todo, idle, done = deque(range(len(jobs))), list[ActorHandle](), dict[int, Measured]()
         passed_on = 0
         while passed_on < len(jobs):
             (ref,), _ = ray.wait(list(doing), num_returns=1)

@@ -2,29 +2,28 @@
 
 experiment.yaml   space and options; `--resume NAME` needs nothing else
 events.jsonl      one row per event: trial started, reported, ended
-trials/003-1a2b3c4d/   a run's folder (training/rundir.py), named by index and hash of its config
-table.txt  best.png    what the search ends with
+trials/003-1a2b3c4d/   a run's folder (runs/folder.py), named by index and hash of its config
+table.txt  table.csv  results.parquet  best.png    what the search ends with
 """
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
-from act_ray.runs.folder import RunFolder
+from act_ray.outcomes import TrialOutcome
+from act_ray.runs.folder import Folder
 from act_ray.runs.storage import join, storage_is_local
-from act_ray.train.loop import Report
-from act_ray.tune.space import Space, parse_space
-from act_ray.yamlfile import read_yaml
+from act_ray.tune.space import Space
+from act_ray.tune.space_files import parse_space
+from act_ray.yamlfile import read_yaml, write_yaml
 
-# Collapse is told by the folder of the trial; the scheduler's verdicts and failures only by the driver.
-COMPLETED, PRUNED, SCHEDULER, FAILED = "completed", "pruned", "scheduler", "failed"
+Report = dict[str, Any]  # a run's report (train/loop.py); `score` and `best_score` are None where there is none
 
 
 @dataclass(frozen=True)
@@ -32,34 +31,51 @@ class TrialPlan:
     """A trial before it runs."""
 
     index: int
-    values: dict[str, Any]
+    values: dict[str, Any]  # of the searched parameters, by dotted name
     config: Config
-    name: str
+    name: str  # of its folder
 
 
 @dataclass
 class TrialRecord:
-    """What is known of a trial."""
+    """What a trial reported, and how it ended."""
 
     plan: TrialPlan
     reports: list[Report] = field(default_factory=list)
-    ended: str = ""  # one of the four above; empty while it has not
-    why: str = ""
+    outcome: TrialOutcome | None = None  # None: it has not ended
+    reason: str | None = None  # of what the scheduler stopped, or of a failure; in one line
+    prune: dict[str, Any] | None = None  # the signature of collapse that it showed, where it did
 
     @property
     def last(self) -> Report | None:
+        """The last report."""
         return self.reports[-1] if self.reports else None
 
     @property
+    def step(self) -> int:
+        """Steps done, as of the last report."""
+        return self.reports[-1]["step"] if self.reports else 0
+
+    @property
     def total(self) -> int:
+        """Steps planned."""
         return self.plan.config.train.total_steps
+
+    @property
+    def best_score(self) -> float | None:
+        """The score of the best evaluation, whose checkpoint is kept; None without one."""
+        return self.reports[-1]["best_score"] if self.reports else None
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation; None without one."""
+        return self.reports[-1]["best_step"] if self.reports else None
 
 
 def plan_trial(space: Space, index: int, values: Mapping[str, Any]) -> TrialPlan:
     """A trial's config: the values, and a seed of its own that follows from the base seed and its index."""
-    cfg = space.config(values)
-    if "train.seed" not in space.file.parameters:
-        cfg = space.config({**values, "train.seed": cfg.train.seed + 1000 * index})
+    own_seed = {} if "train.seed" in space.file.parameters else {"train.seed": space.seed + 1000 * index}
+    cfg = space.config({**values, **own_seed})
     digest = hashlib.sha256(json.dumps(cfg.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     return TrialPlan(index, dict(values), cfg, f"{index:03d}-{digest[:8]}")
 
@@ -69,8 +85,9 @@ class Experiment:
 
     def __init__(self, location: str, space: Space, options: dict[str, Any]) -> None:
         self.location, self.space, self.options = location, space, options
-        self.dir = RunFolder(location)
-        self.trials: dict[int, TrialRecord] = {}
+        self.dir = Folder(location)
+        self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
+        self.trials: dict[int, TrialRecord] = {}  # of trials that began
 
     @classmethod
     def create(cls, location: str, space: Space, options: dict[str, Any]) -> "Experiment":
@@ -79,8 +96,7 @@ class Experiment:
         new.dir.open_root()
         if (new.dir.path / "experiment.yaml").exists():
             raise UserError(f"--name: {location} exists; continue it with --resume, or choose another name")
-        text = yaml.safe_dump({"space": space.file.model_dump(mode="json"), "options": options}, sort_keys=False)
-        (new.dir.path / "experiment.yaml").write_text(text)
+        new.dir.write("experiment.yaml", write_yaml({"space": space.file.model_dump(mode="json"), "options": options}))
         new.dir.push_root()
         return new
 
@@ -90,61 +106,85 @@ class Experiment:
 
         Raises UserError when there is none of that name.
         """
-        folder = RunFolder(location)
-        folder.open_root()
-        path = folder.path / "experiment.yaml"
-        if not path.exists():
+        folder = Folder(location)
+        text = folder.read("experiment.yaml")
+        if text is None:
             near = [p.parent.name for p in folder.path.parent.glob("*/experiment.yaml")]
             hint = nearest(folder.path.name, near) if near else "there is none in that folder"
             raise UserError(f"--resume {location}: no such search; {hint}")
-        saved = read_yaml(path.read_text(), str(path))
-        experiment = cls(location, parse_space(saved["space"], str(path)), saved["options"] | options)
+        where = f"{location}/experiment.yaml"
+        saved = read_yaml(text, where)
+        experiment = cls(location, parse_space(saved["space"], where), saved["options"] | options)
+        experiment.dir.open_root()
         for row in experiment.dir.rows("events.jsonl"):
             experiment._take(row)
         return experiment
 
+    # ------------------------------------------------------------------------------------------ trials
+
+    def plan(self, index: int, values: Mapping[str, Any]) -> TrialPlan:
+        """The plan of a trial, made at the first call for its index."""
+        if index not in self.plans:
+            self.plans[index] = plan_trial(self.space, index, values)
+        return self.plans[index]
+
+    def remaining(self) -> list[TrialPlan]:
+        """The trials that are known and have not ended, begun or not; of Optuna's search only those begun."""
+        if self.space.file.search != "optuna":
+            for index, values in enumerate(self.space.draw()):
+                self.plan(index, values)
+        return [plan for index, plan in sorted(self.plans.items()) if not self._ended(index)]
+
+    def _ended(self, index: int) -> bool:
+        return index in self.trials and self.trials[index].outcome is not None
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials are still to run, or to end."""
+        return self.space.trials - sum(self._ended(index) for index in self.trials)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the lowest score at its best evaluation; None while there is no score."""
+        scored = [(t.best_score, t.plan.index) for t in self.trials.values() if t.best_score is not None]
+        return self.trials[min(scored)[1]] if scored else None
+
+    @property
+    def how_to_resume(self) -> str:
+        """What to type to go on."""
+        storage, _, name = self.location.rpartition("/")
+        return f"go on with: python -m act_ray.tune --resume {shlex.quote(name)} --storage {shlex.quote(storage)}"
+
     def trial_location(self, plan: TrialPlan) -> str:
+        """Where the trial's folder is: a path, or a URI."""
         return join(self.location, "trials", plan.name)
 
     def local_trial(self, plan: TrialPlan) -> Path:
         """Where the trial's folder is on this machine; on an object store only what a worker here wrote."""
-        return RunFolder(self.trial_location(plan)).path
+        return Folder(self.trial_location(plan)).path
 
     # ------------------------------------------------------------------------------------------ log
 
     def log(self, event: str, plan: TrialPlan, **details: Any) -> None:
         """Append an event, take it in, and on an object store push the log."""
-        row = {"event": event, "trial": plan.index, "values": plan.values, **details}
-        self.dir.event(event, **{key: value for key, value in row.items() if key != "event"})
-        self._take(row)
+        row = {"trial": plan.index, "values": plan.values, **details}
+        self.dir.event(event, **row)
+        self._take({"event": event, **row})
         if event != "reported":
             self.dir.push_root()
 
     def _take(self, row: dict[str, Any]) -> None:
-        if "trial" not in row:
-            return
         index = int(row["trial"])
-        if index not in self.trials:
-            self.trials[index] = TrialRecord(plan_trial(self.space, index, row["values"]))
-        trial = self.trials[index]
+        trial = self.trials.setdefault(index, TrialRecord(self.plan(index, row["values"])))
         if row["event"] == "reported":
             # A resumed trial reports again what it had reported after its last checkpoint.
             trial.reports = [r for r in trial.reports if r["step"] < row["report"]["step"]] + [row["report"]]
         elif row["event"] == "ended":
-            trial.ended, trial.why = row["how"], row["why"]
-
-    @property
-    def open_plans(self) -> list[TrialPlan]:
-        """Trials that began and have not ended."""
-        return [trial.plan for trial in self.trials.values() if not trial.ended]
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The trial with the lowest score at its best evaluation."""
-        scored = [trial for trial in self.trials.values() if trial.reports]
-        return min(scored, key=lambda trial: trial.reports[-1]["best_score"], default=None)
+            trial.outcome = TrialOutcome(row["outcome"])
+            trial.reason, trial.prune = row["reason"], row["prune"]
 
 
 def default_location(storage: str, name: str) -> str:
+    """The folder of the search NAME in --storage; absolute where it is of this machine."""
     location = join(storage, name)
     return str(Path(location).resolve()) if storage_is_local(location) else location

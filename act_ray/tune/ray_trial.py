@@ -12,34 +12,37 @@ from act_ray.config import Config
 from act_ray.device import best_device, prepare_process
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
+from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import RunFolder
-from act_ray.train.loop import Report, train
+from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.ray_workers import fit
+from act_ray.train.run import Report
 
-FAILED = "failed"
 STOP_WAIT_S = 120.0  # a stopped trial's workers get this long to save and return
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
-    """Tune's view of a run: one step() per evaluation. A stop reaches the workers as a request, never as a kill."""
+    """Tune's view of a run: one step() per evaluation. A stop reaches the workers as a request, never as a kill.
+
+    Its config is {"trial": {"index", "config", "location", "workers", "gpu", "max_failures"}}.
+    """
 
     def setup(self, config_: dict[str, Any]) -> None:
-        job = config_["trial"]["job"]
-        cfg = settings.build(job["config"])
+        told = config_["trial"]
+        cfg = settings.build(told["config"])
         self.reports = (
-            reports_from_workers(cfg, job["location"], job["workers"], job["gpu"], job["max_failures"])
-            if job["workers"]
-            else reports_in_process(cfg, job["location"])
+            reports_from_workers(cfg, told["location"], told["workers"], told["gpu"], told["max_failures"])
+            if told["workers"]
+            else reports_in_process(cfg, told["location"])
         )
 
     def step(self) -> dict[str, Any]:
         try:
             report = next(self.reports)
         except UserError as error:
-            report = {"score": WORST, "best_score": WORST, "images": 0, "step": 0, "outcome": FAILED,
-                      "pruned_by": "", "prune_reason": str(error)}  # fmt: skip
-        return {**report, "done": bool(report["outcome"])}
+            report = {"score": WORST, "images": 0, "outcome": TrialOutcome.FAILED.value, "reason": str(error)}
+        return {**report, "done": report["outcome"] is not None}
 
     def cleanup(self) -> None:
         """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone."""
@@ -55,13 +58,13 @@ def reports_in_process(cfg: Config, location: str) -> Iterator[Report]:
 def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, max_failures: int) -> Iterator[Report]:
     """A Ray Train run in a thread; its reports come through a queue of one, so that neither side runs ahead."""
     queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
-    box: dict[str, BaseException] = {}
+    errors: list[BaseException] = []
 
     def call() -> None:
         try:
             fit(cfg, location, workers, gpu=gpu, max_failures=max_failures, on_report=queue.put)
         except BaseException as error:
-            box["error"] = error
+            errors.append(error)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
@@ -73,22 +76,21 @@ def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, ma
             except Empty:
                 if alive:
                     continue
-                if "error" in box:
-                    raise box["error"] from None
+                if errors:
+                    raise errors[0] from None
                 return
             yield report
-            if report["outcome"]:
+            if report["outcome"] is not None:
                 thread.join(STOP_WAIT_S)
                 return
     finally:
-        _wind_down(thread, queue, location)
+        _stop_workers(thread, queue, location)
 
 
-def _wind_down(thread: threading.Thread, queue: Queue, location: str) -> None:
+def _stop_workers(thread: threading.Thread, queue: Queue, location: str) -> None:
     """Ask the workers to stop, keep the queue empty so that none blocks, and wait."""
-    run = RunFolder(location)
     if thread.is_alive():
-        run.request_stop()
+        RunFolder(location).request_stop()
     waited = 0.0
     while thread.is_alive() and waited < STOP_WAIT_S:
         try:

@@ -1,4 +1,4 @@
-"""Search spaces: YAML with dotted config names, checked against the config before anything starts.
+"""Search spaces: dotted setting names, how each is drawn, and what the trials may not combine.
 
 preset: digits
 set: {train.total_steps: 600}                 # the same for every trial
@@ -9,21 +9,23 @@ parameters:
 constraints: ["loss.w_mid <= loss.w"]
 """
 
+import contextlib
 import itertools
 import operator
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
-from act_ray.yamlfile import read_yaml
+from act_ray.tune.schedulers import SCHEDULERS, Budget
 
 Values = dict[str, Any]  # dotted name -> value
 Specs = dict[str, tuple[str, list[Any]]]  # dotted name -> (kind, its values)
@@ -31,6 +33,8 @@ KINDS = ("choice", "uniform", "loguniform", "randint", "grid")
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
              "!=": operator.ne}  # fmt: skip
 TRIES = 2_000
+Search = Literal["random", "grid", "optuna"]
+SEARCHES: tuple[str, ...] = get_args(Search)
 
 
 class SpaceFile(BaseModel):
@@ -44,11 +48,18 @@ class SpaceFile(BaseModel):
     parameters: dict[str, dict[str, list[Any]]] = Field(min_length=1)
     constraints: list[str] = []
     trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
-    search: Literal["random", "grid", "optuna"] = "random"
-    scheduler: Literal["asha", "none"] = "asha"
+    search: Search = "random"
+    scheduler: str = "asha"
     grace: float = Field(0.25, gt=0, le=1, description="share of the budget before ASHA may stop a trial")
     reduction: float = Field(3, gt=1, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0)
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SCHEDULERS:
+            raise ValueError(f"scheduler = '{name}': no such scheduler; {nearest(name, SCHEDULERS)}")
+        return name
 
     @model_validator(mode="after")
     def _parameters(self) -> Self:
@@ -82,7 +93,8 @@ class Constraint:
     right: str | float
 
     def holds(self, cfg: Config) -> bool:
-        left, right = (get(cfg, side) if isinstance(side, str) else side for side in (self.left, self.right))
+        """Whether the config keeps to it; a setting that is null keeps to everything."""
+        left, right = (settings.get(cfg, s) if isinstance(s, str) else s for s in (self.left, self.right))
         return left is None or right is None or bool(self.compare(left, right))
 
 
@@ -94,39 +106,47 @@ class Space:
     constraints: tuple[Constraint, ...]
 
     def config(self, values: Mapping[str, Any]) -> Config:
-        """The trial's config. Raises UserError for values that the config refuses."""
+        """The config of these values. Raises UserError for values that the config refuses."""
         return settings.load(self.file.preset, {**self.file.set, **values}, "search space")
 
     def with_setting(self, name: str, value: Any) -> "Space":
         """The same space with one shared setting changed."""
         return replace(self, file=self.file.model_copy(update={"set": {**self.file.set, name: value}}))
 
-    def admits(self, values: Mapping[str, Any]) -> bool:
-        """Whether the config and every constraint accept the values."""
+    def refusal(self, values: Mapping[str, Any]) -> str | None:
+        """Why the config or a constraint refuses the values; None: a trial may have them."""
         try:
             cfg = self.config(values)
-        except UserError:
-            return False
-        return all(constraint.holds(cfg) for constraint in self.constraints)
+        except UserError as error:
+            return str(error).removeprefix("search space: ")
+        return next((f"constraint '{c.text}'" for c in self.constraints if not c.holds(cfg)), None)
 
     @property
     def specs(self) -> Specs:
         """How each parameter is drawn."""
         return {name: next(iter(spec.items())) for name, spec in self.file.parameters.items()}
 
-    @property
+    @cached_property
     def trials(self) -> int:
         """How many trials the search has."""
         return (self.file.trials or 8) if self.file.search == "optuna" else len(self.draw())
 
-    def largest_budget(self) -> int:
-        """Images that the longest trial sees: total_steps x global_batch at their upper ends."""
-        names: list[str] = [
-            name for name in ("train.total_steps", "train.global_batch") if name in self.file.parameters
-        ]
-        upper = {name: max(_endpoints(*next(iter(self.file.parameters[name].items())))) for name in names}
-        train = self.config(upper).train
-        return train.total_steps * train.global_batch
+    @cached_property
+    def budget(self) -> Budget:
+        """What schedulers are told; the longest trial has total_steps x global_batch at their upper ends."""
+        train = self.example().train
+        upper = {key: getattr(train, key) for key in ("total_steps", "global_batch")}
+        for key in upper:
+            if (spec := self.specs.get(f"train.{key}")) is not None:
+                upper[key] = max(endpoints(*spec))
+        return Budget(upper["total_steps"] * upper["global_batch"], self.file.grace, self.file.reduction)
+
+    @cached_property
+    def seed(self) -> int:
+        """train.seed where it is not searched; each trial's own follows from it and the trial's index."""
+        return self.example().train.seed
+
+    # ------------------------------------------------------------------------------------------ drawing
 
     def draw(self, trials: int | None = None) -> list[Values]:
         """The trials of a random or grid search, a function of the file and its seed alone.
@@ -137,10 +157,7 @@ class Space:
         trials = trials or self.file.trials
         cells, drawn = self._cells()
         if not drawn:
-            admitted = [cell for cell in cells if self.admits(cell)]
-            if not admitted:
-                raise UserError(f"search space: no combination passes {self._conditions}")
-            return admitted[:trials]
+            return self._admitted(cells)[:trials]
         rng = np.random.RandomState(self.file.seed)
         return [self._redraw(cells[i % len(cells)], drawn, rng) for i in range(trials or 8)]
 
@@ -148,9 +165,22 @@ class Space:
         """Raise UserError for a space that nothing can come from, or nothing with one of its grid cells."""
         cells, drawn = self._cells()
         if not drawn:
-            self.draw(1)
+            self._admitted(cells)
         for cell in cells if drawn else ():
             self._redraw(cell, drawn, np.random.RandomState(0))
+
+    def example(self, fixed: Mapping[str, Any] | None = None) -> Config:
+        """The config of a trial that could be drawn, with `fixed` values for some parameters. Raises UserError."""
+        fixed = fixed or {}
+        cells, drawn = self._cells()
+        drawn = {name: spec for name, spec in drawn.items() if name not in fixed}
+        cells = [{**cell, **fixed} for cell in cells if all(cell.get(n, v) == v for n, v in fixed.items())]
+        if not drawn:
+            return self.config(self._admitted(cells)[0])
+        for cell in cells[:-1]:
+            with contextlib.suppress(UserError):
+                return self.config(self._redraw(cell, drawn, np.random.RandomState(0)))
+        return self.config(self._redraw(cells[-1], drawn, np.random.RandomState(0)))
 
     def _cells(self) -> tuple[list[Values], Specs]:
         """All combinations of what is crossed, and how the others are drawn."""
@@ -159,108 +189,53 @@ class Space:
         cells = [dict(zip(crossed, cell, strict=True)) for cell in itertools.product(*(specs[n][1] for n in crossed))]
         return cells, {name: spec for name, spec in specs.items() if name not in crossed}
 
+    def _admitted(self, cells: list[Values]) -> list[Values]:
+        refusals = [self.refusal(cell) for cell in cells]
+        admitted = [cell for cell, refusal in zip(cells, refusals, strict=True) if refusal is None]
+        if not admitted:
+            raise UserError(self._impossible(f"none of {len(cells):,} combinations", refusals))
+        return admitted
+
     def _redraw(self, cell: Values, drawn_by: Specs, rng: np.random.RandomState) -> Values:
+        refusals = list[str | None]()
         for _ in range(TRIES):
             drawn = {name: draw_value(*spec, rng) for name, spec in drawn_by.items()}
             values = {name: (cell | drawn)[name] for name in self.file.parameters}
-            if self.admits(values):
+            refusals.append(self.refusal(values))
+            if refusals[-1] is None:
                 return values
-        where = f" with {cell}" if cell else ""
-        raise UserError(f"search space: none of {TRIES:,} draws{where} passes {self._conditions}")
+        where = f" with {', '.join(f'{name} = {value}' for name, value in cell.items())}" if cell else ""
+        raise UserError(self._impossible(f"none of {TRIES:,} draws{where}", refusals))
 
-    @property
-    def _conditions(self) -> str:
-        return f"the constraints ({', '.join(self.file.constraints) or 'none'}) and the config's own bounds"
-
-
-# ---------------------------------------------------------------------------------------------- reading
-
-
-def load_space(path: Path, over: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None) -> Space:
-    """Read and check a search space; `over` replaces its top-level fields, `fixed` adds to its `set`.
-
-    Raises UserError for an unknown name, an endpoint that the config refuses, or constraints nothing can pass.
-    """
-    if not path.exists():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"--space {path}: no such file; {nearest(str(path), near) if near else 'see search_spaces/'}")
-    raw = read_yaml(path.read_text(), str(path))
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: must be a mapping with preset and parameters")
-    raw = raw | {key: value for key, value in (over or {}).items() if value is not None}
-    raw["set"] = {**(raw.get("set") or {}), **(fixed or {})}
-    return parse_space(raw, str(path))
+    def _impossible(self, what: str, refusals: list[str | None]) -> str:
+        """Why nothing can come of the space: the commonest refusal, and where its settings come from."""
+        causes = Counter(_names(refusal or "") for refusal in refusals)
+        names, count = causes.most_common(1)[0]
+        said = next(refusal for refusal in refusals if _names(refusal or "") == names)
+        unsearched = settings.merge(Config().model_dump(), settings.preset(self.file.preset))
+        unsearched = settings.merge(unsearched, settings.nested(self.file.set))
+        origins = []
+        for name in names:
+            if name in self.file.parameters:
+                kind, values = self.specs[name]
+                origins.append(f"parameters.{name} is {kind} {values}")
+            else:
+                source = "set" if name in self.file.set else f"preset {self.file.preset}"
+                origins.append(f"{name} = {settings.get(unsearched, name)} ({source})")
+        hint = ""
+        if len(names) == 2 and "must not exceed" in (said or ""):
+            hint = f"; make room for the constraint {names[0]} <= {names[1]}"
+        return f"search space: {what} is valid; {count:,} fail as in {said}: {', '.join(origins)}{hint}"
 
 
-def parse_space(raw: Mapping[str, Any], where: str) -> Space:
-    """Check a search space that was read; see load_space."""
-    try:
-        file = SpaceFile.model_validate(raw)
-    except ValidationError as error:
-        lines = []
-        for e in error.errors():
-            name = ".".join(map(str, e["loc"]))
-            known = nearest(name, SpaceFile.model_fields) if e["type"] == "extra_forbidden" else ""
-            lines.append(f"{name}: {e['msg'].removeprefix('Value error, ')} {known}".removeprefix(": ").strip())
-        raise UserError(f"{where}: " + "; ".join(lines)) from None
-    for name in (*file.parameters, *file.set):
-        if name not in settings.field_names():
-            raise UserError(f"{where}: {name}: no such setting; {nearest(name, settings.field_names())}")
-    both = set(file.parameters) & set(file.set)
-    if both:
-        raise UserError(f"{where}: {', '.join(sorted(both))}: both searched and set; leave one out")
-    for name, spec in file.parameters.items():
-        for value in _endpoints(*next(iter(spec.items()))):
-            _check_endpoint(file, name, value, where)
-    space = Space(file, tuple(_constraint(text, where) for text in file.constraints))
-    for constraint in space.constraints:
-        try:
-            constraint.holds(settings.load(file.preset))
-        except TypeError:
-            raise UserError(f"{where}: constraint '{constraint.text}': compares a number with a text") from None
-    space.check_satisfiable()
-    return space
+def _names(text: str) -> tuple[str, ...]:
+    """The settings that a message names, each once."""
+    words = re.findall(r"[a-z_]+\.[a-z_0-9]+", text)
+    return tuple(dict.fromkeys(word for word in words if word in settings.field_names()))
 
 
-def _check_endpoint(file: SpaceFile, name: str, value: Any, where: str) -> None:
-    """Refuse a value that its setting never takes; whether it goes with the others is for draw() to see."""
-    values = settings.merge(settings.preset(file.preset), settings.nested({**file.set, name: value}))
-    try:
-        Config.model_validate(values)
-    except ValidationError as error:
-        for e in error.errors():
-            if e["type"] != "value_error" and ".".join(map(str, e["loc"][: name.count(".") + 1])) == name:
-                message = e["msg"].replace("Input should be", "must be")
-                raise UserError(f"{where}: parameters.{name}: {value!r}: {message}") from None
-            if e["type"] != "value_error":
-                raise UserError(f"{where}: {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}") from None
-
-
-def _constraint(text: str, where: str) -> Constraint:
-    match = re.fullmatch(r"\s*(\S+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*", text)
-    if match is None:
-        raise UserError(f"{where}: constraint '{text}': write it as NAME <= NAME (or a number)")
-    sides: list[str | float] = []
-    for side in match.group(1, 3):
-        try:
-            sides.append(float(side))
-        except ValueError:
-            if side not in settings.field_names():
-                hint = nearest(side, settings.field_names())
-                raise UserError(f"{where}: constraint '{text}': {side}: no such setting; {hint}") from None
-            sides.append(side)
-    return Constraint(text, sides[0], OPERATORS[match[2]], sides[1])
-
-
-def get(cfg: Config, name: str) -> Any:
-    """A setting by its dotted name."""
-    value: Any = cfg
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _endpoints(kind: str, values: list[Any]) -> list[Any]:
+def endpoints(kind: str, values: list[Any]) -> list[Any]:
+    """The values that a parameter's kind takes at its ends; all of them where they are listed."""
     return [values[0], values[1] - 1] if kind == "randint" else values
 
 

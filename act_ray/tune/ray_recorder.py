@@ -1,0 +1,153 @@
+"""What happens in a search: Ray Tune's events into the experiment's log, and one line for each."""
+
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from act_ray.metrics.scores import WORST
+from act_ray.outcomes import RunOutcome, TrialOutcome
+from act_ray.runs.folder import RunFolder
+from act_ray.tune.experiment import Experiment, Report, TrialPlan
+from act_ray.tune.progress_line import announce
+from act_ray.tune.ray_placement import Placement
+from act_ray.tune.ray_schedulers import CollapseAware, index_of
+from act_ray.tune.results import format_value
+
+KEYS = ("step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "prune")
+VERBS = {
+    TrialOutcome.COMPLETED: "completed",
+    TrialOutcome.PRUNED: "pruned",
+    TrialOutcome.SCHEDULER: "stopped",
+    TrialOutcome.FAILED: "failed",
+}
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Tells Tune's trials from each other by their index in the search, under which the experiment has their plans."""
+
+    def __init__(self, experiment: Experiment, scheduler: CollapseAware, place: Placement) -> None:
+        self.experiment, self.scheduler, self.place = experiment, scheduler, place
+        self.running: dict[int, TrialPlan] = {}
+        self.told_when = False  # the first score comes
+        self.interrupted = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use: nothing."""
+        return {}
+
+    def tune_config(self, plan: TrialPlan) -> dict[str, Any]:
+        """What a trial's process is told; see ray_trial.Trial."""
+        settings = plan.config.model_dump(mode="json")
+        settings["train"]["threads"] = plan.config.train.threads or self.place.threads
+        return {
+            "index": plan.index,
+            "config": settings,
+            "location": self.experiment.trial_location(plan),
+            "workers": self.experiment.options["workers_per_trial"],
+            "gpu": self.place.gpu,
+            "max_failures": self.experiment.options["max_failures"],
+        }
+
+    def interrupt(self) -> None:
+        """Ctrl-C: ask the running trials to save and end; EndAfterInterrupt ends the search once they have."""
+        self.interrupted = True
+        count = len(self.running)
+        doing = f"{count} trial{' saves its' if count == 1 else 's save their'} state" if count else "no trial runs yet"
+        announce(f"interrupted: {doing} (Ctrl-C again gives up)")
+        for plan in list(self.running.values()):
+            RunFolder(self.experiment.trial_location(plan)).request_stop()
+
+    def _plan(self, trial: TuneTrial) -> TrialPlan:
+        return self.experiment.plans[index_of(trial)]
+
+    # ------------------------------------------------------------------------------------------ as Tune calls it
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        plan = self._plan(trial)
+        before = self.experiment.trials.get(plan.index)
+        again = before is not None and bool(before.reports)
+        self.experiment.log("trial_started", plan)
+        self.running[plan.index] = plan
+        if self.interrupted:
+            RunFolder(self.experiment.trial_location(plan)).request_stop()
+        values = " ".join(f"{name}={format_value(value)}" for name, value in plan.values.items())
+        announce(f"{plan.name} {'continues' if again else 'started'}: {values}")
+        if not self.told_when:
+            self.told_when = True
+            announce(f"a trial's first score comes after {plan.config.eval.every:,} of its steps")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        plan = self._plan(trial)
+        if result["outcome"] == TrialOutcome.FAILED:
+            return
+        report = read_report(result)
+        self.experiment.log("reported", plan, report=report)
+        if report["outcome"] is None:
+            score = format_value(report["score"])
+            announce(f"{plan.name} {report['step']:,}/{plan.config.train.total_steps:,}: score {score}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        plan, report = self._plan(trial), trial.last_result
+        self.running.pop(plan.index, None)
+        match report.get("outcome"):
+            case RunOutcome.PRUNED:
+                self._end(plan, TrialOutcome.PRUNED, prune=report["prune"])
+            case RunOutcome.COMPLETED:
+                self._end(plan, TrialOutcome.COMPLETED, prune=report["prune"])
+            case TrialOutcome.FAILED:
+                self._end(plan, TrialOutcome.FAILED, reason=report["reason"])
+            case _ if plan.index in self.scheduler.stopped:
+                self._end(plan, TrialOutcome.SCHEDULER, reason=self.scheduler.stopped[plan.index])
+            case _:  # somebody asked this run to stop (Ctrl-C, or its STOP file): it stays open for --resume
+                announce(f"{plan.name} saved at step {report.get('step', 0):,}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        if trial.status == TuneTrial.ERROR:
+            plan = self._plan(trial)
+            self.running.pop(plan.index, None)
+            self._end(plan, TrialOutcome.FAILED, reason=last_line(trial.error_file) or "unknown error")
+
+    def _end(
+        self, plan: TrialPlan, outcome: TrialOutcome, reason: str | None = None, prune: dict[str, Any] | None = None
+    ) -> None:
+        self.experiment.log("ended", plan, outcome=outcome.value, reason=reason, prune=prune)
+        record = self.experiment.trials[plan.index]
+        if outcome is TrialOutcome.COMPLETED and record.last is not None:
+            reason = f"score {format_value(record.last['score'])}"
+        elif outcome is TrialOutcome.PRUNED and prune is not None:
+            reason = f"{prune['signature']} at step {prune['step']:,}: {prune['message']}"
+        announce(f"{plan.name} {VERBS[outcome]}: {reason}")
+
+
+class EndAfterInterrupt(tune.Stopper):  # type: ignore[misc]
+    """Ends an interrupted search once no trial runs any more."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.recorder.interrupted and not self.recorder.running
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def read_report(result: dict[str, Any]) -> Report:
+    """A run's report out of what Tune adds to it; None for a score that there is none of."""
+    report = {key: result[key] for key in KEYS}
+    return report | {key: None for key in ("score", "best_score") if report[key] >= WORST}
+
+
+def last_line(path: str | None) -> str | None:
+    """The last line of a file that Tune wrote an exception to."""
+    if not path:
+        return None
+    with open(path) as file:
+        lines = file.read().strip().splitlines()
+    return lines[-1] if lines else None

@@ -1,0 +1,70 @@
+"""What a search's trials would fail for, found before Ray starts; and what the search shows of itself without Ray."""
+
+from collections.abc import Iterator
+
+from act_ray import settings
+from act_ray.errors import UserError
+from act_ray.train.preflight import preflight
+from act_ray.train.warm_start import adopt_architecture
+from act_ray.tune.experiment import plan_trial
+from act_ray.tune.results import format_value
+from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.space import Space
+from act_ray.yamlfile import write_yaml
+
+
+def complete(space: Space) -> Space:
+    """The space with absolute paths, for a search may be resumed elsewhere, and with the network of model.init.
+
+    Raises UserError for a search over what model.init decides.
+    """
+    searched = space.file.parameters
+    if "model.init" in searched:
+        raise UserError("parameters.model.init: its network is the same for all trials; make one search for each")
+    before = space.example()
+    after = adopt_architecture(settings.absolute_paths(before), space.file.set)
+    for name in searched:
+        if before.model.init is not None and name.startswith("model.") and name != "model.dropout":
+            raise UserError(f"parameters.{name}: the network is that of model.init; leave one of the two out")
+    for name in settings.field_names():
+        value = settings.get(after, name)
+        if value != settings.get(before, name) and name not in searched:
+            space = space.with_setting(name, list(value) if isinstance(value, tuple) else value)
+    return space
+
+
+def check_values(space: Space, workers: int) -> None:
+    """Raises UserError for data and files that do not fit, for each value of what has files of its own."""
+    preflight(space.example(), workers)
+    for name in (*settings.paths(), "discriminator.kind"):
+        for values in space.file.parameters.get(name, {}).values():
+            for value in values:
+                preflight(space.example({name: value}), workers)
+
+
+def describe(space: Space) -> Iterator[str]:
+    """The lines of --dry-run: the space as YAML, and in comments its trials and what they come to."""
+    yield write_yaml(space.file.model_dump(mode="json")).rstrip("\n")
+    budget, train = space.budget, space.example().train
+    if space.file.search == "optuna":
+        yield f"# {space.trials} trials, which Optuna chooses one after the other"
+        steps = space.trials * train.total_steps
+        images = steps * train.global_batch
+    else:
+        plans = [plan_trial(space, index, values) for index, values in enumerate(space.draw())]
+        for plan in plans:
+            values = ", ".join(f"{name} = {format_value(value)}" for name, value in plan.values.items())
+            yield f"# trial {plan.name}: {values}"
+        steps = sum(plan.config.train.total_steps for plan in plans)
+        images = sum(plan.config.train.total_steps * plan.config.train.global_batch for plan in plans)
+    yield f"# at most {steps:,} steps and {images:,} images over {space.trials} trials, a score every {_every(space)}"
+    if space.file.scheduler != "none":
+        rungs = ", ".join(f"{rung:,.0f}" for rung in budget.rungs())
+        label = SCHEDULERS[space.file.scheduler].label
+        yield f"# {label} compares trials at {rungs} images, and lets one in {space.file.reduction:g} go on"
+    yield "# nothing was started; the same command without --dry-run starts it"
+
+
+def _every(space: Space) -> str:
+    every = space.example().eval.every
+    return "step" if every == 1 else f"{every:,} steps"

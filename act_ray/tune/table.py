@@ -1,0 +1,79 @@
+"""The ranked table that a search ends with, as wide as the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from act_ray.outcomes import TrialOutcome
+from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.results import format_value, rank
+from act_ray.tune.schedulers import SCHEDULERS
+
+
+def make_table(experiment: Experiment, metric: str, console: Console) -> list[Table | str]:
+    """What to print: a heading, a row per trial, and below it the reasons that are too long for a row."""
+    trials = rank(experiment)
+    varying = [name for name in experiment.space.file.parameters if len({str(t.plan.values[name]) for t in trials}) > 1]
+    same = [name for name in experiment.space.file.parameters if name not in varying]
+    heading = [f"{metric}, lower is better. Trials are ranked by their best score, whose checkpoint is kept."]
+    totals = {trial.total for trial in trials}
+    if len(totals) == 1:
+        heading.append(f"Each was planned for {totals.pop():,} steps.")
+    if same:
+        heading.append("All: " + ", ".join(f"{n} = {format_value(trials[0].plan.values[n])}" for n in same) + ".")
+    shown = _columns(experiment, trials, varying)
+    if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
+        shown = _columns(experiment, trials, varying, apart=False)
+    reasons = [f"{trial.plan.name}: {reason}" for trial in trials if (reason := long_reason(trial)) is not None]
+    return [" ".join(heading), shown, *reasons]
+
+
+def _columns(experiment: Experiment, trials: Sequence[TrialRecord], names: list[str], apart: bool = True) -> Table:
+    """A column for each parameter, or one that names them all, which wraps."""
+    out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    parameters = [_stack(name) for name in names] if apart else (["parameters"] if names else [])
+    for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", "ended"):
+        out.add_column(head, no_wrap=head != "parameters", overflow="fold", vertical="bottom")
+    for trial in trials:
+        values = [_short(trial.plan.values[name]) for name in names]
+        if not apart and names:
+            values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
+        step = "-" if trial.best_step is None else f"{trial.best_step:,}"
+        out.add_row(
+            f"{trial.plan.index:03d}", *values, format_value(trial.best_score), step, f"{trial.step:,}",
+            short_reason(experiment, trial),
+        )  # fmt: skip
+    return out
+
+
+def _stack(name: str) -> str:
+    """`loss.gp_weight` over three lines: a column is no wider than its longest word."""
+    return name.replace(".", ".\n").replace("_", "_\n")
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else format_value(value)
+
+
+def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
+    """How it ended, in a word: the signature of a collapse, the scheduler's name, or the outcome."""
+    match trial.outcome:
+        case TrialOutcome.PRUNED if trial.prune is not None:
+            return str(trial.prune["signature"])
+        case TrialOutcome.SCHEDULER:
+            return SCHEDULERS[experiment.space.file.scheduler].label
+        case None:
+            return "not yet"
+        case outcome:
+            return str(outcome)
+
+
+def long_reason(trial: TrialRecord) -> str | None:
+    """Why a trial did not come to its end, or what it showed all the same; None where there is nothing to say."""
+    if trial.prune is not None:
+        found = f"{trial.prune['signature']} at step {trial.prune['step']:,}: {trial.prune['message']}"
+        return found if trial.outcome is TrialOutcome.PRUNED else f"ran on after {found}"
+    return trial.reason
