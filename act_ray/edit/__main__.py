@@ -107,7 +107,7 @@ def colorize(steps: int, **given: Any) -> None:
 
     job = open_request("colorize", **given)
     if job.channels != 3:
-        raise UserError(f"colorize: {job.source.source} makes grey images; give a model of colour images")
+        raise UserError(f"colorize: {job.source.origin} makes grey images; give a model of colour images")
     grey = read_images(job, channels=1).expand(-1, 3, -1, -1)
     levels = editing.editing_levels(steps, job.schedule)
     finish(

@@ -72,14 +72,14 @@ def open_request(
         raise UserError(f"--output {output}: must end in .png")
     source = read_generator(location, which=which, weights=weights, image_size=image_size)
     if source.cfg.train.method == "diffusion":
-        raise UserError(f"{task}: {source.source} is a diffusion run; give a consistency model")
+        raise UserError(f"{task}: {source.origin} is a diffusion run; give a consistency model")
     if source.shape[0] not in (1, 3):
         raise UserError(
-            f"{task}: {source.source} makes images of {source.shape[0]} channels; only 1 or 3 can be edited"
+            f"{task}: {source.origin} makes images of {source.shape[0]} channels; only 1 or 3 can be edited"
         )
     classes = source.cfg.model.num_classes
     if label is None and classes is not None:
-        raise UserError(f"{task}: {source.source} is class-conditional; give --label 0 to {classes - 1}")
+        raise UserError(f"{task}: {source.origin} is class-conditional; give --label 0 to {classes - 1}")
     check_label(source, label)
     written, compare = output_paths(output, len(images) * samples)
     for image in images:

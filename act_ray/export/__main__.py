@@ -38,7 +38,7 @@ def command(
     source = read_generator(location, which=which, weights=weights, image_size=image_size)
     difference = export(source, dst, kind, license, overwrite)
     size = sum(path.stat().st_size for path in Path(dst).expanduser().rglob("*") if path.is_file())
-    click.echo(f"{source.source}: {kind}, {size / 2**20:.1f} MiB, samples within {difference:.1e} of act_ray's: {dst}")
+    click.echo(f"{source.origin}: {kind}, {size / 2**20:.1f} MiB, samples within {difference:.1e} of act_ray's: {dst}")
 
 
 if __name__ == "__main__":

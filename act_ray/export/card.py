@@ -6,10 +6,10 @@ from typing import Any, Literal
 from act_ray import __version__, settings
 from act_ray.generators.generator import Generator
 from act_ray.generators.sampling import NOISE_SEED
-from act_ray.runs.folder import Row
+from act_ray.runs.rows import Row
 from act_ray.yamlfile import write_yaml
 
-Kind = Literal["diffusers", "onnx"]
+Format = Literal["diffusers", "onnx"]
 
 GRAPH = "model.onnx"
 LEVELS = 841  # of the exported scheduler: 840 is a multiple of 1..8, so that 1 to 8 steps are those of multistep_levels
@@ -67,7 +67,7 @@ HOW = {"diversity": "mean distance between samples over that between the data's 
 ONNX_NOTES = "`z` is noise from N(0, I), of any batch size; the noise level is in the graph."
 
 
-def card(source: Generator, name: str, kind: Kind, license: str, difference: float) -> str:
+def card(source: Generator, name: str, kind: Format, license: str, difference: float) -> str:
     """README.md as the Hugging Face hub reads it; name: of the folder, difference: of its samples from act_ray's."""
     channels, height, width = source.shape
     classes = source.cfg.model.num_classes
@@ -96,7 +96,7 @@ def card(source: Generator, name: str, kind: Kind, license: str, difference: flo
     )
 
 
-def usage(source: Generator, name: str, kind: Kind) -> tuple[str, str]:
+def usage(source: Generator, name: str, kind: Format) -> tuple[str, str]:
     """How to sample four images, and what else to know."""
     classes = source.cfg.model.num_classes
     numbers = [i % classes for i in range(4)] if classes else []

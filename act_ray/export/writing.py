@@ -13,10 +13,10 @@ from act_ray.core.consistency import Preconditioned, one_step
 from act_ray.core.options import Schedule
 from act_ray.errors import UserError
 from act_ray.export import onnx_graph
-from act_ray.export.card import GRAPH, LEVELS, Kind, card, facts, shareable_settings
+from act_ray.export.card import GRAPH, LEVELS, Format, card, facts, shareable_settings
 from act_ray.files import publish
-from act_ray.generators.foreign import SCHEDULE
-from act_ray.generators.generator import Generator
+from act_ray.generators.diffusers_folder import SCHEDULER_NAMES
+from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.sampling import NOISE_SEED
 from act_ray.yamlfile import write_yaml
 
@@ -25,7 +25,7 @@ CHECKED = 3  # samples
 OURS = {"README.md", "config.yaml", "model_index.json", "unet", "scheduler", GRAPH, f"{GRAPH}.data"}
 
 
-def export(source: Generator, dst: str, kind: Kind, license: str, overwrite: bool) -> float:
+def export(source: Generator, dst: str, kind: Format, license: str, overwrite: bool) -> float:
     """Write the folder `dst`, whole or not at all; returns the largest difference of its samples from our own.
 
     Both formats are float32. Raises UserError for a model that the format cannot express, and for a `dst` in the way.
@@ -61,18 +61,18 @@ def export(source: Generator, dst: str, kind: Kind, license: str, overwrite: boo
 # ---------------------------------------------------------------------------------------------- mistakes
 
 
-def check(source: Generator, kind: Kind) -> None:
+def check(source: Generator, kind: Format) -> None:
     """Refuse what is no consistency model, or none that the format can express; before anything is computed."""
-    if source.foreign is not None:
-        raise UserError(f"{source.source}: {source.foreign}; a network for something else cannot be exported")
-    if source.cfg.train.method == "diffusion":
+    if not source.makes_images:
+        raise UserError(f"{source.origin}: {source.unusable}; such a network cannot be exported")
+    if source.kind is Kind.DENOISER:
         raise UserError(
-            f"{source.source}: a diffusion run (train.method = diffusion), whose denoiser no pipeline of diffusers "
+            f"{source.origin}: a denoiser (train.method = diffusion), which no pipeline of diffusers "
             "expresses; export a run of train.method = act, such as one with distill.teacher set to this"
         )
     if kind == "diffusers" and source.cfg.schedule.time_input != "log":
         raise UserError(
-            f"{source.source}: schedule.time_input = {source.cfg.schedule.time_input}, and ConsistencyModelPipeline "
+            f"{source.origin}: schedule.time_input = {source.cfg.schedule.time_input}, and ConsistencyModelPipeline "
             "tells the network 250 ln t; use --format onnx"
         )
     if kind == "onnx":
@@ -134,7 +134,7 @@ def write_pipeline(f: Preconditioned, folder: Path) -> None:
 
 def scheduler(cfg: Schedule) -> CMStochasticIterativeScheduler:
     """Its f(x, t) is ours, where the network is told 250 ln t; it starts at sigma_max = T."""
-    values = {theirs: getattr(cfg, ours) for theirs, ours in SCHEDULE.items()}
+    values = {theirs: getattr(cfg, ours) for ours, theirs in SCHEDULER_NAMES.items()}
     low = torch.tensor(cfg.t_min)
     if low**2 - cfg.t_min**2 < 0:  # its last noise is multiplied by the root of this, one term rounded to float32: NaN
         values["sigma_min"] = float(low)

@@ -16,7 +16,8 @@ from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.figures.style import COLOURS, GREY, MARK, WIDTH, Missing
 from act_ray.metrics.scores import WORST
-from act_ray.runs.folder import Row, RunFolder, read_config
+from act_ray.runs.folder import RunFolder, read_config
+from act_ray.runs.rows import Row
 
 MOST = 600  # blocks that a curve is drawn from, however long the run
 SMOOTH = 1 / 30  # share of a curve that its running median spans

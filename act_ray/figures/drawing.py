@@ -115,10 +115,10 @@ def open_subject(request: Request) -> Subject:
             raise
         raise Missing(f"{error}; --data DIR says where the images are now") from error
     if (shape := data.images.shape[1:]) != source.shape:
-        raise UserError(f"--data {path}: images [C, H, W] = {list(shape)}; {source.source} makes {list(source.shape)}")
+        raise UserError(f"--data {path}: images [C, H, W] = {list(shape)}; {source.origin} makes {list(source.shape)}")
     classes = source.cfg.model.num_classes
     if classes is not None and not 0 < data.num_classes <= classes:
-        raise UserError(f"--data {path}: has {data.num_classes} classes; {source.source} knows {classes}")
+        raise UserError(f"--data {path}: has {data.num_classes} classes; {source.origin} knows {classes}")
     return Subject(source, source.build(request.device), data, request.device)
 
 

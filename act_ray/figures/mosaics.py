@@ -19,7 +19,7 @@ from act_ray.data.shards import ImageData
 from act_ray.edit.request import masked, pattern_mask
 from act_ray.figures.style import COLOURS, GREY, WIDTH, Missing
 from act_ray.generators.generator import Generator
-from act_ray.generators.sampling import NOISE_SEED, sample_batch
+from act_ray.generators.sampling import NOISE_SEED, draw_batch
 from act_ray.metrics.diversity import spread
 from act_ray.pictures import from_uint8, to_uint8
 
@@ -86,9 +86,8 @@ class Subject:
 def draw_samples(subject: Subject) -> Figure:
     """Fig. 3: samples from the noise that all scores start from, beside real images."""
     pretrained, shape = subject.pretrained, subject.pretrained.shape
-    samples = sample_batch(
-        subject.model, pretrained.cfg, shape, pretrained.label_counts, 0, GRID**2, subject.device
-    ).cpu()
+    drawn = draw_batch(subject.model, pretrained.cfg, shape, pretrained.label_counts, 0, GRID**2, subject.device)[0]
+    samples = to_uint8(drawn).cpu()
     real = to_uint8(subject.real(GRID**2)[0]).cpu()
     kind = "One-step samples"
     if pretrained.cfg.train.method == "diffusion":

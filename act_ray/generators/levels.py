@@ -4,20 +4,20 @@ import itertools
 
 from act_ray.core.consistency import multistep_levels
 from act_ray.errors import UserError
-from act_ray.generators.generator import Generator
+from act_ray.generators.generator import Generator, Kind
 
 
 def plan_levels(generator: Generator, nfe: int | None, levels: str | None) -> tuple[int, list[float]]:
     """(network evaluations per image, noise levels after T), for --nfe N, --levels T,T,.. or neither.
 
-    One evaluation by default; a diffusion run has its ODE's evaluations and takes neither option. Raises UserError.
+    One evaluation by default; a denoiser has its ODE's evaluations and takes neither option. Raises UserError.
     """
-    if generator.cfg.train.method == "diffusion":
+    if generator.kind is Kind.DENOISER:
         own = 2 * generator.cfg.eval.ode_steps - 1
         if nfe is not None or levels is not None:
             option = f"--nfe {nfe}" if levels is None else f"--levels {levels}"
             raise UserError(
-                f"{option}: {generator.source} is a diffusion run, whose ODE takes {own} evaluations "
+                f"{option}: {generator.origin} is a denoiser, whose ODE takes {own} evaluations "
                 f"(eval.ode_steps = {generator.cfg.eval.ode_steps}); leave it out"
             )
         return own, []

@@ -1,14 +1,25 @@
 """OpenAI's UNetModel (guided-diffusion, consistency_models) as diffusers' UNet2DModel."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 
 from act_ray.errors import UserError
+from act_ray.generators.generator import Generator, Kind
+from act_ray.generators.imported import imported_generator, meta_unet
 
+HEAD_WIDTH = 64  # of attention in every released network below
+# The released networks by (channels of each resolution, residual blocks per resolution): whether guided-diffusion's has
+# attention's rows ordered (qkv, head, width), use_new_attention_order; consistency_models' all have.
+RELEASED = {
+    ((192, 384, 576, 768), 3): True,  # ImageNet-64
+    ((256, 256, 512, 512, 1024, 1024), 2): False,  # LSUN-256; guided-diffusion's ImageNet-256
+    ((128, 256, 256, 512, 512, 1024, 1024), 2): False,  # guided-diffusion's ImageNet-512
+}
+NAMES = {"cd_": Kind.CONSISTENCY, "ct_": Kind.CONSISTENCY, "edm_": Kind.DENOISER}  # how released files begin
 GROUPS = 32  # of every group norm; the sources know no other
 LAYOUT = "the guided-diffusion UNetModel that the other keys make up"
 SINGLE = {
@@ -38,53 +49,105 @@ MIDDLE = {
 }
 
 
-def is_guided(state: dict[str, Tensor]) -> bool:
+def is_openai(state: dict[str, Any]) -> bool:
     """Whether a state dict has UNetModel's names."""
     return {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"} <= state.keys()
 
 
+def read_openai(
+    path: Path, state: dict[str, Tensor], image_size: int | None, head_width: int | None, kind: Kind | None
+) -> Generator:
+    """The generator of UNetModel's state dict. Raises UserError for what neither the file nor the caller says.
+
+    image_size: the side of the images. head_width: of attention's heads; default: that of the released networks. kind:
+    default: what the file's name begins with; EDM's denoisers and consistency models have the same names and shapes.
+    """
+    if image_size is None:
+        raise UserError(f"{path}: does not say how large its images are; give --image-size")
+    try:
+        widths, blocks, _ = _resolutions(state)
+        guided_diffusion = len(_shape(state, "middle_block.1.qkv.weight")) == 3  # consistency_models' are of an image
+        if guided_diffusion:
+            arguments, tensors = convert(state, image_size, *_guided_diffusion_heads(widths, blocks))
+        else:
+            arguments, tensors = convert(state, image_size, _head_width(widths, blocks, head_width), qkv_first=True)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if guided_diffusion:
+        reason = "is a network of guided-diffusion, which counts steps"
+        return imported_generator(path, arguments, tensors, {}, Kind.OTHER, unusable=reason)
+    known = kind or next((k for start, k in NAMES.items() if path.name.startswith(start)), Kind.UNKNOWN)
+    reason = "is a consistency model or EDM's denoiser, and its name (cd_, ct_, edm_) does not say which; give --kind"
+    return imported_generator(
+        path,
+        arguments,
+        tensors,
+        {"time_input": "log"},  # consistency_models' networks are told 250 ln t
+        known,
+        unusable=reason if known is Kind.UNKNOWN else None,
+        clip=True,  # as its samplers do unless told otherwise
+    )
+
+
+def _head_width(widths: tuple[int, ...], blocks: int, given: int | None) -> int:
+    """What was given, or what is known of a released network. Raises UserError where neither is."""
+    if given is None and (widths, blocks) not in RELEASED:
+        raise UserError(
+            f"does not say how wide an attention head is, and {widths} with {blocks} blocks each is no released "
+            "network; give --head-width (num_head_channels; where no such option is, give the diffusers folder that "
+            "act_ray.export makes of it)"
+        )
+    return given or HEAD_WIDTH
+
+
+def _guided_diffusion_heads(widths: tuple[int, ...], blocks: int) -> tuple[int, bool]:
+    """(width of a head, whether rows are ordered qkv first) of a released network. Raises UserError for others."""
+    if (widths, blocks) not in RELEASED:
+        raise UserError(
+            f"{widths} with {blocks} blocks each is none of guided-diffusion's networks that can be read; the file "
+            "does not say how attention's rows are ordered"
+        )
+    return HEAD_WIDTH, RELEASED[widths, blocks]
+
+
 def convert(
-    state: dict[str, Tensor], image_size: int, head_dim: int | None = 64, qkv_first: bool | None = None
+    state: dict[str, Tensor], image_size: int, head_width: int | None, qkv_first: bool
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """UNet2DModel's arguments and float32 state dict for UNetModel's; the architecture is read off names and shapes.
 
-    What they cannot say: image_size; head_dim, the width of an attention head (64 in OpenAI's consistency models; None:
-    one head); qkv_first, whether attention's rows are ordered (qkv, head, width), as in consistency_models and with
-    use_new_attention_order, or (head, qkv, width), as in guided-diffusion (None: consistency_models has kernels of two
-    dimensions, guided-diffusion of one). Of twice as many outputs as inputs the last half is kept (of learn_sigma's,
-    OpenAI samples from the first). Raises UserError naming the first key that does not fit.
+    What they cannot say: image_size; head_width, of attention (None: one head); qkv_first: whether attention's rows are
+    ordered (qkv, head, width), as in consistency_models and with use_new_attention_order, or (head, qkv, width). Of
+    twice as many outputs as inputs the last half is kept (of learn_sigma's, OpenAI samples from the first). Raises
+    UserError naming the first key that does not fit.
     """
-    arguments = _arguments(state, image_size, head_dim)
+    arguments = _arguments(state, image_size, head_width)
     blocks = _blocks(arguments)
-    if qkv_first is None:
-        qkv_first = len(_shape(state, "middle_block.1.qkv.weight")) == 4
     converted: dict[str, Tensor] = {}
     sources: dict[str, str] = {}
     for key, value in state.items():
         names = _names(key, blocks)
         if not names:
             raise UserError(f"{key}: has no place in {LAYOUT}")
-        for name, tensor in zip(names, _tensors(key, value.float(), None if qkv_first else head_dim), strict=True):
+        for name, tensor in zip(names, _tensors(key, value.float(), None if qkv_first else head_width), strict=True):
             converted[name], sources[name] = tensor, key
     for name in ("conv_out.weight", "conv_out.bias"):
         if name in converted and len(converted[name]) == 2 * arguments["out_channels"]:
             converted[name] = converted[name][arguments["out_channels"] :]
-    _check(arguments, converted, sources, blocks)
+    _require_all(arguments, converted, sources, blocks)
     return arguments, converted
 
 
 # ---------------------------------------------------------------------------------------------- architecture
 
 
-def _arguments(state: dict[str, Tensor], image_size: int, head_dim: int | None) -> dict[str, Any]:
-    layers, levels, resnet = _levels(state)
-    starts = range(0, levels * (layers + 1), layers + 1)  # each level's first block; input_blocks.0 is conv_in
-    widths = tuple(_width(state, f"input_blocks.{i + 1}.0.in_layers.2.weight") for i in starts)
+def _arguments(state: dict[str, Tensor], image_size: int, head_width: int | None) -> dict[str, Any]:
+    widths, layers, resnet = _resolutions(state)
+    starts = _first_blocks(len(widths), layers)
     down = [f"input_blocks.{i + 1}.1.qkv.weight" in state for i in starts]
     up = [f"output_blocks.{i}.1.qkv.weight" in state for i in starts]
     for width in (*(width for width, attends in zip(widths, down, strict=True) if attends), widths[-1]):
-        if head_dim is not None and (head_dim < 1 or width % head_dim):
-            raise UserError(f"head_dim = {head_dim}: must divide {width}, the width of an attention layer")
+        if head_width is not None and (head_width < 1 or width % head_width):
+            raise UserError(f"--head-width {head_width}: must divide {width}, the width of an attention layer")
     channels = _shape(state, "input_blocks.0.0.weight")[1]
     embedded = _shape(state, "input_blocks.1.0.emb_layers.1.weight")[0]
     resample, prefix = ("resnet", "Resnet{}sample") if resnet else ("conv", "{}")
@@ -98,7 +161,7 @@ def _arguments(state: dict[str, Tensor], image_size: int, head_dim: int | None) 
         "downsample_type": resample,
         "upsample_type": resample,
         "layers_per_block": layers,
-        "attention_head_dim": head_dim,
+        "attention_head_dim": head_width,
         "norm_num_groups": GROUPS,
         "attn_norm_num_groups": GROUPS,  # diffusers drops the middle block's with scale_shift, unless told
         "resnet_time_scale_shift": "scale_shift" if embedded == 2 * widths[0] else "default",
@@ -106,19 +169,28 @@ def _arguments(state: dict[str, Tensor], image_size: int, head_dim: int | None) 
     }
 
 
-def _levels(state: dict[str, Tensor]) -> tuple[int, int, bool]:
-    """Residual blocks per level of the way down, levels, and whether residual blocks do the resampling.
+def _resolutions(state: dict[str, Tensor]) -> tuple[tuple[int, ...], int, bool]:
+    """Channels at each resolution, residual blocks per resolution of the way down, and whether those resample.
 
-    An upsampler ends every level of the way up but the last, and such a level has one block more than of the way down.
+    An upsampler ends every resolution of the way up but the last, which has one block more than on the way down.
     """
     _shape(state, "output_blocks.0.0.in_layers.2.weight")
     ups = {int(match[1]) for key in state if (match := re.match(r"output_blocks\.(\d+)\.", key))}
-    for block in sorted(ups):
-        for slot in (1, 2):  # after the residual block, or after its attention
-            for layer, resnet in (("conv", False), ("in_layers.2", True)):
-                if f"output_blocks.{block}.{slot}.{layer}.weight" in state:
-                    return block, len(ups) // (block + 1), resnet
-    return len(ups) - 1, 1, False
+    upsamplers = (
+        (block, resnet)
+        for block in sorted(ups)
+        for slot in (1, 2)  # after the residual block, or after its attention
+        for layer, resnet in (("conv", False), ("in_layers.2", True))
+        if f"output_blocks.{block}.{slot}.{layer}.weight" in state
+    )
+    layers, resnet = next(upsamplers, (len(ups) - 1, False))
+    starts = _first_blocks(len(ups) // (layers + 1), layers)
+    return tuple(_width(state, f"input_blocks.{i + 1}.0.in_layers.2.weight") for i in starts), layers, resnet
+
+
+def _first_blocks(resolutions: int, layers: int) -> range:
+    """The number of each resolution's first block on the way up; on the way down one more, after conv_in."""
+    return range(0, resolutions * (layers + 1), layers + 1)
 
 
 def _width(state: dict[str, Tensor], key: str) -> int:
@@ -188,12 +260,11 @@ def _tensors(key: str, value: Tensor, by_head: int | None) -> list[Tensor]:
     return [rows[:, i].flatten(0, 1) for i in range(3)]
 
 
-def _check(
+def _require_all(
     arguments: dict[str, Any], converted: dict[str, Tensor], sources: dict[str, str], blocks: dict[str, str]
 ) -> None:
     """Every tensor of UNet2DModel, in its shape, and no other."""
-    with torch.device("meta"):
-        expected = UNet2DModel(**arguments).state_dict()
+    expected = meta_unet(arguments).state_dict()
     for name, tensor in converted.items():
         if name not in expected:
             raise UserError(f"{sources[name]}: has no place in {LAYOUT}")

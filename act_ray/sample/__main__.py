@@ -73,14 +73,14 @@ def command(
     taus, evaluations = chosen_levels(source, nfe, levels)
     seed = NOISE_SEED if seed is None else seed
     batch = batch or min(source.cfg.eval.batch, source.cfg.eval.samples)
-    about = {"model": source.source, "weights": weights, "levels": taus, "seed": seed, "batch": batch}
+    about = {"model": source.origin, "weights": weights, "levels": taus, "seed": seed, "batch": batch}
     outputs = open_outputs(source, n, grid, folder, npz, about)
     model = source.build(best_device(gpu))
     batches = samples(model, source, n, batch=batch, seed=seed, levels=taus, label=label)
     write(batches, outputs, n, batch)
     plural = "s" if evaluations > 1 else ""
     click.echo(
-        f"{n:,} samples of {source.source}, {evaluations} evaluation{plural} each, {time.monotonic() - started:.1f} s: "
+        f"{n:,} samples of {source.origin}, {evaluations} evaluation{plural} each, {time.monotonic() - started:.1f} s: "
         + ", ".join(str(path) for path in (grid, folder, npz) if path is not None)
     )
 
@@ -107,7 +107,7 @@ def chosen_levels(source: "Generator", nfe: int | None, levels: str | None) -> t
     if source.cfg.train.method == "diffusion":
         if nfe is not None or levels is not None:
             raise UserError(
-                f"{'--levels' if nfe is None else '--nfe'}: {source.source} is a diffusion run, sampled by its ODE in "
+                f"{'--levels' if nfe is None else '--nfe'}: {source.origin} is a diffusion run, sampled by its ODE in "
                 f"eval.ode_steps = {source.cfg.eval.ode_steps} steps; leave it out"
             )
         return [], 2 * source.cfg.eval.ode_steps - 1

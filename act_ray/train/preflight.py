@@ -53,7 +53,7 @@ def distillation_teacher(cfg: Config, data: ImageData) -> Generator | None:
         source = read_generator(cfg.distill.teacher, image_size=data.images.shape[2])
     except UserError as error:
         raise UserError(f"distill.teacher: {error}") from None
-    if source.cfg.train.method != "diffusion" and not source.denoises:
+    if not source.can_denoise:
         raise UserError(f"{name}: is no diffusion model; make one with train.method = diffusion")
     if source.shape != data.images.shape[1:]:
         raise UserError(f"{name}: makes {source.shape} images; {data.name} has {data.images.shape[1:]}")

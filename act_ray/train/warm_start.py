@@ -31,7 +31,7 @@ def adopt_architecture(cfg: Config, given: Collection[str] = ()) -> Config:
         return cfg
     source = read_generator(init, image_size=1)  # the images' side does not change the weights
     theirs, classes = source.cfg, cfg.model.num_classes
-    if source.foreign is None and theirs.schedule.time_input != cfg.schedule.time_input:
+    if source.makes_images and theirs.schedule.time_input != cfg.schedule.time_input:
         raise UserError(
             f"model.init = {init}: its network was told of t as '{theirs.schedule.time_input}'; "
             f"use --set schedule.time_input={theirs.schedule.time_input}"

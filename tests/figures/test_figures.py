@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from act_ray import cli, settings
-from act_ray.collapse.config import CollapseConfig
 from act_ray.collapse.detector import Detector
+from act_ray.collapse.rules import CollapseConfig
 from act_ray.data.shards import open_data
 from act_ray.edit.request import MASK_COLOUR
 from act_ray.figures import curves, mosaics

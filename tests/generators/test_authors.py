@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from act_ray.errors import UserError
-from act_ray.generators.authors import PREFIX, RELEASED, convert_released, is_released
+from act_ray.generators.authors import PREFIX, RELEASED, convert, is_authors
 
 COUNTS = (27_495_427, 107_601_667, 113_673_219)  # the paper's sizes
 
@@ -32,8 +32,8 @@ def lightning(widths: tuple[int, ...], outputs: int = 3) -> tuple[UNet2DModel, d
 
 def test_cifar_10s_last_three_outputs_are_the_generator() -> None:
     theirs, state = lightning((128, 128, 256, 256), outputs=6)
-    assert is_released(state)
-    arguments, tensors = convert_released(state)
+    assert is_authors(state)
+    arguments, tensors = convert(state)
     ours = UNet2DModel(**arguments).eval()
     ours.load_state_dict(tensors)
     x, t = torch.randn(1, 3, 32, 32), torch.tensor([3.0])
@@ -45,7 +45,7 @@ def test_cifar_10s_last_three_outputs_are_the_generator() -> None:
 def test_every_released_size_is_known(widths: tuple[int, ...], count: int) -> None:
     with torch.device("meta"):
         state = lightning(widths)[1]
-    arguments, tensors = convert_released(state)
+    arguments, tensors = convert(state)
     assert sum(tensor.numel() for tensor in tensors.values()) == count
     assert arguments["sample_size"] == {4: 32, 5: 64, 6: 256}[len(widths)]
 
@@ -53,9 +53,9 @@ def test_every_released_size_is_known(widths: tuple[int, ...], count: int) -> No
 def test_another_network_is_refused_by_the_first_name_that_does_not_fit() -> None:
     with torch.device("meta"):
         state = lightning((128, 128, 256, 256))[1]
-    assert not is_released({"conv_in.weight": torch.zeros(1)})
+    assert not is_authors({"conv_in.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"widths \[\] are none of the released"):
-        convert_released({f"{PREFIX}conv_in.weight": torch.zeros(1)})
+        convert({f"{PREFIX}conv_in.weight": torch.zeros(1)})
     del state[f"{PREFIX}mid_block.attentions.0.to_q.weight"]
     with pytest.raises(UserError, match=r"mid_block\.attentions\.0\.to_q\.weight: None"):
-        convert_released(state)
+        convert(state)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from act_ray.errors import UserError
-from act_ray.generators.openai import convert, is_guided
+from act_ray.generators.openai import convert, is_openai
 
 FOLDER = Path(__file__).parent / "openai"
 CASES: dict[str, dict[str, Any]] = json.loads((FOLDER / "cases.json").read_text())
@@ -36,7 +36,9 @@ def weights(case: str) -> dict[str, Tensor]:
 
 
 def converted(case: str, state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    return convert(state, CASES[case]["image_size"], CASES[case]["head_dim"], CASES[case]["qkv_first"])
+    first = CASES[case]["qkv_first"]  # None: as consistency_models, whose kernels are of an image, and not otherwise
+    first = len(CASES[case]["shapes"]["middle_block.1.qkv.weight"]) == 4 if first is None else first
+    return convert(state, CASES[case]["image_size"], CASES[case]["head_dim"], first)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,8 +79,8 @@ def test_half_precision_becomes_float32() -> None:
 
 def test_names_tell_it_from_diffusers_own() -> None:
     state = weights("adm")
-    assert is_guided(state)
-    assert not is_guided(converted("adm", state)[1])
+    assert is_openai(state)
+    assert not is_openai(converted("adm", state)[1])
 
 
 TAKEN = [  # what is taken away, and the key that the message names
@@ -116,5 +118,5 @@ def test_weights_of_another_architecture_are_named(key: str) -> None:
 
 @pytest.mark.parametrize("head_dim", [0, 24, 128])
 def test_heads_must_divide_the_width(head_dim: int) -> None:
-    with pytest.raises(UserError, match=f"^head_dim = {head_dim}: must divide 64"):
-        convert(weights("adm"), 8, head_dim)
+    with pytest.raises(UserError, match=f"^--head-width {head_dim}: must divide 64"):
+        convert(weights("adm"), 8, head_dim, qkv_first=False)

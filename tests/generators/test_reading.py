@@ -21,8 +21,8 @@ from act_ray.generators.reading import read_generator
 from act_ray.models.discriminators.ddpm import DdpmDiscriminator
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
-from act_ray.train.loop import TrainingRun
 from act_ray.train.ranks import Ranks
+from act_ray.train.run import TrainingRun
 from act_ray.train.warm_start import adopt_architecture
 from act_ray.yamlfile import read_yaml
 from tests.helpers.tiny_runs import assert_same_run, go, killed_at, newest, tiny

@@ -1,0 +1,101 @@
+"""The generator of a run of act_ray: of its folder or URI, or of one of its checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import load_file
+
+from act_ray.config import Config
+from act_ray.errors import UserError
+from act_ray.files import EVALUATIONS
+from act_ray.generators.generator import Generator, Kind
+from act_ray.runs import checkpoint
+from act_ray.runs.checkpoint import CorruptCheckpoint
+from act_ray.runs.folder import RunFolder, read_config
+from act_ray.runs.rows import parse_rows
+
+PREFIX = "network.unet."  # of UNet2DModel's weights in a checkpoint
+MEASURED = ("scores.jsonl", EVALUATIONS)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint's."""
+    return (path / MANIFEST).exists()
+
+
+def read_run(location: str, which: Literal["best", "last"], weights: Literal["ema", "model"]) -> Generator:
+    """The generator of a run's best or newest whole checkpoint. Raises UserError for what is no run's folder or URI."""
+    run = RunFolder(location, scratch="views")
+    cfg = read_config(run)
+    if cfg is None:
+        hint = "a search: give one of its trials' folders" if run.read("experiment.yaml") else "not a run's folder"
+        raise UserError(f"{location}: no run, checkpoint or model: no config.yaml there; {hint}")
+    try:
+        return _read(run, cfg, _choose(run, which), weights)
+    except CorruptCheckpoint as error:
+        raise UserError(f"best checkpoint damaged: {error}; the last one may be whole") from None
+
+
+def read_checkpoint(folder: Path, weights: Literal["ema", "model"]) -> Generator:
+    """The generator of a checkpoint's folder, which lies in its run's. Raises UserError."""
+    run = RunFolder(str(folder.parents[1]))
+    cfg = read_config(run)
+    if cfg is None:
+        raise UserError(f"{folder}: a checkpoint outside of its run: no config.yaml in {run.location}")
+    try:
+        checkpoint.verify(folder)
+    except CorruptCheckpoint as error:
+        raise UserError(f"checkpoint damaged: {error}") from None
+    return _read(run, cfg, folder, weights)
+
+
+def _choose(run: RunFolder, which: str) -> Path:
+    """The run's best or newest checkpoint that is whole. Raises CorruptCheckpoint when the best is not."""
+    steps = checkpoint.saved_steps(run.checkpoints) if run.remote is None else run.checkpoint_steps()
+    problems = []
+    for step in reversed(steps):
+        try:
+            folder = _whole(run, step)
+        except CorruptCheckpoint as error:
+            problems.append(str(error))
+            continue
+        best = json.loads((folder / "state.json").read_text())["best"]
+        return _whole(run, best[1]) if which == "best" and best and best[1] in steps and best[1] != step else folder
+    raise UserError(f"{run.location}: no whole checkpoint yet" + (f" ({problems[0]})" if problems else ""))
+
+
+def _whole(run: RunFolder, step: int) -> Path:
+    """Have a checkpoint here, and verify it. Raises CorruptCheckpoint."""
+    folder = checkpoint.step_folder(run.checkpoints, step)
+    try:
+        run.fetch(folder / MANIFEST)
+    except OSError as error:  # only half of it is in the object store, or it was pruned just now
+        raise CorruptCheckpoint(f"{folder.name} cannot be fetched ({error})") from None
+    checkpoint.verify(folder)
+    return folder
+
+
+def _read(run: RunFolder, cfg: Config, folder: Path, weights: str) -> Generator:
+    state = json.loads((folder / "state.json").read_text())
+    if "image_shape" not in state:
+        raise UserError(f"{folder}: the checkpoint does not say 'image_shape': an older act_ray wrote it")
+    tensors = load_file(folder / f"{weights}.safetensors")
+    channels, height, width = state["image_shape"]
+    rows = [
+        row for name in MEASURED for row in parse_rows(run.read(name) or "")
+    ]  # those of scores.jsonl are of the ema
+    return Generator(
+        cfg,
+        (channels, height, width),
+        {name.removeprefix(PREFIX): value for name, value in tensors.items()},
+        f"{run.location}, step {state['step']:,}",
+        Kind.DENOISER if cfg.train.method == "diffusion" else Kind.CONSISTENCY,
+        step=state["step"],
+        score=state["score"],
+        label_counts=state["label_counts"],
+        data_checksum=state["data_checksum"],
+        weights=weights,
+        name=run.name,
+        measured=[row for row in rows if (row["step"], row.get("weights", "ema")) == (state["step"], weights)],
+    )
