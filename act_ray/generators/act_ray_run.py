@@ -12,7 +12,7 @@ from act_ray.files import EVALUATIONS
 from act_ray.generators.generator import Generator, Kind
 from act_ray.runs import checkpoint
 from act_ray.runs.checkpoint import CorruptCheckpoint
-from act_ray.runs.folder import RunFolder, read_config
+from act_ray.runs.folder import MANIFEST, RunFolder, read_config
 from act_ray.runs.rows import parse_rows
 
 PREFIX = "network.unet."  # of UNet2DModel's weights in a checkpoint
@@ -82,9 +82,7 @@ def _read(run: RunFolder, cfg: Config, folder: Path, weights: str) -> Generator:
         raise UserError(f"{folder}: the checkpoint does not say 'image_shape': an older act_ray wrote it")
     tensors = load_file(folder / f"{weights}.safetensors")
     channels, height, width = state["image_shape"]
-    rows = [
-        row for name in MEASURED for row in parse_rows(run.read(name) or "")
-    ]  # those of scores.jsonl are of the ema
+    rows = [row for name in MEASURED for row in parse_rows(run.read(name) or "")]  # scores.jsonl's are of the ema
     return Generator(
         cfg,
         (channels, height, width),
@@ -92,7 +90,7 @@ def _read(run: RunFolder, cfg: Config, folder: Path, weights: str) -> Generator:
         f"{run.location}, step {state['step']:,}",
         Kind.DENOISER if cfg.train.method == "diffusion" else Kind.CONSISTENCY,
         step=state["step"],
-        score=state["score"],
+        score=None if state["score"] is None else float(state["score"]),  # "NaN"
         label_counts=state["label_counts"],
         data_checksum=state["data_checksum"],
         weights=weights,

@@ -46,9 +46,7 @@ def _read(
         raise UserError(f"{location}: no such file or folder; give a run, a checkpoint or a model's folder")
     if local is not None and local.suffix in SUFFIXES and local.is_file():
         return _read_file(local, image_size, head_width, None if kind is None else Kind(kind))
-    for option, value in (("--head-width", head_width), ("--kind", kind)):
-        if value is not None:
-            raise UserError(f"{option} {value}: only for OpenAI's .pt; {location} says it itself; leave it out")
+    _refuse_openai_options(location, head_width, kind)
     from act_ray.generators import act_ray_run
 
     if local is None:
@@ -68,10 +66,17 @@ def _read_file(path: Path, image_size: int | None, head_width: int | None, kind:
 
     state = _load_state_dict(path)
     if authors.is_authors(state):
+        _refuse_openai_options(str(path), head_width, kind)
         return authors.read_authors(path, state)
     if openai.is_openai(state):
         return openai.read_openai(path, state, image_size, head_width, kind)
     raise UserError(f"{path}: neither the ACT authors' checkpoint nor a state dict of OpenAI's UNetModel")
+
+
+def _refuse_openai_options(location: str, head_width: int | None, kind: str | None) -> None:
+    for option, value in (("--head-width", head_width), ("--kind", kind)):
+        if value is not None:
+            raise UserError(f"{option} {value}: only for OpenAI's .pt; {location} says it itself; leave it out")
 
 
 def _load_state_dict(path: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from diffusers import DDPMPipeline, DDPMScheduler
 
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.generators.foreign import Network
-from act_ray.generators.reading import read_generator
 from act_ray.models.unet import UNet
 from act_ray.train.preflight import check_fit, distillation_teacher, preflight
 from act_ray.train.warm_start import adopt_architecture
@@ -36,24 +34,6 @@ def test_a_teacher_must_be_a_denoiser_of_this_kind(tmp_path: Path) -> None:
         assert type(source.build(torch.device("cpu"), denoiser=True)).__name__ == "Denoiser"
     unused = tiny({"distill.teacher": str(tmp_path / "nowhere"), "loss.w": 1.0, "loss.w_mid": 1.0})
     assert distillation_teacher(unused, DATA) is None
-
-
-def test_openais_edm_networks_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from act_ray.generators import foreign, openai
-
-    unet = UNet(tiny(), 1, 8).unet
-    state = {"middle_block.1.qkv.weight": torch.zeros(1, 1, 1, 1)}
-    monkeypatch.setattr(openai, "is_guided", lambda _: True)
-    monkeypatch.setattr(openai, "convert", lambda *_: (dict(unet.config), unet.state_dict()))
-    found: dict[str, Network] = {}
-    for name in ("edm_x.pt", "cd_x.pt"):
-        torch.save(state, tmp_path / name)
-        found[name] = foreign.read_weights(tmp_path / name, 8)
-    assert (found["cd_x.pt"].unfit, found["cd_x.pt"].denoises) == (None, False)
-    assert found["edm_x.pt"].denoises
-    with pytest.raises(UserError, match="is EDM's denoiser, by its name"):
-        read_generator(str(tmp_path / "edm_x.pt"), image_size=8).build(torch.device("cpu"))
-    read_generator(str(tmp_path / "edm_x.pt"), image_size=8).build(torch.device("cpu"), denoiser=True)
 
 
 def test_a_diffusion_run_needs_neither_lpips_nor_a_discriminator() -> None:
