@@ -298,7 +298,7 @@ def test_importing_the_package_is_free() -> None:
 
 
 def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
-    statement = "import act_ray.config, act_ray.collapse.detector, act_ray.collapse.record, act_ray.collapse.signatures"
+    statement = "import act_ray.config, act_ray.collapse.detector, act_ray.collapse.record, act_ray.collapse.rules"
     assert not imported(statement) & {"torch", "ray", "diffusers"}
 
 

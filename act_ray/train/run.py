@@ -15,7 +15,7 @@ from act_ray.core.step import Metrics, unwrap
 from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import label_counts, open_data
 from act_ray.errors import UserError
-from act_ray.metrics.scores import WORST, finite, metric_name
+from act_ray.metrics.scores import WORST, finite_or_worst, metric_name
 from act_ray.outcomes import RunOutcome
 from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
@@ -182,7 +182,7 @@ class TrainingRun:
         return {
             "step": self.state.step,
             "images": self.state.step * self.cfg.train.global_batch,
-            "score": finite(self.last_score),
+            "score": finite_or_worst(self.last_score),
             "best_score": self.best[0] if self.best else WORST,
             "best_step": self.best[1] if self.best else None,
             "diversity": None if self.diversity is None or math.isnan(self.diversity) else self.diversity,

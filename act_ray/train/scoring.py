@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from act_ray.config import Config
 from act_ray.data.shards import ImageData, label_counts
-from act_ray.generators.sampling import sample_batch
-from act_ray.metrics import scores
-from act_ray.metrics.features import features_of, load_extractor
+from act_ray.generators.sampling import draw_batch
+from act_ray.metrics.diversity import DIVERSITY_IMAGES, diversity
+from act_ray.metrics.features import compute_features, load_network
+from act_ray.metrics.frechet import frechet_distance
+from act_ray.metrics.reference import reference_statistics
+from act_ray.pictures import to_uint8
 from act_ray.train.ranks import Ranks
 
 
@@ -21,9 +24,9 @@ class Scorer:
     def __init__(self, cfg: Config, data: ImageData, ranks: Ranks, note: Callable[[str], None]) -> None:
         self.cfg, self.data, self.ranks = cfg, data, ranks
         self.classes = label_counts(data)
-        self.extractor = ranks.together(lambda: load_extractor(cfg.eval, data, ranks.device, note))
+        self.network = ranks.together(lambda: load_network(cfg.eval, data, ranks.device, note))
         self.reference = ranks.together(  # a pass over all images, which only the first worker's score needs
-            lambda: scores.reference_statistics(self.extractor, data) if ranks.first else {}
+            lambda: reference_statistics(self.network, data) if ranks.first else {}
         )
 
     def __call__(self, model: nn.Module) -> tuple[dict[str, float], Tensor]:
@@ -33,21 +36,18 @@ class Scorer:
         """
         n, size, ranks = self.cfg.eval.samples, self.cfg.eval.batch, self.ranks
         shape = self.data.images.shape[1:]
-        kept = max(self.cfg.eval.grid, scores.DIVERSITY_IMAGES)
+        kept = max(self.cfg.eval.grid, DIVERSITY_IMAGES)
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         mine = []
         for i in range(ranks.rank, len(batches), ranks.world):
-            images = sample_batch(model, self.cfg, shape, self.classes, i, len(batches[i]), ranks.device)
+            images = to_uint8(draw_batch(model, self.cfg, shape, self.classes, i, len(batches[i]), ranks.device)[0])
             images_kept = images.cpu().numpy() if batches[i].start < kept else None
-            mine.append((i, features_of(self.extractor, images).numpy(), images_kept))
+            mine.append((i, compute_features(self.network, images).numpy(), images_kept))
         parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
         images = torch.from_numpy(np.concatenate([part[2] for part in parts if part[2] is not None]))[:kept]
         result: dict[str, Any] = {}
         if ranks.first:
             features = torch.from_numpy(np.concatenate([part[1] for part in parts]))
-            result["score"] = scores.frechet_distance(features, self.reference)
-            result["diversity"] = scores.diversity(images, self.data)
+            result["score"] = frechet_distance(features, self.reference)
+            result["diversity"] = diversity(images, self.data)
         return ranks.from_first(result), images[: self.cfg.eval.grid]
-
-
-# ---------------------------------------------------------------------------------------------- grids

@@ -58,7 +58,8 @@ def train(dotted: dict[str, Any], steps: int, ranks: Ranks) -> tuple[list[dict[s
         metrics = train_step(state, x.to(torch.get_default_dtype()), labels, noise, cfg.step, ranks.mean)
         rows.append({name: ranks.mean(value).item() for name, value in metrics.items()})
         rows[-1]["p_aug"] = state.p_aug.item()
-    nets: list[nn.Module] = [unwrap(state.model), state.teacher, state.ema, unwrap(state.discriminator)]
+    nets: list[nn.Module] = [unwrap(state.model), state.teacher, state.ema]
+    nets += [] if state.discriminator is None else [unwrap(state.discriminator)]
     return rows, [p.detach().clone() for net in nets for p in net.parameters()]
 
 

@@ -14,23 +14,27 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers.tiny_runs import in_child, tensors, tiny
 
 from act_ray.config import Config
 from act_ray.core.noise import Noise
 from act_ray.core.step import TrainState, train_step
 from act_ray.data.shards import open_data
 from act_ray.runs import checkpoint
-from act_ray.runs.checkpoint import MANIFEST, MODULES, OPTIMIZERS, newest_whole, save, saved_steps, step_folder
+from act_ray.runs.checkpoint import newest_whole, save, saved_steps, step_folder
+from act_ray.runs.folder import MANIFEST
 from act_ray.train.loop import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
+from tests.helpers.tiny_runs import in_child, tensors, tiny
 
 EXTRA = {"detector": {"seen": [1, 2]}, "score": 0.1 + 0.2, "best": [1e9, 3]}
 
 
 def fresh(cfg: Config) -> TrainState:
     return build_state(cfg, open_data("digits"), Ranks(), print)
+
+
+MODULES, OPTIMIZERS = ("model", "teacher", "ema", "discriminator"), ("optimizer_g", "optimizer_d")
 
 
 def advance(state: TrainState, cfg: Config, steps: int) -> None:

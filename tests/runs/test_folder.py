@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from tests.helpers.tiny_runs import AUGMENTED, assert_same_run, go, in_child, killed_at, newest, tensors, tiny
 
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.metrics import scores
 from act_ray.runs import checkpoint
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.train import loop, scoring, setup
+from act_ray.train import run as run_module
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
+from tests.helpers.tiny_runs import AUGMENTED, assert_same_run, go, in_child, killed_at, newest, tensors, tiny
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_values_that_are_not_finite_are_strict_json(run: RunFolder) -> None:
     run.json("b.json", {"x": float("nan")})
     for name in ("a.jsonl", "b.json"):
         json.loads((run.path / name).read_text(), parse_constant=lambda word: pytest.fail(word))
-    assert run.rows("a.jsonl") == [{"step": 0, "x": "nan", "deep": {"y": ["inf", "-inf", 1.5]}}]
+    assert run.rows("a.jsonl") == [{"step": 0, "x": "NaN", "deep": {"y": ["Infinity", "-Infinity", 1.5]}}]
 
 
 @pytest.mark.parametrize("torn", ['{"step": 3', '{"step": 3, "loss": 0.25}', "\x00\x00"])
@@ -275,7 +275,7 @@ def test_a_mistake_that_only_the_second_worker_sees_ends_them_all(tmp_path: Path
 
     def worker(rank: int) -> None:
         dist.init_process_group("gloo", f"file://{tmp_path / 'meeting'}", rank=rank, world_size=2)
-        for module, name in ((loop, "open_data"), (scoring, "load_extractor"), (setup, "distance")):
+        for module, name in ((run_module, "open_data"), (scoring, "load_network"), (setup, "distance")):
             original = getattr(module, name)
             if rank == 1:
                 setattr(module, name, missing)
@@ -296,7 +296,7 @@ def test_a_mistake_that_only_the_second_worker_sees_ends_them_all(tmp_path: Path
 
 
 def test_real_images_are_scored_by_the_first_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "reference_statistics", lambda *_: pytest.fail("a pass over all images"))
+    monkeypatch.setattr(scoring, "reference_statistics", lambda *_: pytest.fail("a pass over all images"))
     ranks = Ranks()
     ranks.rank = 1
     scoring.Scorer(tiny(), open_data("digits"), ranks, print)

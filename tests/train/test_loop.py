@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from act_ray.core import losses
 from act_ray.core.noise import Noise
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.metrics import features, scores
+from act_ray.metrics import classifier
 from act_ray.metrics.scores import WORST
 from act_ray.prepare.conversion import Options, prepare
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
-from act_ray.train import loop, setup
-from act_ray.train.loop import TrainingRun, train
+from act_ray.train import loop, scoring, setup
+from act_ray.train.loop import train
+from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
+from act_ray.train.run import TrainingRun
 from tests.helpers.tiny_runs import AUGMENTED, KEYS, assert_same_run, go, killed_at, newest, tensors, tiny
 
 
@@ -139,7 +142,7 @@ def test_resuming_a_finished_run_only_says_so(whole: Path, tmp_path: Path) -> No
 
 
 def test_other_data_under_a_resumed_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "STEPS", 2)
+    monkeypatch.setattr(classifier, "STEPS", 2)
     for name, seed in (("a", 0), ("b", 1)):
         for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (16, 8, 8), dtype=np.uint8)):
             file = tmp_path / name / f"class{i % 2}" / f"{i}.png"
@@ -209,21 +212,22 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     """Also where the next flush is a checkpoint (7) or a score (9), and with the detector switched off."""
     nan_from(monkeypatch, step)
     last = go(tiny({"collapse.enabled": watched}), tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
-    assert "loss_ct" in last["prune_reason"]
-    assert last["prune_reason"].endswith(f" not finite at step {step}")
+    assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
+    assert last["prune"]["message"] == f"L_CT is nan at step {step}: the run has diverged"
     assert last["best_score"] == (min(r["score"] for r in rows(tmp_path / "scores.jsonl")) if step > 5 else WORST)
     saved = saved_steps(tmp_path / "checkpoints")
     assert saved == [s for s in (4, 5, 8) if s <= step][-2:]
     for folder in (tmp_path / "checkpoints").iterdir():
         assert all(value.isfinite().all() for value in tensors(folder).values())
     assert [row["step"] for row in rows(tmp_path / "scores.jsonl")] == [s for s in (5,) if s <= step]
-    evidence = json.loads((tmp_path / "evidence.json").read_text())
-    assert (evidence["step"], evidence["seed"], len(evidence["images"])) == (step, 0, 8)
+    record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
+    assert replay(record).to_json() == replace(record, evidence=None).to_json()  # NaN is not NaN, its text is
+    evidence = record.evidence
+    assert evidence is not None
+    assert (record.step, evidence["seed"], len(evidence["images"])) == (step, 0, 8)
     assert evidence["checkpoint_before"] == max(saved, default=None)
     assert evidence["last_rows"] == rows(tmp_path / "metrics.jsonl")[-50:]
-    assert next(row["step"] for row in evidence["last_rows"] if row["loss_ct"] == "nan") == step
-    assert (tmp_path / "prune.json").exists() is watched
+    assert next(row["step"] for row in evidence["last_rows"] if row["loss_ct"] == "NaN") == step
     assert json.loads((tmp_path / "result.json").read_text()) == last
 
 
@@ -238,10 +242,9 @@ def test_weights_that_overflow_under_a_finite_loss_are_not_saved(
 
     on_step(monkeypatch, 7, overflow, after=True)
     last = go(tiny(), tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
-    assert last["prune_reason"] == "weights not finite after step 7"
+    assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
+    assert last["prune"]["message"] == "a weight is nan at step 7: the run has diverged"
     assert saved_steps(tmp_path / "checkpoints") == [4, 5]
-    assert json.loads((tmp_path / "evidence.json").read_text())["step"] == 7
 
 
 # ---------------------------------------------------------------------------------------------- findings
@@ -249,7 +252,7 @@ def test_weights_that_overflow_under_a_finite_loss_are_not_saved(
 
 def samples_become_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 0.2, 0.1, 0.1, 0.1])
-    monkeypatch.setattr(scores, "diversity", lambda *_: next(values))
+    monkeypatch.setattr(scoring, "diversity", lambda *_: next(values))
 
 
 SOON = {"eval.every": 2, "collapse.diversity_patience": 2}
@@ -258,12 +261,12 @@ SOON = {"eval.every": 2, "collapse.diversity_patience": 2}
 def test_a_pruned_run_keeps_a_record_that_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples_become_alike(monkeypatch)
     last = go(tiny(SOON), tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["step"]) == ("pruned", "mode-collapse", 6)
+    assert (last["outcome"], last["prune"]["signature"], last["step"]) == ("pruned", "mode-collapse", 6)
     assert 0 < last["score"] < WORST
     record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
     assert replay(record) == record
-    assert (record.signature, record.message) == ("mode-collapse", last["prune_reason"])
-    assert not (tmp_path / "evidence.json").exists()
+    assert (record.signature, record.message) == ("mode-collapse", last["prune"]["message"])
+    assert record.evidence is None
     assert newest(tmp_path).name == "step-00000006"
     assert go(tiny(SOON), tmp_path) == [last]  # resumed: it is still over, for the same reason
 
@@ -272,7 +275,7 @@ def test_a_finding_that_is_only_recorded_lets_the_run_go_on(tmp_path: Path, monk
     cfg = tiny({**SOON, "collapse.action": "record", "train.total_steps": 8})
     samples_become_alike(monkeypatch)
     last = go(cfg, tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["step"]) == ("completed", "mode-collapse", 8)
+    assert (last["outcome"], last["prune"]["signature"], last["step"]) == ("completed", "mode-collapse", 8)
     record = PruneRecord.from_dict(json.loads((tmp_path / "prune.json").read_text()))
     assert (record.signature, record.step) == ("mode-collapse", 6)
     assert replay(record) == record
@@ -284,9 +287,11 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
     samples_become_alike(monkeypatch)
     nan_from(monkeypatch, 7)
     last = go(tiny({**SOON, "collapse.action": "record"}), tmp_path)[-1]
-    assert (last["outcome"], last["pruned_by"], last["score"]) == ("pruned", "divergence", WORST)
-    assert json.loads((tmp_path / "prune.json").read_text())["signature"] == "mode-collapse"
-    assert json.loads((tmp_path / "evidence.json").read_text())["step"] == 7
+    assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
+    record = json.loads((tmp_path / "prune.json").read_text())
+    assert (record["signature"], record["step"], record["evidence"]["seed"]) == ("divergence", 7, 0)
+    found = [row for row in rows(tmp_path / "events.jsonl") if row["event"] == "signature"]
+    assert [row["signature"] for row in found] == ["mode-collapse", "divergence"]
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -308,7 +313,7 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
 )
 def test_a_mistake_that_only_the_data_shows(settings: dict[str, Any], world: int, message: str) -> None:
     with pytest.raises(UserError) as error:
-        setup.check(tiny(settings), open_data("digits"), world)
+        check_fit(tiny(settings), open_data("digits"), world)
     assert str(error.value) == message
 
 
@@ -385,7 +390,7 @@ def test_compiled_networks_train_like_eager_ones(tmp_path: Path) -> None:
         assert a == pytest.approx(b, rel=0.02, abs=1e-3)
 
 
-@pytest.mark.parametrize("only", ["Consistency", "Discriminator"])
+@pytest.mark.parametrize("only", ["Consistency", "DdpmDiscriminator"])
 def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
     only: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +409,7 @@ def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
     def compile_(net: Any) -> None:
         def compiled(x: Tensor, *rest: Any) -> Tensor:
             batches.append(len(x))
-            assert torch.is_autocast_enabled("cpu") == (type(net).__name__ == "Discriminator")
+            assert torch.is_autocast_enabled("cpu") == (type(net).__name__ == "DdpmDiscriminator")
             out = net.forward(x, *rest)
             return Fails.apply(out) if type(net).__name__ == only else out  # type: ignore[no-untyped-call]
 
@@ -416,7 +421,7 @@ def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
     assert batches == [8, 8, 8]
     assert notes[0] == f"train.compile: {only} stays eager (RuntimeError: no such kernel)"
     assert len(notes) == 2
-    nets = {"Consistency": state.model, "Discriminator": state.discriminator}
+    nets = {"Consistency": state.model, "DdpmDiscriminator": state.discriminator}
     assert {name for name, net in nets.items() if net._compiled_call_impl is None} == {only}
     assert all(p.grad is None for net in nets.values() for p in net.parameters())
 
@@ -455,7 +460,7 @@ def test_metrics_reach_the_host_once_per_flush(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(Tensor, name, counted)
     cfg = tiny({**AUGMENTED, "train.log_every": 4, "eval.every": 100, "checkpoint.every": 100, "train.total_steps": 13})
     job = TrainingRun(cfg, RunFolder(str(tmp_path)), Ranks())
-    monkeypatch.setattr(loop, "Job", lambda *_: job)
+    monkeypatch.setattr(loop, "TrainingRun", lambda *_: job)
     reads.clear()
     per_step: list[list[str]] = []
     original_step = loop.train_step

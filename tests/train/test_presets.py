@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from act_ray import settings
-from act_ray.metrics import features
+from act_ray.metrics import classifier
 from act_ray.prepare.conversion import Options, prepare
 from act_ray.runs.folder import RunFolder
 from act_ray.train.loop import train
@@ -43,7 +43,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("preset", [name for name in settings.preset_names() if name != "digits"])
 def test_preset_trains(preset: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "STEPS", 2)
+    monkeypatch.setattr(classifier, "STEPS", 2)
     torch.set_num_threads(1)
     full = settings.load(preset)
     widths = [4 * (1 + (w > full.model.block_out_channels[0])) for w in full.model.block_out_channels]

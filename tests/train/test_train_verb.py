@@ -177,12 +177,12 @@ def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
 ) -> None:
     for place in (str(tmp_path), tmp_path.joinpath("store").as_uri()):
         diversities = iter([1.0, 0.1, 0.1])
-        monkeypatch.setattr("act_ray.metrics.scores.diversity", lambda *_, values=diversities: next(values))
+        monkeypatch.setattr("act_ray.train.scoring.diversity", lambda *_, values=diversities: next(values))
         ended = Ended(capfd, "--storage", place, "--name", "c", *settings("eval.every=2"))
         assert (ended.code, ended.err) == (1, "")
         *_, why, evidence = ended.out.splitlines()
         assert why.startswith("stopped at step ")
-        assert evidence == f"evidence: {place}/c/prune.json"
+        assert evidence == f"evidence: {place}/c/prune.json; --set collapse.action=record lets such a run go on"
 
 
 def test_an_interrupt_saves_and_the_command_it_prints_goes_on(

@@ -1,0 +1,74 @@
+"""`python -m act_ray.list`: what there is to start from, and what was run."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from act_ray import settings
+from act_ray.cli import run
+
+
+@click.command("list")
+@click.option("--storage", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs.")
+def command(storage: Path) -> None:
+    """List the presets, the search spaces, and the runs and searches in a folder of this machine."""
+    from act_ray.tune.space_files import shipped_spaces, space_text
+
+    show("Presets (act-ray train --preset NAME)", ((name, about_preset(name)) for name in settings.preset_names()))
+    show("Search spaces (act-ray tune --space NAME)", ((name, comment(space_text(name))) for name in shipped_spaces()))
+    found = [*runs(storage)]
+    show(f"Runs and searches in {storage}", found or [("none yet", "")])
+
+
+def show(title: str, rows: Any) -> None:
+    """A title, and a line for each name and what it is."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    click.echo(f"{title}:")
+    for name, about in rows:
+        click.echo(f"  {name:{width}}  {about}".rstrip())
+    click.echo()
+
+
+def about_preset(name: str) -> str:
+    """The first line of a preset's file says what it is."""
+    return comment(settings.preset_text(name))
+
+
+def comment(text: str) -> str:
+    """The first line of a YAML file, where that is a comment."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def runs(storage: Path) -> Iterator[tuple[str, str]]:
+    """Name and state of each run and search, the newest last."""
+    folders = [path for path in storage.iterdir() if path.is_dir()] if storage.is_dir() else []
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
+        if (folder / "experiment.yaml").exists():
+            trials = len([*(folder / "trials").glob("*")])
+            ended = (folder / "table.csv").exists()
+            yield folder.name, f"search, {trials} trial(s) begun{', ended' if ended else ''}"
+        elif (folder / "config.yaml").exists():
+            yield folder.name, f"run, {state(folder)}"
+
+
+def state(folder: Path) -> str:
+    """How far a run is, how it ended, and its best score."""
+    from act_ray.runs.progress import read_progress
+
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        progress = read_progress(folder)
+        return "no step yet" if progress is None else f"at step {progress.step:,} of {progress.total_steps:,}"
+    why = f" ({result['prune']['signature']})" if result.get("prune") else ""
+    best = "" if result.get("best_step") is None else f", best score {result['best_score']:.4g}"
+    return f"{result['outcome']} at step {result['step']:,}{why}{best}"
+
+
+if __name__ == "__main__":
+    run(command)
