@@ -30,16 +30,17 @@ def placement(workers: int, concurrent: int | None) -> Placement:
     gpu = gpus > 0 or (cpus == 0 and slots > 0)  # a cluster that has only its head yet: shipped ones grow by GPUs
     unit, each = ("GPU", gpus) if gpu else ("CPU", cpus)
     need = max(1, workers)
+    takes = f"{need} {unit}{'s' if need > 1 else ''}"
     grows = slots > 0 and (each == 0 or len(ray.nodes()) > 1)  # its slots say how many trials its full size holds
     fit = slots if grows else each // need
     if fit == 0:
         raise UserError(
-            f"--workers-per-trial {workers}: a trial needs {need} {unit}s, the cluster has {each}; "
+            f"--workers-per-trial {workers}: a trial needs {takes}, the cluster has {each}; "
             f"at most {each} workers per trial"
         )
     running = min(concurrent or fit, fit)
     driver: dict[str, float] = {TRIAL_SLOT: 1} if slots else {"CPU": 0.01}
     resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {})} if workers == 0 else driver
-    why = f"{running} at a time ({'up to ' if grows else ''}{fit} fit: {need} {unit}s per trial, {each} here now)"
+    why = f"{running} at a time ({'up to ' if grows else ''}{fit} fit: {takes} per trial, {each} here)"
     threads = None if grows else max(1, cpus // (running * need))
     return Placement(resources, running, gpu, threads, why)

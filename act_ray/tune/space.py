@@ -208,24 +208,27 @@ class Space:
         raise UserError(self._impossible(f"none of {TRIES:,} draws{where}", refusals))
 
     def _impossible(self, what: str, refusals: list[str | None]) -> str:
-        """Why nothing can come of the space: the commonest refusal, and where its settings come from."""
-        causes = Counter(_names(refusal or "") for refusal in refusals)
-        names, count = causes.most_common(1)[0]
-        said = next(refusal for refusal in refusals if _names(refusal or "") == names)
-        unsearched = settings.merge(Config().model_dump(), settings.preset(self.file.preset))
-        unsearched = settings.merge(unsearched, settings.nested(self.file.set))
-        origins = []
-        for name in names:
-            if name in self.file.parameters:
-                kind, values = self.specs[name]
-                origins.append(f"parameters.{name} is {kind} {values}")
-            else:
-                source = "set" if name in self.file.set else f"preset {self.file.preset}"
-                origins.append(f"{name} = {settings.get(unsearched, name)} ({source})")
-        hint = ""
-        if len(names) == 2 and "must not exceed" in (said or ""):
-            hint = f"; make room for the constraint {names[0]} <= {names[1]}"
-        return f"search space: {what} is valid; {count:,} fail as in {said}: {', '.join(origins)}{hint}"
+        """Why nothing can come of the space: the commonest refusals, and where their settings come from."""
+        counts = Counter(_names(refusal or "") for refusal in refusals).most_common(2)
+        causes = []
+        for names, count in counts:
+            said = next(refusal or "" for refusal in refusals if _names(refusal or "") == names)
+            cause = f"{count:,} fail as in {said}" + "".join(f", {self._origin(name)}" for name in names)
+            wanted = " <= ".join(names)
+            if len(names) == 2 and "must not exceed" in said and wanted not in self.file.constraints:
+                cause += f" (let the ranges overlap, and add the constraint {wanted})"
+            causes.append(cause)
+        return f"search space: {what} is valid; {'; '.join(causes)}"
+
+    def _origin(self, name: str) -> str:
+        """Where a setting's values come from."""
+        if name in self.file.parameters:
+            kind, values = self.specs[name]
+            return f"parameters.{name} is {kind} {values}"
+        if name in self.file.set:
+            return f"set.{name} is {self.file.set[name]}"
+        preset = settings.merge(Config().model_dump(), settings.preset(self.file.preset))
+        return f"{name} is {settings.get(preset, name)} (preset {self.file.preset})"
 
 
 def _names(text: str) -> tuple[str, ...]:

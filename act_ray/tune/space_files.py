@@ -77,7 +77,10 @@ def parse_space(raw: Mapping[str, Any], where: str) -> Space:
             constraint.holds(settings.load(file.preset))
         except TypeError:
             raise UserError(f"{where}: constraint '{constraint.text}': compares a number with a text") from None
-    space.check_satisfiable()
+    try:
+        space.check_satisfiable()
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix('search space: ')}") from None
     return space
 
 

@@ -24,19 +24,22 @@ def make_table(experiment: Experiment, metric: str, console: Console) -> list[Ta
         heading.append(f"Each was planned for {totals.pop():,} steps.")
     if same:
         heading.append("All: " + ", ".join(f"{n} = {format_value(trials[0].plan.values[n])}" for n in same) + ".")
-    shown = _columns(experiment, trials, varying)
-    if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
-        shown = _columns(experiment, trials, varying, apart=False)
+    shown = _columns(experiment, trials, varying, padding=1)
+    for apart, padding in ((True, 0), (False, 1)):
+        if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
+            shown = _columns(experiment, trials, varying, padding=padding, apart=apart)
     reasons = [f"{trial.plan.name}: {reason}" for trial in trials if (reason := long_reason(trial)) is not None]
     return [" ".join(heading), shown, *reasons]
 
 
-def _columns(experiment: Experiment, trials: Sequence[TrialRecord], names: list[str], apart: bool = True) -> Table:
-    """A column for each parameter, or one that names them all, which wraps."""
-    out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+def _columns(
+    experiment: Experiment, trials: Sequence[TrialRecord], names: list[str], *, padding: int, apart: bool = True
+) -> Table:
+    """A column for each parameter, or not `apart` one that names them all, which wraps."""
+    out = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
     parameters = [_stack(name) for name in names] if apart else (["parameters"] if names else [])
     for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", "ended"):
-        out.add_column(head, no_wrap=head != "parameters", overflow="fold", vertical="bottom")
+        out.add_column(head, no_wrap=head != "parameters", overflow="fold", vertical="bottom" if apart else "top")
     for trial in trials:
         values = [_short(trial.plan.values[name]) for name in names]
         if not apart and names:

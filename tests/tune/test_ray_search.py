@@ -18,10 +18,13 @@ from ray.util.state import list_actors, list_placement_groups
 from act_ray import settings
 from act_ray.collapse.record import PruneRecord, replay
 from act_ray.errors import UserError
+from act_ray.outcomes import TrialOutcome
 from act_ray.runs import checkpoint
 from act_ray.tune import ray_search, summary
-from act_ray.tune.experiment import COMPLETED, FAILED, PRUNED, SCHEDULER, Experiment
-from act_ray.tune.space import parse_space
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.ray_placement import placement
+from act_ray.tune.results import rank
+from act_ray.tune.space_files import parse_space
 from tests.helpers.ray_runs import TINY
 
 DEADLINE_S = 240  # only a failure takes it; a busy machine takes over 60 to start a trial
@@ -59,18 +62,20 @@ def test_inline_search_ends_with_a_table_and_a_picture(
     assert ray_search.search(done) is False
     summary.conclude(done, "FD")
     good, bad = (done.trials[i] for i in range(2))
-    assert (good.ended, bad.ended) == (COMPLETED, PRUNED)
+    assert (good.outcome, bad.outcome) == (TrialOutcome.COMPLETED, TrialOutcome.PRUNED)
     assert [report["step"] for report in good.reports] == [4, 8, 12]
-    assert bad.why.startswith("divergence: ")
+    assert bad.prune is not None
     record = PruneRecord.from_json((done.local_trial(bad.plan) / "prune.json").read_text())
     assert replay(record).to_dict() == record.to_dict()
-    assert bad.last is not None
-    assert bad.last["score"] == 1e9
+    assert bad.prune == record.summary()
+    assert bad.prune["signature"] == "divergence"
+    assert (bad.best_score, bad.best_step) == (None, None)
+    assert "1e+09" not in (done.dir.path / "table.txt").read_text()
     printed = capsys.readouterr().out
     assert printed.count("\n") < 40  # one line per event
     assert f"{good.plan.name} completed" in printed
     assert "compute saved: " in printed
-    assert summary.ranked(done)[0] is good
+    assert rank(done)[0] is good
     again = shlex.split(next(line for line in printed.splitlines() if line.startswith("run it again: ")))
     overrides = [again[i + 1] for i, word in enumerate(again) if word == "--set"]
     assert settings.load(again[again.index("--preset") + 1], settings.parse_overrides(overrides)) == good.plan.config
@@ -85,10 +90,11 @@ def test_asha_stops_a_trial_and_its_state_is_saved(cluster: None, tmp_path: Path
         scheduler="asha", grace=0.1,
     )  # fmt: skip
     ray_search.search(done)
-    stopped = [trial for trial in done.trials.values() if trial.ended == SCHEDULER]
+    stopped = [trial for trial in done.trials.values() if trial.outcome == TrialOutcome.SCHEDULER]
     assert stopped
     for trial in stopped:
-        assert "misses ASHA's cut" in trial.why
+        assert trial.reason is not None
+        assert "misses ASHA's cut" in trial.reason
         assert trial.last is not None
         step, problems = checkpoint.newest_whole(done.local_trial(trial.plan) / "checkpoints")
         assert (step, problems) == (trial.last["step"], [])
@@ -101,28 +107,28 @@ def test_optuna_keeps_to_the_constraints(cluster: None, tmp_path: Path) -> None:
         constraints=["loss.w_mid <= loss.w"],
     )  # fmt: skip
     ray_search.search(done)
-    assert [trial.ended for trial in done.trials.values()] == [COMPLETED] * 4
+    assert [trial.outcome for trial in done.trials.values()] == [TrialOutcome.COMPLETED] * 4
     assert all(t.plan.values["loss.w_mid"] <= t.plan.values["loss.w"] for t in done.trials.values())
 
 
 def test_a_trial_whose_input_is_wrong_fails_alone(cluster: None, tmp_path: Path) -> None:
     done = experiment(tmp_path, parameters={"data.path": {"grid": ["digits", "/nowhere"]}})
     ray_search.search(done)
-    assert [done.trials[i].ended for i in range(2)] == [COMPLETED, FAILED]
-    assert "no such folder" in done.trials[1].why
+    assert [done.trials[i].outcome for i in range(2)] == [TrialOutcome.COMPLETED, TrialOutcome.FAILED]
+    assert "no such folder" in str(done.trials[1].reason)
 
 
 def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
     with pytest.raises(UserError, match="a trial needs 3 CPUs, the cluster has 2; at most 2"):
-        ray_search.placement(workers=3, concurrent=None)
-    assert ray_search.placement(workers=2, concurrent=None).concurrent == 1
+        placement(workers=3, concurrent=None)
+    assert placement(workers=2, concurrent=None).concurrent == 1
 
 
 def test_ten_prunes_in_a_row_leave_nothing_behind(cluster: None, tmp_path: Path) -> None:
     """Ten collapsing trials of a Ray Train worker each, two at a time on two CPUs: a leak would block the next."""
     done = experiment(tmp_path, BLOWS_UP, workers=1, parameters={"train.seed": {"grid": list(range(10))}})
     ray_search.search(done)
-    assert [trial.ended for trial in done.trials.values()] == [PRUNED] * 10
+    assert [trial.outcome for trial in done.trials.values()] == [TrialOutcome.PRUNED] * 10
     for trial in done.trials.values():
         events = (done.local_trial(trial.plan) / "events.jsonl").read_text()
         assert '"event": "pruned"' in events  # the workers ended by themselves

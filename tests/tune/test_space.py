@@ -9,29 +9,33 @@ import pytest
 
 from act_ray import settings
 from act_ray.errors import UserError
-from act_ray.tune.space import load_space, parse_space
+from act_ray.tune.space_files import DEFAULT, load_space, parse_space, shipped_spaces
 from act_ray.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = [*sorted((ROOT / "search_spaces").glob("*.yaml")), ROOT / "act_ray" / "default_space.yaml"]
 
 
 def space(**fields: Any) -> dict[str, Any]:
     return {"preset": "digits", "parameters": {"loss.w": {"uniform": [0.1, 0.9]}}, **fields}
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_space_draws_trials_that_the_config_accepts(path: Path) -> None:
-    loaded = load_space(path)
+def test_the_folder_for_readers_is_the_one_that_ships() -> None:
+    assert shipped_spaces() == sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml"))
+    assert {"digits", "cifar10", "imagenet64"} <= set(shipped_spaces())
+
+
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_every_shipped_space_draws_trials_that_the_config_accepts(name: str) -> None:
+    loaded = load_space(name)
     if loaded.file.search != "optuna":
         drawn = loaded.draw()
         assert len(drawn) == loaded.trials >= 8
-        assert all(loaded.admits(values) for values in drawn)
+        assert [loaded.refusal(values) for values in drawn] == [None] * len(drawn)
         assert all(values["loss.w_mid"] <= values["loss.w"] for values in drawn if "loss.w_mid" in values)
 
 
 def test_the_default_space_is_what_the_project_promises() -> None:
-    default = load_space(ROOT / "act_ray" / "default_space.yaml")
+    default = load_space(DEFAULT)
     names = {"loss.w", "loss.w_mid", "loss.gp_weight", "loss.gp_interval", "optim.lr_g", "optim.lr_d"}
     assert names <= set(default.file.parameters)
     assert 0 in default.file.parameters["loss.gp_weight"]["grid"]
@@ -61,12 +65,12 @@ def test_randint_is_half_open_and_whole() -> None:
         ({"parameters": {"loss.v": {"choice": [1]}}}, "loss.v: no such setting; did you mean 'loss.w'?"),
         (
             {"parameters": {"loss.w": {"uniform": [0.1, 1.5]}}},
-            "parameters.loss.w: 1.5: must be less than or equal to 1",
+            "parameters.loss.w = 1.5: must be less than or equal to 1",
         ),
-        ({"parameters": {"loss.w": {"choice": [0.1, "much"]}}}, "parameters.loss.w: 'much'"),
+        ({"parameters": {"loss.w": {"choice": [0.1, "much"]}}}, "parameters.loss.w = 'much'"),
         ({"parameters": {"loss.w": {"uniform": [0.9, 0.1]}}}, "give [low, high] with low < high"),
         ({"parameters": {"optim.lr_g": {"loguniform": [0, 1]}}}, "low must be above 0"),
-        ({"parameters": {"loss.gp_interval": {"randint": [0, 8]}}}, "parameters.loss.gp_interval: 0"),
+        ({"parameters": {"loss.gp_interval": {"randint": [0, 8]}}}, "parameters.loss.gp_interval = 0"),
         ({"parameters": {"loss.w": {"normal": [0, 1]}}}, "give one of choice, uniform"),
         ({"parameters": {"loss.w": {"choice": []}}}, "needs at least one value"),
         ({"parameters": {}}, "parameters"),
@@ -74,7 +78,10 @@ def test_randint_is_half_open_and_whole() -> None:
         ({"set": {"train.total_steps": 0}}, "train.total_steps = 0"),
         ({"constraints": ["loss.w_mid < = loss.w"]}, "write it as NAME <= NAME"),
         ({"constraints": ["loss.w_midd <= loss.w"]}, "did you mean 'loss.w_mid'?"),
-        ({"constraints": ["loss.w > 2"]}, "passes the constraints"),
+        (
+            {"constraints": ["loss.w > 2"]},
+            "524 fail as in constraint 'loss.w > 2', parameters.loss.w is uniform [0.1, 0.9]",
+        ),
         ({"preset": "digit"}, "did you mean 'digits'?"),
         ({"trails": 3}, "did you mean 'trials'?"),
         ({"search": "grid"}, "needs grid or choice"),
@@ -90,7 +97,21 @@ def test_mistakes_are_refused_with_the_nearest_valid_thing(change: dict[str, Any
 def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("")
     with pytest.raises(UserError, match=r"did you mean '.*digits\.yaml'"):
-        load_space(tmp_path / "digit.yaml")
+        load_space(str(tmp_path / "digit.yaml"))
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        load_space("cifar1O")
+
+
+def test_ranges_that_leave_nothing_name_their_parameters_and_a_constraint() -> None:
+    raw = space(parameters={"loss.w": {"uniform": [0.1, 0.2]}, "loss.w_mid": {"uniform": [0.3, 0.5]}})
+    with pytest.raises(UserError) as caught:
+        parse_space(raw, "x")
+    said = str(caught.value)
+    assert "parameters.loss.w is uniform [0.1, 0.2]" in said
+    assert "parameters.loss.w_mid is uniform [0.3, 0.5]" in said
+    assert said.endswith("(let the ranges overlap, and add the constraint loss.w_mid <= loss.w)")
+    with pytest.raises(UserError, match=r"loss\.w_mid is 0\.7 \(preset digits\)"):
+        parse_space(space(parameters={"loss.w": {"uniform": [0.1, 0.2]}}), "x")
 
 
 def test_the_readme_says_nothing_that_is_refused() -> None:

@@ -1,11 +1,19 @@
 """`python -m act_ray.tune` with mistakes: one line, exit code 2, before Ray starts and before a folder is made."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from act_ray.cli import run
+from act_ray.tune import __main__ as verb
 from act_ray.tune.__main__ import command
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.space_files import load_space, parse_space
+from tests.helpers.command import Ended
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +26,11 @@ ROOT = Path(__file__).parents[2]
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--set", "loss.v=1"], "loss.v: no such setting; did you mean 'loss.w'?"),
         (["--set", "loss.w=0.5"], "both searched and set"),
+        (["--space", "cifar1O"], "--space cifar1O: no file, and no shipped search space; did you mean 'cifar10'?"),
+        (["--scheduler", "asya"], "'asya' is not one of 'asha', 'none'"),
+        (["--data", "digits", "--set", "data.path=digits"], "--data digits: given twice"),
         (["--resume", "nothing"], "no such search"),
+        (["--resume", "nothing", "--dry-run"], "--dry-run: not with --resume"),
         (["--resume", "nothing", "--trials", "3"], "--resume NAME"),
         (["--trials", "0"], "--trials"),
         (["--set", "distill.teacher=nowhere"], "nowhere: no such file or folder"),
@@ -68,3 +80,58 @@ def test_a_search_has_one_network_with_model_init(
         with pytest.raises(SystemExit) as ended:
             run(command, ["--space", "space.yaml"])
         assert (ended.value.code, said in capsys.readouterr().err) == (2, True)
+
+
+def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) -> None:
+    """In a process where Ray cannot be imported."""
+    code = "import sys; sys.modules['ray'] = None; from act_ray.cli import main; main()"
+    arguments = ["tune", "--dry-run", "--space", "digits", "--trials", "3", "--set", "optim.beta1=0.5"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    shown = yaml.safe_load(ended.stdout)
+    assert shown["set"]["optim.beta1"] == 0.5
+    assert parse_space(shown, "stdout").draw() == load_space("digits", {"trials": 3}).draw()
+    assert ended.stdout.count("# trial 00") == 3
+    assert "# at most 2,100 steps and 134,400 images over 3 trials, a score every 100 steps" in ended.stdout
+    assert "# ASHA compares trials at 17,920, 35,840 images" in ended.stdout
+
+
+def test_a_resumed_search_keeps_its_options_but_those_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"workers_per_trial": 2, "concurrent": None, "max_failures": 5}
+    Experiment.create(str(tmp_path / "s"), load_space("digits"), options)
+    seen: list[Experiment] = []
+    monkeypatch.setattr(verb, "run_search", lambda experiment, shared: seen.append(experiment) or 0)
+    with pytest.raises(SystemExit):
+        run(command, ["--storage", str(tmp_path), "--resume", "s", "--max-failures", "1"])
+    assert seen[0].options == {**options, "max_failures": 1}
+
+
+def test_whoever_does_not_wait_is_told_how_to_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, "search_on_ray", interrupted)
+    ended = Ended(capfd, "tune", "--storage", tmp_path, "--name", "s")
+    assert ended.code == 130
+    assert ended.err == (f"error: interrupted; go on with: python -m act_ray.tune --resume s --storage {tmp_path}\n")
+
+
+def test_an_interruption_before_the_first_trial_speaks_of_no_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from act_ray.tune.ray_recorder import Recorder
+
+    options = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
+    experiment: Any = Experiment.create(str(tmp_path / "s"), load_space("digits"), options)
+    scheduler: Any = None
+    recorder = Recorder(experiment, scheduler, scheduler)
+    recorder.interrupt()
+    assert capsys.readouterr().out == "interrupted: no trial runs yet (Ctrl-C again gives up)\n"
+    recorder.running[0] = experiment.remaining()[0]
+    recorder.interrupt()
+    assert "interrupted: 1 trial saves its state" in capsys.readouterr().out

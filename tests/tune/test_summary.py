@@ -1,0 +1,155 @@
+"""What a search ends with, told from its log: the table, the best trial, and files that other tools read."""
+
+import csv
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+
+from act_ray import settings
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.space_files import load_space, parse_space
+from act_ray.tune.summary import conclude
+
+DRIFT = {"signature": "drift", "step": 560, "value": 0.4, "threshold": 0.3, "message": "L_CT rose to 0.4, above 0.3"}
+OPTIONS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
+
+
+def scored(step: int, score: float | None, best: float | None = None, best_step: int | None = None) -> dict[str, Any]:
+    """A report of that step, whose score is the best so far unless another is given."""
+    return {
+        "step": step, "images": 64 * step, "score": score, "best_score": best or score,
+        "best_step": best_step or (step if score else None), "diversity": None, "seconds": step / 10,
+        "outcome": None, "prune": None,
+    }  # fmt: skip
+
+
+class Told:
+    """A search of the default space whose log says what the tests tell it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], space: Any = None) -> None:
+        self.experiment = Experiment.create(str(folder / "s"), space or load_space("digits"), OPTIONS)
+        self.plans, self.capsys = self.experiment.remaining(), capsys
+
+    def trial(self, index: int, *reports: dict[str, Any], **end: Any) -> None:
+        """Log a trial's reports, and how it ended, if it did."""
+        plan = self.plans[index]
+        self.experiment.log("trial_started", plan)
+        for report in reports:
+            self.experiment.log("reported", plan, report=report)
+        if end:
+            self.experiment.log("ended", plan, **{"reason": None, "prune": None, **end})
+
+    def printed(self) -> str:
+        """What the search ends with, after it was read again from its folder as --resume does."""
+        conclude(Experiment.resume(self.experiment.location, {}), "FD")
+        return self.capsys.readouterr().out
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
+    """Makes a search in an 80-column terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return lambda space=None: Told(tmp_path, capsys, space)
+
+
+def nine_trials(search: Told) -> None:
+    """The best one collapsed after its best score."""
+    search.trial(0, scored(400, 83.3), scored(560, 95.0, 83.3, 400), outcome="pruned", prune=DRIFT)
+    search.trial(1, scored(700, 90.0), outcome="completed")
+    search.trial(2, scored(280, 300.0), outcome="scheduler", reason="score 300 misses ASHA's cut at 17,920 images")
+    search.trial(3, outcome="failed", reason="OSError: no space left")
+    search.trial(4, scored(100, None), outcome="pruned", prune={**DRIFT, "signature": "divergence", "value": "NaN"})
+    search.trial(5, scored(100, 400.0))
+    for index in (6, 7, 8):
+        search.trial(index)
+
+
+def test_the_default_search_has_a_column_for_each_parameter_in_80_columns(told: Callable[..., Told]) -> None:
+    search = told()
+    nine_trials(search)
+    lines = search.printed().splitlines()
+    table = lines[: lines.index("")]
+    assert max(map(len, table)) <= 80
+    first = next(line for line in table if line.startswith("000")).split()
+    assert first[1:] == ["0.9", "0.3", "0.3", "16", "0.0032", "0.00129", "83.3", "400", "560", "drift"]
+    assert f"{search.plans[0].name}: drift at step 560: L_CT rose to 0.4, above 0.3" in table
+
+
+def test_what_does_not_fit_wraps_and_what_is_the_same_is_said_once(told: Callable[..., Told]) -> None:
+    parameters = {f"schedule.{name}": {"choice": [0.123456, 0.123457]} for name in ("t_min", "mu0", "sigma_data")}
+    parameters |= {f"optim.{name}": {"choice": [0.0123456, 0.01234]} for name in ("lr_g", "lr_d", "beta1", "beta2_g")}
+    parameters |= {f"loss.{name}": {"choice": [0.5]} for name in ("w", "w_mid")}
+    parameters |= {f"augment.{name}": {"choice": [0.512345, 0.512346]} for name in ("tau", "p_step", "gp_decay")}
+    search = told(parse_space({"preset": "digits", "parameters": parameters, "trials": 4}, "x"))
+    for index in range(4):
+        search.trial(index, scored(10, 5.0), outcome="completed")
+    lines = search.printed().splitlines()
+    assert max(map(len, lines[: lines.index("")])) <= 80
+    assert "All: loss.w = 0.5, loss.w_mid = 0.5." in " ".join(lines)
+    assert sum("loss.w=" in line for line in lines[: lines.index("")]) == 0
+
+
+def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: Callable[..., Told]) -> None:
+    search = told()
+    nine_trials(search)
+    lines = search.printed().splitlines()
+    name = search.plans[0].name
+    assert f"best: {name}, score 83.3 at step 400 of 700; it was stopped for drift at step 560" in lines
+    folder = f"{search.experiment.location}/trials/{name}"
+    assert f"its checkpoint: {folder}/checkpoints/step-00000400" in lines
+    assert f"sample from it: python -m act_ray.sample {folder}" in lines
+    again = next(line for line in lines if line.startswith("run it again: "))
+    assert again.endswith("--set collapse.action=record (collapse.action=record lets it go on past its collapse)")
+    words = shlex.split(again.partition(" (")[0])
+    overrides = settings.parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
+    assert overrides.pop("collapse.action") == "record"
+    assert settings.load(words[words.index("--preset") + 1], overrides) == search.plans[0].config
+    assert "9 trials: 1 ran to their end, 2 collapsed, 1 stopped by ASHA, 1 failed, 4 not ended" in lines, "\n".join(
+        lines
+    )
+
+
+def test_before_the_first_score_nobody_is_the_best(told: Callable[..., Told]) -> None:
+    search = told()
+    search.trial(0)
+    search.trial(1, scored(100, None), outcome="pruned", prune={**DRIFT, "signature": "divergence"})
+    printed = search.printed()
+    assert "best: no trial has a score yet" in printed
+    assert "e+09" not in printed
+    assert "run it again" not in printed
+
+
+def test_results_are_read_in_one_line(told: Callable[..., Told]) -> None:
+    search = told()
+    nine_trials(search)
+    search.printed()
+    folder = search.experiment.dir.path
+    rows = parquet.read_table(folder / "results.parquet").to_pylist()
+    assert [row["index"] for row in rows] == [0, 1, 2, 5, 4, 6, 7, 8, 3]
+    best, diverged, failed = rows[0], rows[4], rows[-1]
+    assert {name: best[name] for name in ("outcome", "best_score", "best_step", "last_score", "step", "images")} == {
+        "outcome": "pruned", "best_score": 83.3, "best_step": 400, "last_score": 95.0, "step": 560, "images": 35840,
+    }  # fmt: skip
+    assert {name: best[name] for name in search.plans[0].values} == search.plans[0].values
+    assert (best["prune.signature"], best["prune.step"], best["prune.value"]) == ("drift", 560, 0.4)
+    assert diverged["prune.value"] != diverged["prune.value"]  # NaN
+    assert (failed["best_score"], failed["reason"]) == (None, "OSError: no space left")
+    with (folder / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == [row["name"] for row in rows]
+    assert (table[-1]["best_score"], table[0]["best_score"]) == ("", "83.3")
+
+
+def test_parameters_keep_their_types_and_several_become_json(told: Callable[..., Told]) -> None:
+    parameters = {"model.attention_head_dim": {"grid": [8, None]}, "optim.lr_d": {"grid": [0.001, "0.002"]}}
+    search = told(parse_space({"preset": "digits", "parameters": parameters, "search": "grid"}, "x"))
+    for index in range(4):
+        search.trial(index, scored(10, 5.0))
+    search.printed()
+    table = parquet.read_table(search.experiment.dir.path / "results.parquet")
+    assert table["model.attention_head_dim"].to_pylist() == [8, 8, None, None]
+    assert table["optim.lr_d"].to_pylist() == ["0.001", '"0.002"'] * 2
