@@ -1,5 +1,6 @@
 """Configuration: presets, bounds, one-line refusals, and what importing the package costs."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from act_ray import settings
 from act_ray.config import Config
+from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step
 from act_ray.errors import UserError
 from act_ray.yamlfile import read_yaml
 
@@ -305,3 +307,51 @@ def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
 def test_core_is_usable_alone() -> None:
     found = imported("from act_ray.core import augment, consistency, diffusion, editing, losses, noise, schedule, step")
     assert not found & {"ray", "diffusers", "torch_fidelity", "pydantic", "yaml", "click"}
+
+
+# ---------------------------------------------------------------------------------------------- what the step is told
+
+
+def test_the_step_is_told_what_the_config_says() -> None:
+    """Each field of core's options is a setting of the same name, with the same default."""
+    cfg = Config()
+    for section, kind in (("schedule", Schedule), ("loss", Loss), ("augment", Augment), ("diffusion", Diffusion)):
+        assert getattr(cfg.step, section) == kind()
+        for field in dataclasses.fields(kind):
+            assert f"{section}.{field.name}" in settings.field_names()
+    assert cfg.step == Step()
+    changed = settings.load(
+        "digits", {"loss.w": 0.9, "schedule.s1": 7, "augment.tau": 0.3, "train.total_steps": 5, "train.ema_decay": 0.5,
+                   "collapse.monitor_interval": 3, "discriminator.conditional": True, "train.precision": "bf16"}
+    ).step  # fmt: skip
+    assert (changed.loss.w, changed.schedule.s1, changed.augment.tau, changed.total_steps) == (0.9, 7, 0.3, 5)
+    assert (changed.ema_decay, changed.monitor_interval, changed.conditional) == (0.5, 3, True)
+    assert changed.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("loss.W_gp", "did you mean 'loss.gp_weight'?"),
+        ("w_gp", "did you mean 'loss.gp_weight'?"),
+        ("lr", "did you mean one of optim.lr_d, optim.lr_g?"),
+        ("loss.ww", "did you mean 'loss.w'?"),
+        ("qqqq", "... (96 in all)"),
+    ],
+)
+def test_a_wrong_name_gets_one_short_hint(wrong: str, meant: str) -> None:
+    message = refusal(settings.nested, {wrong: 1})
+    assert message.startswith(f"{wrong}: no such setting; ")
+    assert message.endswith(meant)
+    assert len(message) < 400
+
+
+def test_a_config_file_is_a_preset_with_changes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: digits\nloss: {w: 0.9}\n")
+    assert settings.load_file(file, {"train.seed": 3}) == settings.load("digits", {"loss.w": 0.9, "train.seed": 3})
+    file.write_text(settings.dump(settings.load("cifar10")))
+    assert settings.load_file(file) == settings.load("cifar10")
+    assert f"did you mean '{file}'?" in refusal(settings.load_file, tmp_path / "mien.yaml")
+    file.write_text("- 1\n")
+    assert "must be a mapping" in refusal(settings.load_file, file)

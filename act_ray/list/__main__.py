@@ -18,7 +18,9 @@ def command(storage: Path) -> None:
     from act_ray.tune.space_files import shipped_spaces, space_text
 
     show("Presets (act-ray train --preset NAME)", ((name, about_preset(name)) for name in settings.preset_names()))
-    show("Search spaces (act-ray tune --space NAME)", ((name, comment(space_text(name))) for name in shipped_spaces()))
+    show(
+        "Search spaces (act-ray tune --space NAME)", ((name, comment(space_text(name)[0])) for name in shipped_spaces())
+    )
     found = [*runs(storage)]
     show(f"Runs and searches in {storage}", found or [("none yet", "")])
 

@@ -29,7 +29,7 @@ def load_space(name: str, over: Mapping[str, Any] | None = None, fixed: Mapping[
     `over` replaces its top-level fields, `fixed` adds to its `set`. Raises UserError for an unknown name, an endpoint
     that the config refuses, or constraints that nothing can keep to.
     """
-    text, where = _text(name)
+    text, where = space_text(name)
     raw = read_yaml(text, where)
     if not isinstance(raw, dict):
         raise UserError(f"{where}: must be a mapping with preset and parameters")
@@ -38,7 +38,7 @@ def load_space(name: str, over: Mapping[str, Any] | None = None, fixed: Mapping[
     return parse_space(raw, where)
 
 
-def _text(name: str) -> tuple[str, str]:
+def space_text(name: str) -> tuple[str, str]:
     """A search space's file, and what messages call it. Raises UserError naming what is near."""
     path = Path(name)
     if path.is_file():
