@@ -166,6 +166,16 @@ model_options = options(  # the keywords of generators.reading.read_generator
 )
 gpu_option = click.option("--gpu/--cpu", default=None, help="Default: a GPU when there is one.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote there.")
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Raises UserError where an output file cannot be written, or would replace something without --overwrite."""
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"--out {path}: is there already; name another file, or --overwrite it")
+
+
 data_option = click.option(
     "--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path."
 )

@@ -14,10 +14,10 @@ from act_ray import settings
 from act_ray.core.consistency import multistep
 from act_ray.data import decoding as data_images
 from act_ray.errors import UserError
-from act_ray.generators.generator import Generator
+from act_ray.generators.generator import Generator, Kind
 from act_ray.models.unet import UNet
 from act_ray.pictures import to_uint8
-from act_ray.sample.outputs import Add, grid_file, npz_file, png_folder, samples
+from act_ray.sample.outputs import Add, draw_samples, grid_file, npz_file, png_folder
 
 TINY = {  # two channels to a group: a group norm of single ones undoes what the class adds
     "model.block_out_channels": [8],
@@ -35,17 +35,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pretrained(classes: int | None = None, channels: int = 1) -> Generator:
+def untrained(classes: int | None = None, channels: int = 1) -> Generator:
     """An untrained network as if read from somewhere."""
     torch.manual_seed(0)
     cfg = settings.load("digits", {**TINY, "model.num_classes": classes})
     tensors = UNet(cfg, channels, 8).unet.state_dict()
-    return Generator(cfg, (channels, 8, 8), tensors, "here", label_counts=[1, 3, 0] if classes else None)
+    return Generator(
+        cfg, (channels, 8, 8), tensors, "here", Kind.CONSISTENCY, label_counts=[1, 3, 0] if classes else None
+    )
 
 
 def draw(source: Generator, n: int, **more: object) -> tuple[np.ndarray, np.ndarray | None]:
     model = source.build(torch.device("cpu"))
-    parts = list(samples(model, source, n, **{"batch": 4, "seed": 1, **more}))  # type: ignore[arg-type]
+    parts = list(draw_samples(model, source, n, **{"batch": 4, "seed": 1, **more}))  # type: ignore[arg-type]
     labels = [part[1] for part in parts if part[1] is not None]
     return np.concatenate([part[0] for part in parts]), np.concatenate(labels) if labels else None
 
@@ -59,7 +61,7 @@ def drawn(n: int, channels: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize(("classes", "levels"), [(None, ()), (None, (0.5,)), (3, ()), (3, (5.0, 0.5))])
 def test_a_sample_does_not_depend_on_how_many_there_are(classes: int | None, levels: tuple[float, ...]) -> None:
-    source = pretrained(classes)
+    source = untrained(classes)
     many, labels = draw(source, 11, levels=levels)
     for n in (1, 6):
         fewer, some = draw(source, n, levels=levels)
@@ -72,7 +74,7 @@ def test_a_sample_does_not_depend_on_how_many_there_are(classes: int | None, lev
 
 
 def test_the_labels_are_those_that_the_model_was_told() -> None:
-    source = pretrained(3)
+    source = untrained(3)
     model = source.build(torch.device("cpu"))
     images, labels = draw(source, 40, batch=40)
     assert labels is not None
@@ -80,7 +82,7 @@ def test_the_labels_are_those_that_the_model_was_told() -> None:
     z = torch.from_numpy(np.random.default_rng([1, 0]).standard_normal((40, 1, 8, 8), dtype=np.float32))
     again = to_uint8(multistep(model, [z], [], source.cfg.schedule, torch.from_numpy(labels)))
     assert np.array_equal(images, again.numpy())
-    ((one, all_two),) = samples(model, source, 40, batch=40, seed=1, label=2)
+    ((one, all_two),) = draw_samples(model, source, 40, batch=40, seed=1, label=2)
     assert all_two is not None
     assert set(all_two.tolist()) == {2}
     assert not np.array_equal(one, images)
@@ -128,7 +130,7 @@ def test_an_interrupt_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def fill(folder: Path, images: np.ndarray, labels: np.ndarray | None = None) -> list[str]:
-    with png_folder(folder, {"seed": 5}) as add:
+    with png_folder(folder, {"seed": 5}, overwrite=True) as add:
         for i in range(0, len(images), 2):
             add(images[i : i + 2], None if labels is None else labels[i : i + 2])
     return sorted(p.name for p in folder.iterdir())
