@@ -5,19 +5,21 @@ from typing import Literal
 
 import click
 
-from act_ray.cli import run
+from act_ray.cli import PATH, gpu_option, overwrite_option, run, which_option
 
 
 @click.command("figures", context_settings={"show_default": True})
 @click.argument("location", metavar="RUN")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/figures.")
+@click.option("-o", "--out", type=PATH, metavar="DIR", help="Default: RUN/figures.")
+@overwrite_option
 @click.option("--compare", multiple=True, metavar="RUN", help="Draw this run's curves into the same axes; repeatable.")
 @click.option("--data", metavar="DIR", help="Where the run's images are, if not at its data.path any more.")
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", help="Checkpoint for the pictures.")
-@click.option("--gpu/--cpu", default=None, help="Default: a GPU when there is one.")
+@which_option
+@gpu_option
 def command(
     location: str,
     out: Path | None,
+    overwrite: bool,
     compare: tuple[str, ...],
     data: str | None,
     which: Literal["best", "last"],
@@ -27,18 +29,20 @@ def command(
 
     Training curves with where the run collapsed (Figs. 4, 5, 8, 9), samples beside real images (Fig. 3), inpainting
     (Fig. 2), the trajectory of f (Figs. 6, 7) and samples per noise level (Fig. 1), each as PNG and SVG, with an index
-    in README.md. A figure that the run has nothing for is skipped. Drawn again, they are the same files. --compare
-    adds a figure of several runs' curves; one that collapsed is best looked at with --which last.
+    in README.md. A figure that the run has nothing for is skipped. Drawn again, they are the same files; a folder that
+    holds anything but figures of this run is left alone. --compare adds a figure of several runs' curves; one that
+    collapsed is best looked at with --which last.
 
     Exit code 0: figures were drawn; 1: the run has nothing for any; 2: a mistake in the input.
     """
     from act_ray.device import best_device
-    from act_ray.figures.drawing import Request, draw_all
+    from act_ray.figures.run_figures import Request, draw_all
 
     location = location.rstrip("/")
     if out is None:
         out = Path(location) / "figures" if "://" not in location else Path(f"{location.rpartition('/')[2]}-figures")
-    return 0 if draw_all(Request(location, compare, out, data, which, best_device(gpu)), click.echo) else 1
+    request = Request(location, compare, out, data, which, best_device(gpu), overwrite)
+    return 0 if draw_all(request, click.echo) else 1
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ MOST = 600  # blocks that a curve is drawn from, however long the run
 SMOOTH = 1 / 30  # share of a curve that its running median spans
 LOG_RANGE = 5.0  # largest over smallest value from which an axis is logarithmic
 DISTANCES = {"lpips": "LPIPS", "l2": "L2", "l1": "L1", "pseudo_huber": "pseudo-Huber"}
-SETTLED = ("preset", "collapse.", "eval.", "checkpoint.", "train.log_every", "train.threads")  # change no curve
+NO_CURVE = ("preset", "collapse.", "eval.", "checkpoint.", "train.log_every", "train.threads")  # settings of others
 
 Points = tuple[NDArray[Any], NDArray[Any]]  # steps, values
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a run collapsed: what was found, when, and the steps that the rule looked at."""
+    """Where a run collapsed: by which signature, when, and the steps that the rule looked at."""
 
-    what: str
+    signature: str
     step: int
     window: tuple[int, int]
     message: str
@@ -77,14 +77,14 @@ def read_history(location: str) -> History:
 
 
 def _marks(run: RunFolder) -> list[Mark]:
-    """The signature that was found and, unless that is what it says, the first value that was not finite."""
+    """The signature that was found and, of older runs, the first value that was not finite."""
     marks = []
     if (text := run.read("prune.json")) is not None:
         record = json.loads(text)
         first, last = record["window"][0][0], record["window"][-1][0]
-        what = record["signature"]
-        marks.append(Mark(what, record["step"], (first, last), record["message"]))
-    if (text := run.read("evidence.json")) is not None and "divergence" not in [mark.what for mark in marks]:
+        marks.append(Mark(record["signature"], record["step"], (first, last), record["message"]))
+    # Runs from before prune.json held the evidence: evidence.json may tell of a value after another signature.
+    if (text := run.read("evidence.json")) is not None and "divergence" not in [mark.signature for mark in marks]:
         broken = json.loads(text)
         marks.append(Mark("not finite", broken["step"], (broken["step"],) * 2, broken["what"]))
     return marks
@@ -96,7 +96,7 @@ def labels(histories: Sequence[History], locations: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         names = [location.rstrip("/") for location in locations]
     flat = [_flat(history.cfg.model_dump()) for history in histories]
-    keys = sorted({key for one in flat for key in one if not key.startswith(SETTLED)})
+    keys = sorted({key for one in flat for key in one if not key.startswith(NO_CURVE)})
     differing = [key for key in keys if len({str(one.get(key)) for one in flat}) > 1]
     if not 0 < len(differing) <= 3:
         return names
@@ -166,7 +166,7 @@ def panels(histories: Sequence[History]) -> list[Panel]:
         Panel("score", "\nor ".join(sorted(m.replace(" (", "\n(").replace(", ", ",\n") for m in metrics)), dense=False),
         Panel("p_aug", "$p_{aug}$", log=False),
     ]
-    if "mode-collapse" in {mark.what for history in histories for mark in history.marks}:
+    if "mode-collapse" in {mark.signature for history in histories for mark in history.marks}:
         wanted.append(Panel("diversity", "diversity\n(data: 1)", dense=False, log=False))
     return [panel for panel in wanted if any(len(history.points(panel.field)[0]) for history in histories)]
 
@@ -235,7 +235,7 @@ def _draw_marks(axes: Sequence[Axes], histories: Sequence[History], last: float)
                 axis.axvspan(*mark.window, color=colour, alpha=0.1, lw=0)
         right = mark.step < 0.7 * last
         axes[0].annotate(
-            f"{mark.what}, step {mark.step:,}",
+            f"{mark.signature}, step {mark.step:,}",
             (mark.step, 1),
             (3 if right else -3, 3 + 10 * row),  # one above the other: runs often collapse at about the same step
             axes[0].get_xaxis_transform(),

@@ -16,21 +16,23 @@ from matplotlib.text import Annotation
 from PIL import Image
 from torch import Tensor
 
-from act_ray import cli, settings
+from act_ray import cli, jsonfile, settings
 from act_ray.collapse.detector import Detector
 from act_ray.collapse.rules import CollapseConfig
 from act_ray.data.shards import open_data
 from act_ray.edit.request import MASK_COLOUR
-from act_ray.figures import curves, mosaics
+from act_ray.figures import curves, model_figures
 from act_ray.figures.__main__ import command
 from act_ray.figures.curves import History, Mark, draw_curves, envelope, labels, read_history, running_median
-from act_ray.figures.mosaics import Mosaic, Subject
+from act_ray.figures.model_figures import Subject
+from act_ray.figures.mosaic import Mosaic
 from act_ray.figures.style import COLOURS, Missing, styled
-from act_ray.files import sha256, write_json
+from act_ray.files import sha256
+from act_ray.generators.generator import Kind
 from act_ray.generators.reading import read_generator
 from act_ray.prepare.conversion import Options, prepare
 from act_ray.runs import checkpoint
-from act_ray.runs.folder import RunFolder
+from act_ray.runs.folder import MANIFEST, RunFolder
 from tests.helpers.tiny_runs import AUGMENTED, go, tiny
 
 PICTURES = ("samples", "inpainting", "trajectory", "noise_levels")
@@ -126,11 +128,12 @@ def test_every_figure_is_drawn_and_again_the_same_from_an_object_store(
 def test_a_run_without_weights_has_curves_only_and_one_without_rows_nothing(
     drifted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "samples.png").write_bytes(b"of an earlier call")
+    assert ended(capfd, drifted, "--out", tmp_path)[0] == 0
+    (tmp_path / "samples.png").write_bytes(b"of an earlier call, when there were weights")
     code, said = ended(capfd, drifted, "--out", tmp_path)
     lines = said.splitlines()
     assert (code, len(lines)) == (0, 5)
-    assert lines[0] == f"{tmp_path}/training_curves.png and .svg"
+    assert lines[0] == f"{tmp_path}/training_curves.png and .svg, drawn again"
     assert lines[1].startswith("skipped samples: ")
     assert all("no whole checkpoint yet" in line for line in lines[1:])
     assert {p.name for p in tmp_path.iterdir()} == {"README.md", "training_curves.png", "training_curves.svg"}
@@ -140,6 +143,40 @@ def test_a_run_without_weights_has_curves_only_and_one_without_rows_nothing(
     code, said = ended(capfd, bare)
     assert (code, said.count("skipped")) == (1, 5)
     assert "skipped training_curves: no metrics yet" in said
+
+
+def test_what_is_not_this_runs_figures_is_left_alone(
+    classes: Path, drifted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert ended(capfd, drifted, "-o", out)[0] == 0
+    drawn = {path: path.read_bytes() for path in out.iterdir()}
+    code, said = ended(capfd, classes, "-o", out, "--cpu")
+    assert (code, said) == (2, f"error: --out {out}: holds figures of another run; name another folder, or replace "
+                               "figures there with --overwrite\n")  # fmt: skip
+    (out / "thesis.tex").write_text("years of work")
+    code, said = ended(capfd, drifted, "-o", out)
+    assert (code, "holds other files (thesis.tex)" in said) == (2, True)
+    (out / "README.md").write_text("my notes")
+    code, said = ended(capfd, drifted, "-o", out)
+    assert (code, "holds other files (README.md)" in said) == (2, True)
+    code, said = ended(capfd, drifted, "-o", out, "--overwrite")
+    assert (code, "drawn again" in said) == (0, False)
+    assert {path: path.read_bytes() for path in drawn} == drawn
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_value_that_is_not_finite_is_marked_once(drifted: Path, tmp_path: Path) -> None:
+    """As runs write it now, in prune.json alone; and as they did, in evidence.json as well."""
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / name).write_text((drifted / name).read_text())
+    found = {"signature": "divergence", "step": 700, "value": "NaN", "window": [[700, "NaN"]], "message": "L_CT is nan"}
+    jsonfile.write(tmp_path / "prune.json", {**found, "evidence": {"last_rows": [{"step": 700, "loss_ct": "NaN"}]}})
+    assert read_history(str(tmp_path)).marks == [Mark("divergence", 700, (700, 700), "L_CT is nan")]
+    jsonfile.write(tmp_path / "evidence.json", {"step": 700, "what": "L_CT is nan"})
+    assert len(read_history(str(tmp_path)).marks) == 1
+    jsonfile.write(tmp_path / "prune.json", json.loads((drifted / "prune.json").read_text()))
+    assert [mark.signature for mark in read_history(str(tmp_path)).marks] == ["drift", "not finite"]
 
 
 def test_a_diffusion_run_has_curves_and_samples(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -168,12 +205,12 @@ def test_checkpoints_that_do_not_say_their_shape_give_curves(
     old = tmp_path / "old"
     shutil.copytree(classes, old)
     for folder in (old / "checkpoints").glob("step-*"):
-        state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", checkpoint.MANIFEST))
+        state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", MANIFEST))
         del state["image_shape"]
-        write_json(folder / "state.json", state)
+        jsonfile.write(folder / "state.json", state)
         path = folder / "state.json"
         manifest["files"]["state.json"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_json(folder / checkpoint.MANIFEST, checkpoint._manifest(manifest["files"]))
+        jsonfile.write(folder / MANIFEST, checkpoint._manifest(manifest["files"]))
     code, said = ended(capfd, old, "--cpu")
     assert (code, said.count("does not say 'image_shape'")) == (0, 4)
 
@@ -239,9 +276,9 @@ def test_a_collapse_is_marked_where_it_was_found(drifted: Path) -> None:
     assert figure.axes[1].get_yscale() == "linear"
 
 
-def history(**settings: Any) -> History:
+def history(**changes: Any) -> History:
     """A run of 200 steps with w_gp = 0.5 unless told otherwise, and one evaluation that failed."""
-    cfg = settings.load("digits", {"loss.gp_weight": 0.5, **{k.replace("__", "."): v for k, v in settings.items()}})
+    cfg = settings.load("digits", {"loss.gp_weight": 0.5, **{k.replace("__", "."): v for k, v in changes.items()}})
     rows: list[dict[str, Any]] = [{"step": k, "loss_ct": 1.0, "p_aug": 0.1} for k in range(200)]
     for row in rows[::16]:
         row |= {"gp": 2.0, "loss_gp": 2.0 * cfg.loss.gp_weight}
@@ -324,7 +361,7 @@ def test_a_trajectory_is_one_image_with_more_and_more_of_one_noise(subject: Subj
         for i in (np.flatnonzero((subject.data.images == np.asarray((image + 1) * 127.5).round()).all((1, 2, 3)))[0]
                   for image in x)
     ]  # fmt: skip
-    eps = subject.pretrained.cfg.schedule.t_min
+    eps = subject.generator.cfg.schedule.t_min
     (x0, f0), (x1, _), (x2, _) = subject.along(torch.tensor([eps, 1.0, 3.0]), 5)
     assert torch.equal(f0, x0)
     torch.testing.assert_close(x2 - x, 3 * (x1 - x))
@@ -344,7 +381,7 @@ class Collapsed(torch.nn.Module):
 def test_a_collapsed_model_has_no_diversity_and_no_distances(subject: Subject) -> None:
     collapsed = replace(subject, model=Collapsed())
     with styled():
-        levels, trajectory = mosaics.draw_noise_levels(collapsed), mosaics.draw_trajectory(collapsed)
+        levels, trajectory = model_figures.draw_noise_levels(collapsed), model_figures.draw_trajectory(collapsed)
     assert annotations(levels) == ["1.00"] + ["0.00"] * 10
     ticks = [text.get_text() for text in trajectory.axes[0].get_xticklabels()]
     assert ticks == ["0.000"] * 9
@@ -352,8 +389,8 @@ def test_a_collapsed_model_has_no_diversity_and_no_distances(subject: Subject) -
 
 def test_only_the_hole_is_painted_and_filled(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(mosaics, "Mosaic", lambda images: seen.append(images) or Mosaic(images))
-    mosaics.draw_inpainting(subject)
+    monkeypatch.setattr(model_figures, "Mosaic", lambda images: seen.append(images) or Mosaic(images))
+    model_figures.draw_inpainting(subject)
     original, masked, *fills = seen[0].unbind(1)
     hole = torch.zeros(8, 8, dtype=torch.bool)
     hole[2:6, 2:6] = True
@@ -376,7 +413,6 @@ def test_a_mosaic_holds_every_image_at_its_place() -> None:
 
 
 def test_a_denoiser_is_no_subject_for_them(subject: Subject) -> None:
-    cfg = subject.pretrained.cfg
-    diffusion = cfg.model_copy(update={"train": cfg.train.model_copy(update={"method": "diffusion"})})
+    denoiser = replace(subject, generator=replace(subject.generator, kind=Kind.DENOISER))
     with pytest.raises(Missing, match="no consistency function"):
-        mosaics.draw_trajectory(replace(subject, pretrained=replace(subject.pretrained, cfg=diffusion)))
+        model_figures.draw_trajectory(denoiser)

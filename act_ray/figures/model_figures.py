@@ -1,14 +1,12 @@
-"""Pictures of what a trained model makes, the paper's Figs. 1, 2, 3, 6 and 7."""
+"""What a trained model makes, the paper's Figs. 1, 2, 3, 6 and 7."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from act_ray.core.consistency import Preconditioned
@@ -17,8 +15,9 @@ from act_ray.core.noise import Noise
 from act_ray.core.schedule import noise_level, num_levels
 from act_ray.data.shards import ImageData
 from act_ray.edit.request import masked, pattern_mask
+from act_ray.figures.mosaic import Mosaic
 from act_ray.figures.style import COLOURS, GREY, WIDTH, Missing
-from act_ray.generators.generator import Generator
+from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.sampling import NOISE_SEED, draw_batch
 from act_ray.metrics.diversity import spread
 from act_ray.pictures import from_uint8, to_uint8
@@ -34,7 +33,7 @@ OVER = 64  # images that their distances are means over
 class Subject:
     """A trained network beside the images of its data."""
 
-    pretrained: Generator
+    generator: Generator
     model: Preconditioned
     data: ImageData
     device: torch.device
@@ -44,7 +43,7 @@ class Subject:
         count = min(count, len(self.data.images))
         index = np.random.default_rng(NOISE_SEED).permutation(len(self.data.images))[:count]
         x = from_uint8(torch.tensor(self.data.images[index], device=self.device))
-        if self.pretrained.cfg.model.num_classes is None or self.data.labels is None:
+        if self.generator.cfg.model.num_classes is None or self.data.labels is None:
             return x, None
         return x, torch.tensor(self.data.labels[index], device=self.device)
 
@@ -55,7 +54,7 @@ class Subject:
         """
         x, labels = self.real(count)
         z = Noise(NOISE_SEED, 0, self.device).normal(*x.shape)
-        size = self.pretrained.cfg.eval.batch
+        size = self.generator.cfg.eval.batch
         for level in t:
             x_t = x + level * z
             parts = (slice(i, i + size) for i in range(0, len(x), size))
@@ -68,15 +67,15 @@ class Subject:
 
     def levels(self, count: int) -> Tensor:
         """t at `count` equidistant j of {1..N-1} of the last grid, all of them where there are fewer; ascending."""
-        self.consistent()
-        cfg = self.pretrained.cfg
+        self.require_consistency()
+        cfg = self.generator.cfg
         N = num_levels(cfg.train.total_steps, cfg.train.total_steps, cfg.step.schedule)
         j = torch.linspace(1, N - 1, min(count, N - 1)).round()
         return noise_level(j, N, cfg.step.schedule).to(self.device)
 
-    def consistent(self) -> None:
+    def require_consistency(self) -> None:
         """Raise Missing for a denoiser: these figures are about f."""
-        if self.pretrained.cfg.train.method == "diffusion":
+        if self.generator.kind is Kind.DENOISER:
             raise Missing("a diffusion run has no consistency function")
 
 
@@ -85,24 +84,26 @@ class Subject:
 
 def draw_samples(subject: Subject) -> Figure:
     """Fig. 3: samples from the noise that all scores start from, beside real images."""
-    pretrained, shape = subject.pretrained, subject.pretrained.shape
-    drawn = draw_batch(subject.model, pretrained.cfg, shape, pretrained.label_counts, 0, GRID**2, subject.device)[0]
+    generator = subject.generator
+    drawn = draw_batch(
+        subject.model, generator.cfg, generator.shape, generator.label_counts, 0, GRID**2, subject.device
+    )[0]
     samples = to_uint8(drawn).cpu()
     real = to_uint8(subject.real(GRID**2)[0]).cpu()
     kind = "One-step samples"
-    if pretrained.cfg.train.method == "diffusion":
-        kind = f"Samples ({2 * pretrained.cfg.eval.ode_steps - 1} evaluations)"
+    if generator.kind is Kind.DENOISER:
+        kind = f"Samples ({2 * generator.cfg.eval.ode_steps - 1} evaluations)"
     figure = Figure(figsize=(WIDTH, WIDTH / 2 + 0.1), layout="constrained")
     for axis, title, images in zip(figure.subplots(1, 2), (kind, "Real images"), (samples, real), strict=True):
-        Mosaic(images.reshape(-1, GRID, *shape)).show(axis)
+        Mosaic(images.reshape(-1, GRID, *generator.shape)).show(axis)
         axis.set_title(title)
     return figure
 
 
 def draw_inpainting(subject: Subject) -> Figure:
     """Fig. 2: the middle of real images filled several times (CM Algorithm 4)."""
-    subject.consistent()
-    cfg = subject.pretrained.schedule
+    subject.require_consistency()
+    cfg = subject.generator.schedule
     x, labels = subject.real(INPAINTED)
     mask = pattern_mask("center", x.shape[-1], seed=0).to(x.device)
     noises = (Noise(NOISE_SEED, fill, subject.device) for fill in range(FILLS))
@@ -167,57 +168,3 @@ def draw_noise_levels(subject: Subject) -> Figure:
 def rms(a: Tensor, b: Tensor) -> float:
     """Mean over images [n,C,H,W] of the root mean square difference of their pixels."""
     return float((a - b).square().flatten(1).mean(1).sqrt().mean())
-
-
-# ---------------------------------------------------------------------------------------------- pictures
-
-
-class Mosaic:
-    """Images uint8 [rows,columns,C,H,W] as one picture with white gaps; the gap is wider after each `group` rows.
-
-    One picture rather than an axis per image: a grid of axes takes seconds to lay out.
-    """
-
-    def __init__(self, images: Tensor, group: int | None = None) -> None:
-        pixels: NDArray[np.uint8] = images.expand(-1, -1, 3, -1, -1).permute(0, 1, 3, 4, 2).numpy()
-        rows, columns, h, w, _ = pixels.shape
-        scale = max(1, 64 // h)  # enlarged here: what shows the file might blur single pixels
-        pixels = pixels.repeat(scale, 2).repeat(scale, 3)
-        h, w = h * scale, w * scale
-        gap = max(1, h // 12)
-        tops = [r * (h + gap) + (r // group * 2 * gap if group else 0) for r in range(rows)]
-        lefts = [c * (w + gap) for c in range(columns)]
-        self.canvas = np.full((tops[-1] + h, lefts[-1] + w, 3), 255, np.uint8)
-        for top, line in zip(tops, pixels, strict=True):
-            for left, image in zip(lefts, line, strict=True):
-                self.canvas[top : top + h, left : left + w] = image
-        self.aspect = self.canvas.shape[0] / self.canvas.shape[1]
-        self.centres_x = [left + (w - 1) / 2 for left in lefts]
-        self.centres_y = [top + (h - 1) / 2 for top in tops]
-
-    def figure(self, width: float) -> tuple[Figure, Axes]:
-        """A figure of this alone."""
-        figure = Figure(figsize=(width, width * self.aspect), layout="constrained")
-        axis = figure.subplots()
-        self.show(axis)
-        return figure, axis
-
-    def show(self, axis: Axes) -> None:
-        """Draw it, without ticks and frame."""
-        axis.imshow(self.canvas, aspect="equal")
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
-
-    def columns(self, axis: Axes, texts: Sequence[str], label: str = "") -> None:
-        """Texts above the columns."""
-        top = axis.secondary_xaxis("top")
-        top.set_xticks(self.centres_x, texts)
-        top.tick_params(length=0)
-        top.spines[:].set_visible(False)
-        top.set_xlabel(label)
-
-    def rows(self, axis: Axes, texts: Sequence[str]) -> None:
-        """Texts to the left of the rows."""
-        axis.set_yticks(self.centres_y, texts)
-        axis.tick_params(axis="y", length=0)

@@ -1,5 +1,6 @@
 """All figures of a run: which there are, what they show, and the index of those that were drawn."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,11 +10,12 @@ from typing import Literal
 import torch
 from matplotlib.figure import Figure
 
+from act_ray import settings
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.figures import mosaics
+from act_ray.figures import model_figures
 from act_ray.figures.curves import History, draw_curves, labels, read_history
-from act_ray.figures.mosaics import Subject
+from act_ray.figures.model_figures import Subject
 from act_ray.figures.style import COLOURS, Missing, save, styled
 from act_ray.files import replace_atomically
 from act_ray.generators.reading import read_generator
@@ -44,8 +46,8 @@ FIGURES = {  # name: (in the paper, what it shows)
     "noise_levels": (
         "Fig. 1",
         "f(x + t z, t) of different x, a row per noise level, with its diversity: the mean distance between two images "
-        f"of the row over that between the real ones ({mosaics.OVER} images each). About 1 is healthy; rows that look "
-        "alike and a diversity near 0 are mode collapse.",
+        f"of the row over that between the real ones ({model_figures.OVER} images each). About 1 is healthy; rows that "
+        "look alike and a diversity near 0 are mode collapse.",
     ),
 }
 
@@ -60,6 +62,7 @@ class Request:
     data: str | None  # where the images are, if not where the run found them
     which: Literal["best", "last"]
     device: torch.device
+    overwrite: bool = False  # what `out` holds, if not this run's figures
 
 
 def draw_all(request: Request, say: Callable[[str], None]) -> int:
@@ -71,10 +74,7 @@ def draw_all(request: Request, say: Callable[[str], None]) -> int:
     if len(locations) > len(COLOURS):
         raise UserError(f"--compare: at most {len(COLOURS) - 1} runs, not {len(request.compare)}, can be told apart")
     histories = [read_history(location) for location in locations]
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {request.out}: cannot be made: {error.strerror}") from error
+    again = open_folder(request, histories[0])
     draw: dict[str, Callable[[], Figure]] = {
         "training_curves": partial(draw_curves, histories[:1], labels(histories[:1], locations[:1]))
     }
@@ -85,13 +85,13 @@ def draw_all(request: Request, say: Callable[[str], None]) -> int:
     except Missing as reason:
         subject, lacking = None, str(reason)
     for name in ("samples", "inpainting", "trajectory", "noise_levels"):
-        draw[name] = partial(getattr(mosaics, f"draw_{name}"), subject) if subject else partial(_lack, lacking)
+        draw[name] = partial(getattr(model_figures, f"draw_{name}"), subject) if subject else partial(_lack, lacking)
     left_out = {}
     for name, figure in draw.items():
         try:
             with styled():
                 save(figure(), request.out, name)
-            say(f"{request.out / name}.png and .svg")
+            say(f"{request.out / name}.png and .svg{', drawn again' if again else ''}")
         except Missing as reason:
             left_out[name] = str(reason)
             for kind in ("png", "svg"):
@@ -101,25 +101,56 @@ def draw_all(request: Request, say: Callable[[str], None]) -> int:
     return len(draw) - len(left_out)
 
 
+def open_folder(request: Request, history: History) -> bool:
+    """Make the folder for the figures; whether it holds figures of this run already.
+
+    Raises UserError where it holds anything else, unless `overwrite`: only files of figures' names are replaced then.
+    """
+    out, hint = request.out, "name another folder, or replace figures there with --overwrite"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = sorted(path.name for path in out.iterdir())
+        index = (out / INDEX).read_text() if INDEX in held else ""
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made: {error.strerror}") from error
+    ours = {INDEX, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))}
+    same = index.endswith(_signed(history))
+    if held and not request.overwrite:
+        if not same:
+            what = "figures of another run" if "<!-- figures of " in index else f"other files ({held[0]})"
+            raise UserError(f"--out {out}: holds {what}; {hint}")
+        if others := [name for name in held if name not in ours]:
+            raise UserError(f"--out {out}: holds other files ({others[0]}); {hint}")
+    return same
+
+
+def _signed(history: History) -> str:
+    """The index's last line, by which a later call knows the run, also where its folder was renamed or moved."""
+    digest = hashlib.sha256(settings.dump(history.cfg).encode()).hexdigest()[:16]
+    return f"<!-- figures of the run with settings {digest} -->\n"
+
+
 def open_subject(request: Request) -> Subject:
     """The run's network and images. Raises Missing where it has none; UserError for other images than it needs."""
     try:
-        source = read_generator(request.location, which=request.which)
+        generator = read_generator(request.location, which=request.which)
     except UserError as error:
         raise Missing(str(error)) from error
-    path = request.data or source.cfg.data.path
+    path = request.data or generator.cfg.data.path
     try:
         data = open_data(path)
     except UserError as error:
         if request.data is not None:
             raise
         raise Missing(f"{error}; --data DIR says where the images are now") from error
-    if (shape := data.images.shape[1:]) != source.shape:
-        raise UserError(f"--data {path}: images [C, H, W] = {list(shape)}; {source.origin} makes {list(source.shape)}")
-    classes = source.cfg.model.num_classes
+    if (shape := data.images.shape[1:]) != generator.shape:
+        raise UserError(
+            f"--data {path}: images [C, H, W] = {list(shape)}; {generator.origin} makes {list(generator.shape)}"
+        )
+    classes = generator.cfg.model.num_classes
     if classes is not None and not 0 < data.num_classes <= classes:
-        raise UserError(f"--data {path}: has {data.num_classes} classes; {source.origin} knows {classes}")
-    return Subject(source, source.build(request.device), data, request.device)
+        raise UserError(f"--data {path}: has {data.num_classes} classes; {generator.origin} knows {classes}")
+    return Subject(generator, generator.build(request.device), data, request.device)
 
 
 def _lack(reason: str) -> Figure:
@@ -136,8 +167,8 @@ def write_index(
     """README.md: every figure with what it shows and where the paper has it."""
     lines = [f"# Figures of {histories[0].name}", ""]
     if subject is not None:
-        score = "" if subject.pretrained.score is None else f", score {subject.pretrained.score:.4g}"
-        lines += [f"Pictures: step {subject.pretrained.step:,}{score}; images: {subject.data.name}.", ""]
+        score = "" if subject.generator.score is None else f", score {subject.generator.score:.4g}"
+        lines += [f"Pictures: step {subject.generator.step:,}{score}; images: {subject.data.name}.", ""]
     for history in histories:
         lines += [f"- {history.name}: {mark.message}" for mark in history.marks]
     for name in drawn:
@@ -145,5 +176,5 @@ def write_index(
         lines += ["", f"## {name}", "", f"![{name}]({name}.png)", "", f"{shows} Paper: {paper}. [SVG]({name}.svg)"]
     if left_out:
         lines += ["", "## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items())]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, "", _signed(histories[0])])
     replace_atomically(request.out / INDEX, lambda temporary: temporary.write_text(text))
