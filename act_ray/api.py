@@ -100,11 +100,11 @@ def sample_images(
     from act_ray.device import best_device
     from act_ray.generators.levels import plan_levels
     from act_ray.generators.sampling import NOISE_SEED, check_label
-    from act_ray.sample.outputs import samples
+    from act_ray.sample.outputs import draw_samples
 
     check_label(generator, label)
     _, levels = plan_levels(generator, nfe, None)
-    batches = samples(
+    batches = draw_samples(
         generator.build(best_device(gpu)),
         generator,
         n,
