@@ -1,5 +1,6 @@
 """`python -m act_ray.list`: what there is to start from, and what was run."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,9 @@ def about_preset(name: str) -> str:
 
 
 def comment(text: str) -> str:
-    """The first line of a YAML file, where that is a comment."""
-    first = text.partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """The first sentence of the comment at the head of a YAML file."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines).partition(". ")[0].rstrip(".")
 
 
 def runs(storage: Path) -> Iterator[tuple[str, str]]:

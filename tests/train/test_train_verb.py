@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from act_ray import cli
 from act_ray.config import Config
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
-from act_ray.train.__main__ import command
+from act_ray.settings import build
 from act_ray.train.ranks import Ranks
+from act_ray.yamlfile import read_yaml
+from tests.helpers.command import Ended
 
 TINY = [
     "train.total_steps=8",
@@ -45,21 +46,14 @@ def settings(*more: str) -> list[str]:
     return [part for pair in (*TINY, *more) for part in ("--set", pair)]
 
 
-class Ended:
-    """Exit code and output of the verb run in this process, through cli.run as its console script does."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], *args: str) -> None:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.run(command, ["--workers", "0", *args])
-        self.code = ended.value.code
-        self.out, self.err = capfd.readouterr()
+def verb(capfd: pytest.CaptureFixture[str], *args: str) -> Ended:
+    return Ended(capfd, "train", "--workers", "0", *args)
 
 
 @pytest.fixture
 def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
     """A finished run."""
-    ended = Ended(capfd, "--storage", str(tmp_path), "--name", "a", *settings())
+    ended = verb(capfd, "--storage", str(tmp_path), "--name", "a", *settings())
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"run: {tmp_path}/a\n")
     assert ended.out.splitlines()[-1].startswith("done: score ")
@@ -109,7 +103,7 @@ def test_a_mistake_is_one_line(
         file = tmp_path / name
         file.parent.mkdir(parents=True)
         file.write_text(text)
-    ended = Ended(capfd, *args)
+    ended = verb(capfd, *args)
     assert ended.code == 2
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
@@ -121,7 +115,7 @@ def test_a_mistake_is_one_line(
 def test_a_name_that_is_taken_on_a_store_is_refused(
     done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ended = Ended(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *settings("loss.w=0.9"))
+    ended = verb(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *settings("loss.w=0.9"))
     assert ended.code == 2
     assert f"{tmp_path.as_uri()}/a exists; continue it with --resume {tmp_path.as_uri()}/a" in ended.err
 
@@ -130,7 +124,7 @@ def test_gpu_or_cpu_is_what_was_asked_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    ended = Ended(capfd, "--gpu", "--storage", str(tmp_path), *settings())
+    ended = verb(capfd, "--gpu", "--storage", str(tmp_path), *settings())
     assert (ended.code, ended.err) == (2, "error: --gpu: PyTorch finds no GPU on this machine; try --cpu\n")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     seen: list[str] = []
@@ -141,7 +135,7 @@ def test_gpu_or_cpu_is_what_was_asked_for(
 
     monkeypatch.setattr("act_ray.train.loop.train", trained)
     for choice in ([], ["--gpu"], ["--cpu"]):
-        assert Ended(capfd, *choice, "--storage", str(tmp_path), "--name", f"a{choice}", *settings()).code == 0
+        assert verb(capfd, *choice, "--storage", str(tmp_path), "--name", f"a{choice}", *settings()).code == 0
     assert seen == ["cuda", "cuda", "cpu"]
 
 
@@ -157,14 +151,14 @@ def test_a_mistake_in_a_real_process_has_no_traceback() -> None:
 
 def test_resuming_a_finished_run_says_so(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = (done / "metrics.jsonl").read_bytes()
-    ended = Ended(capfd, "--resume", str(done))
+    ended = verb(capfd, "--resume", str(done))
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[-1].startswith("done: score ")
     assert (done / "metrics.jsonl").read_bytes() == before
 
 
 def test_one_line_per_event_and_no_bar_without_a_terminal(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ended = Ended(capfd, "--storage", str(done.parent), "--name", "b", *settings())
+    ended = verb(capfd, "--storage", str(done.parent), "--name", "b", *settings())
     start, *scored, end, last = ended.out.splitlines()[1:]
     assert start == "started with 1 worker(s)"
     assert [line.split(":")[0] for line in scored] == ["step 4/8", "step 8/8"]
@@ -178,7 +172,7 @@ def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
     for place in (str(tmp_path), tmp_path.joinpath("store").as_uri()):
         diversities = iter([1.0, 0.1, 0.1])
         monkeypatch.setattr("act_ray.train.scoring.diversity", lambda *_, values=diversities: next(values))
-        ended = Ended(capfd, "--storage", place, "--name", "c", *settings("eval.every=2"))
+        ended = verb(capfd, "--storage", place, "--name", "c", *settings("eval.every=2"))
         assert (ended.code, ended.err) == (1, "")
         *_, why, evidence = ended.out.splitlines()
         assert why.startswith("stopped at step ")
@@ -210,8 +204,35 @@ def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
     assert last == f"saved at step {step} of {total}; go on with: python -m act_ray.train --resume {run}"
     assert json.loads((run / "result.json").read_text())["outcome"] == "stopped"
 
-    ended = Ended(capfd, *last.partition("act_ray.train ")[2].split())
+    ended = verb(capfd, *last.partition("act_ray.train ")[2].split())
     assert (ended.code, ended.err) == (0, "")
     assert f"resumed from step {step} with 1 worker(s)" in ended.out
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(total))
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def test_a_dry_run_prints_what_a_config_file_takes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    storage = ["--storage", str(tmp_path / "runs")]
+    shown = verb(capfd, *storage, "--seed", "7", "--dry-run", *settings("loss.w=0.9"))
+    assert (shown.code, shown.err) == (0, "")
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "mine.yaml").write_text(shown.out)
+    again = verb(capfd, *storage, "--config", str(tmp_path / "mine.yaml"), "--dry-run")
+    assert again.out == shown.out
+    cfg = settings_of(shown.out)
+    assert (cfg.train.seed, cfg.loss.w, cfg.preset) == (7, 0.9, "digits")
+    for wrong, said in (
+        (["--config", str(tmp_path / "mine.yaml"), "--preset", "digits"], "not with --preset"),
+        (["--seed", "1", "--set", "train.seed=2"], "--seed 1: given twice"),
+        (["--config", str(tmp_path / "mien.yaml")], "did you mean"),
+    ):
+        ended = verb(capfd, *storage, *wrong)
+        assert ended.code == 2
+        assert said in ended.err
+
+
+def settings_of(text: str) -> Config:
+    return build(read_yaml(text, "config"))

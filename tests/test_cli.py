@@ -1,0 +1,109 @@
+"""`act-ray` and `python -m act_ray`: one page, instant, with completion; and how a command ends."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from act_ray import cli
+from act_ray.errors import Interrupted, UserError
+from act_ray.runs.interrupt import on_interrupt
+
+
+def act_ray(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "act_ray", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+
+def test_without_a_command_it_shows_them_all() -> None:
+    page = act_ray()
+    assert (page.returncode, page.stderr) == (0, "")
+    assert page.stdout == act_ray("--help").stdout
+    for verb, what in cli.VERBS.items():
+        assert f"  {verb} " in page.stdout
+        assert what.split()[0] in page.stdout
+
+
+def test_a_wrong_command_gets_a_hint() -> None:
+    wrong = act_ray("trian")
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (
+        2,
+        "",
+        "error: no command 'trian'; did you mean 'train'?\n",
+    )
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_imports_neither_torch_nor_ray(verb: str) -> None:
+    code = (
+        "import sys\nfrom act_ray.cli import main\nsys.argv = ['act-ray', sys.argv[1], '--help']\n"
+        "try: main()\nexcept SystemExit as ended: assert ended.code == 0\n"
+        "heavy = {'torch', 'ray', 'diffusers', 'torch_fidelity', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"Usage: act-ray {verb}" in ran.stdout
+
+
+def test_the_shell_completes_commands() -> None:
+    program = Path(sys.executable).with_name("act-ray")
+    environment = {**os.environ, "_ACT_RAY_COMPLETE": "bash_complete", "COMP_WORDS": "act-ray ev", "COMP_CWORD": "1"}
+    ran = subprocess.run([program], capture_output=True, text=True, check=True, env=environment)
+    assert ran.stdout.split() == ["plain,evaluate"]
+
+
+def test_the_list_names_presets_spaces_and_runs(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text("{}")
+    page = act_ray("list", "--storage", str(tmp_path)).stdout
+    for line in ("  digits  ", "  imagenet64  ", "  lambda_study  ", "  a  run, no step yet"):
+        assert line in page
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("loss.w = 2:\n too much"), 2, "error: loss.w = 2: too much\n"),
+        (click.UsageError("no"), 2, "error: no\n"),
+        (Interrupted("go on with: X"), 130, "error: interrupted; go on with: X\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    ],
+)
+def test_how_a_command_ends(raised: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def command() -> None:
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(command, [])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.lstrip() == said  # after ^C, click ends the line
+
+
+def test_a_second_interrupt_says_how_to_go_on() -> None:
+    """Real signals: the first asks, the second gives up, and neither loses the hint."""
+    import signal
+    import threading
+
+    asked, release = list[str](), threading.Event()
+
+    def interrupt_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        while not asked:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def work() -> None:
+        threading.Thread(target=interrupt_twice).start()
+        release.wait(30)
+
+    ask: Callable[[], None] = lambda: asked.append("asked")  # noqa: E731
+    with pytest.raises(Interrupted, match="go on with: X"):
+        on_interrupt(work, ask, "go on with: X")
+    release.set()
+    assert asked == ["asked"]
