@@ -21,6 +21,7 @@ class ProgressLine:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.unplanned = experiment.space.example().train.total_steps  # steps of a trial that Optuna has yet to choose
         self.in_place = sys.stdout.isatty()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -50,9 +51,10 @@ class ProgressLine:
         for trial in running:
             step, speed = self._position(trial)
             rate, left = rate + speed, left + trial.total - step
-        budget = self.experiment.space.example().train.total_steps
         plans = self.experiment.plans
-        left += sum(plans[i].config.train.total_steps if i in plans else budget for i in range(total) if i not in begun)
+        left += sum(
+            plans[i].config.train.total_steps if i in plans else self.unplanned for i in range(total) if i not in begun
+        )
         eta = f", at most {int(left / rate) // 60}:{int(left / rate) % 60:02d} left" if rate else ""
         best = self.experiment.best
         score = f", best {best.best_score:.4g} ({best.plan.name})" if best else ""

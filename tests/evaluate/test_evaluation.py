@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,30 +21,21 @@ from ray.exceptions import ActorDiedError
 from ray.util.state import list_actors
 from torch import Tensor
 
-from act_ray import cli, settings
-from act_ray.evaluate import ray_workers
-from act_ray.evaluate.__main__ import Evaluation, command, evaluate, load
+from act_ray import settings
+from act_ray.evaluate import measurer
+from act_ray.evaluate.__main__ import evaluate, load
 from act_ray.evaluate.measurer import Setup, measuring
 from act_ray.evaluate.ray_workers import WorkerPool
-from act_ray.metrics.features import load_extractor
-from act_ray.metrics.moments import gather, plan
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.metrics.features import load_network
+from act_ray.metrics.moments import combine, cut_into_chunks
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.train.loop import train_here
-from tests.helpers.ray_runs import TINY
+from tests.helpers.command import Ended
+from tests.helpers.tiny_settings import DIFFUSION
+from tests.helpers.tiny_settings import ON_RAY as TINY
 
 SAMPLES = ["--samples", "64"]
 ALIVE = [("state", "=", "ALIVE")]
-
-
-class Ended:
-    """Exit code and output of the verb run in this process, through cli.run as its console script does."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], *args: object) -> None:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.run(command, [str(arg) for arg in args])
-        self.code = ended.value.code
-        self.out, self.err = capfd.readouterr()
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -69,7 +62,7 @@ def small_images(folder: Path, side: int) -> Path:
     source.mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, side, side), dtype=np.uint8)):
         Image.fromarray(pixels).save(source / f"{i}.png")
-    prepare(str(source), folder / f"data{side}", Options(None, None, None, None), 0.0, bar=False)
+    prepare(str(source), folder / f"data{side}", PrepareOptions(None, None, None, None), 0.0, bar=False)
     return folder / f"data{side}"
 
 
@@ -77,7 +70,7 @@ def small_images(folder: Path, side: int) -> Path:
 
 
 def test_the_distance_is_the_one_of_training(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ended = Ended(capfd, run, "--workers", 0, "--which", "last", *SAMPLES)
+    ended = Ended(capfd, "evaluate", run, "--workers", 0, "--which", "last", *SAMPLES)
     assert (ended.code, ended.err) == (0, "")
     *_, score = rows(run / "scores.jsonl")
     (row,) = rows(run / "evaluations.jsonl")
@@ -94,7 +87,7 @@ def test_any_number_of_workers_measures_the_same(
 ) -> None:
     how = ["--samples", 90, "--batch", 20, "--nfe", "1,3", "--metrics", "fid,kid,prc"]
     for workers in (0, 2):
-        ended = Ended(capfd, run, *how, "--workers", workers, "--out", tmp_path / f"{workers}.jsonl")
+        ended = Ended(capfd, "evaluate", run, *how, "--workers", workers, "--out", tmp_path / f"{workers}.jsonl")
         assert (ended.code, ended.err) == (0, "")
         assert "kid: subsets of 90 instead of 1,000 images" in ended.out
     assert not (run / "evaluations.jsonl").exists()
@@ -108,11 +101,13 @@ def test_any_number_of_workers_measures_the_same(
 
 def test_a_worker_that_is_lost_and_one_that_never_starts_change_nothing(cluster: None, run: Path) -> None:
     """A cluster with room for one of two workers, and kill -9 to that one."""
-    source, cfg, real = load(str(run), None, "last", "ema", {"samples": 100, "batch": 10})
-    setup = Setup(source, load_extractor(cfg.eval, real, torch.device("cpu")), cfg, source.label_counts)
-    chunks = plan(100, 10)
+    comparison = load(str(run), None, ["kid"], {"samples": 100, "batch": 10}, {"which": "last"})
+    generator, cfg = comparison.generator, comparison.cfg
+    network = load_network(cfg.eval, comparison.real, torch.device("cpu"))
+    setup = Setup(generator, network, cfg, generator.label_counts)
+    chunks = cut_into_chunks(100, 10)
     with measuring(setup, 0, False) as measure:
-        expected = gather(measure(chunks, [0], [0.5]), 100)
+        expected = combine(measure(chunks, [0], [0.5]), 100)
 
     class Elsewhere:
         """Somebody else's work, which takes a CPU."""
@@ -125,7 +120,7 @@ def test_a_worker_that_is_lost_and_one_that_never_starts_change_nothing(cluster:
             first = next(parts)
             (own,) = (actor.pid for actor in list_actors(filters=[("class_name", "=", "Measurer"), *ALIVE]))
             os.kill(own, signal.SIGKILL)
-            found = gather([first, *parts], 100)
+            found = combine([first, *parts], 100)
     finally:
         ray.kill(elsewhere)
     assert np.array_equal(found.kept[0], expected.kept[0])
@@ -164,11 +159,13 @@ def test_workers_that_die_one_after_the_other_are_an_error(cluster: None) -> Non
 
 def test_labels_are_as_frequent_as_in_the_data(run: Path) -> None:
     """In the data that the model was trained on; where nobody knows it, in the data it is compared with."""
-    source, cfg, real = load(str(run), None, "last", "ema", {"samples": 64, "batch": 32})
-    threes = replace(source, label_counts=[0, 0, 0, 5, 0, 0, 0, 0, 0, 0])
-    unknown, all_threes = replace(source, label_counts=None), replace(real, labels=np.full(len(real.images), 3))
-    cases = ((threes, real), (unknown, all_threes), (source, all_threes))
-    rows = [next(evaluate(Evaluation(model, cfg, data, ["fid"]), [(1, [])], 0, False)) for model, data in cases]
+    own = load(str(run), None, ["fid"], {"samples": 64, "batch": 32}, {"which": "last"})
+    threes = replace(own.generator, label_counts=[0, 0, 0, 5, 0, 0, 0, 0, 0, 0])
+    unknown = replace(own.generator, label_counts=None)
+    all_threes = replace(own.real, labels=np.full(len(own.real.images), 3))
+    cases = ((threes, own.real), (unknown, all_threes), (own.generator, all_threes))
+    comparisons = [replace(own, generator=model, real=data) for model, data in cases]
+    rows = [next(evaluate(comparison, [(1, [])], 0, False)) for comparison in comparisons]
     first, second, third = (row["metrics"]["fd"] for row in rows)
     assert first == second != third
 
@@ -177,13 +174,13 @@ def test_labels_are_as_frequent_as_in_the_data(run: Path) -> None:
 
 
 def test_a_diffusion_run_is_sampled_by_its_ode(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    settings = {**TINY, "train.method": "diffusion", "eval.ode_steps": 2, "train.total_steps": 4}
-    train_here(settings.load("digits", settings), str(tmp_path / "d"))
+    cfg = settings.load("digits", {**TINY, **DIFFUSION, "train.total_steps": 4})
+    train_here(cfg, str(tmp_path / "d"))
     for option in (["--nfe", 2], ["--nfe", "1,2"], ["--levels", 1]):
-        ended = Ended(capfd, tmp_path / "d", *option, *SAMPLES)
+        ended = Ended(capfd, "evaluate", tmp_path / "d", *option, *SAMPLES)
         assert ended.code == 2
-        assert "not for a diffusion run, whose ODE takes 3 evaluations (eval.ode_steps)" in ended.err
-    assert Ended(capfd, tmp_path / "d", "--nfe", 1, "--workers", 0, *SAMPLES).code == 0
+        assert "is a denoiser, whose ODE takes 3 evaluations (eval.ode_steps = 2); leave it out" in ended.err
+    assert Ended(capfd, "evaluate", tmp_path / "d", "--workers", 0, *SAMPLES).code == 0
     (row,) = rows(tmp_path / "d" / "evaluations.jsonl")
     assert (row["nfe"], row["levels"]) == (3, [])
     *_, score = rows(tmp_path / "d" / "scores.jsonl")
@@ -196,11 +193,11 @@ def test_a_diffusers_folder_needs_data_and_a_file(tmp_path: Path, capfd: pytest.
     unet = UNet2DModel(**network, **blocks, num_class_embeds=10)
     ConsistencyModelPipeline(unet, CMStochasticIterativeScheduler()).save_pretrained(tmp_path / "m")
     how = ["--features", "classifier", "--workers", 0, "--levels", "0.9", *SAMPLES]
-    ended = Ended(capfd, tmp_path / "m", *how)
+    ended = Ended(capfd, "evaluate", tmp_path / "m", *how)
     assert ended.err.startswith(f"error: --data: {tmp_path}/m does not say which images")
-    ended = Ended(capfd, tmp_path / "m", *how, "--data", "digits")
+    ended = Ended(capfd, "evaluate", tmp_path / "m", *how, "--data", "digits")
     assert ended.err.startswith(f"error: --out: {tmp_path}/m is no run")
-    ended = Ended(capfd, tmp_path / "m", *how, "--data", "digits", "--out", tmp_path / "out.jsonl")
+    ended = Ended(capfd, "evaluate", tmp_path / "m", *how, "--data", "digits", "--out", tmp_path / "out.jsonl")
     assert (ended.code, ended.err) == (0, "")
     (row,) = rows(tmp_path / "out.jsonl")
     assert {name: row[name] for name in ("step", "weights", "nfe", "levels", "samples", "batch", "features")} == {
@@ -213,7 +210,7 @@ def test_a_checkpoint_belongs_to_its_run(
     run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run / "checkpoints")
-    ended = Ended(capfd, "step-00000008", "--workers", 0, "--weights", "model", *SAMPLES)
+    ended = Ended(capfd, "evaluate", "step-00000008", "--workers", 0, "--weights", "model", *SAMPLES)
     assert (ended.code, ended.err) == (0, "")
     (row,) = rows(run / "evaluations.jsonl")
     assert (row["step"], row["weights"]) == (8, "model")
@@ -225,28 +222,54 @@ def test_a_run_on_a_store_gets_its_row_and_nothing_else(
     (run / "evaluations.jsonl").write_text('{"step": 4}\n')
     store = run.rename(tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
-    ended = Ended(capfd, store.as_uri(), "--workers", 0, *SAMPLES)
+    ended = Ended(capfd, "evaluate", store.as_uri(), "--workers", 0, *SAMPLES)
     assert (ended.code, ended.err) == (0, "")
     assert [row["step"] for row in rows(store / "evaluations.jsonl")] == [4, rows(store / "scores.jsonl")[-1]["step"]]
     del before[store / "evaluations.jsonl"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_clamped_answers_are_others_and_the_row_says_so(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for option in ([], ["--clip"]):
+        assert Ended(capfd, "evaluate", run, "--workers", 0, *option, *SAMPLES).code == 0
+    free, clamped = rows(run / "evaluations.jsonl")
+    assert (free["clip"], clamped["clip"]) == (False, True)
+
+
+def test_without_workers_ray_is_not_needed(run: Path) -> None:
+    """In a process where Ray cannot be imported."""
+    code = "import sys; sys.modules['ray'] = None; from act_ray.cli import main; main()"
+    arguments = ["evaluate", str(run), "--workers", "0", "--metrics", "fid,kid", *SAMPLES]
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "1 row appended" in ended.stdout
+
+
 # ---------------------------------------------------------------------------------------------- ends
+
+
+def test_features_that_are_not_finite_are_one_line(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = measurer.compute_outputs
+    monkeypatch.setattr(measurer, "compute_outputs", lambda *args: [x * float("nan") for x in original(*args)])
+    ended = Ended(capfd, "evaluate", run, "--workers", 0, *SAMPLES)
+    assert ended.mistake().startswith("64 of 64 samples have features that are not finite")
+    assert not (run / "evaluations.jsonl").exists()
 
 
 def test_an_interrupt_keeps_what_was_measured(
     run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = ray_workers.sample_batch
+    original = measurer.sample_batch
 
     def interrupted(*args: Any, levels: Sequence[float]) -> Tensor:
         if levels:
             raise KeyboardInterrupt
         return original(*args, levels=levels)
 
-    monkeypatch.setattr(ray_workers, "sample_batch", interrupted)
-    ended = Ended(capfd, run, "--workers", 0, "--nfe", "1,2", *SAMPLES)
+    monkeypatch.setattr(measurer, "sample_batch", interrupted)
+    ended = Ended(capfd, "evaluate", run, "--workers", 0, "--nfe", "1,2", *SAMPLES)
     assert (ended.code, ended.err.strip()) == (130, "error: interrupted")
     assert [row["nfe"] for row in rows(run / "evaluations.jsonl")] == [1]
     assert "1 row appended" in ended.out
@@ -257,7 +280,7 @@ def test_a_mistake_that_only_a_worker_finds_is_one_line(
 ) -> None:
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("- 8\n", "- 16\n"))
-    ended = Ended(capfd, run, "--workers", 1, *SAMPLES)
+    ended = Ended(capfd, "evaluate", run, "--workers", 1, *SAMPLES)
     assert ended.code == 2
     assert ended.err.startswith(f"error: {run}, step")
     assert "the networks' architectures differ" in ended.err
@@ -268,7 +291,7 @@ def test_a_mistake_that_only_a_worker_finds_is_one_line(
     ("args", "line"),
     [
         (["--metrics", "fid,pcr"], "--metrics fid,pcr: no metric 'pcr'; did you mean 'prc'?"),
-        (["--metrics", "is"], "the Inception score needs Inception's classes; leave it out"),
+        (["--metrics", "is"], "--metrics is: the Inception score needs --features inception, not classifier; leave"),
         (["--features", "inception", "--inception-weights", "no.pth"], "no weights at"),
         (["--nfe", "0"], "--nfe 0: must be numbers from 1 on"),
         (["--nfe", "two"], "--nfe two: must be numbers from 1 on"),
@@ -279,7 +302,7 @@ def test_a_mistake_that_only_a_worker_finds_is_one_line(
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--data", "data4"], "data4: has 1x4x4 images, and"),
         (["--data", "data8"], "data8 has no labels to train one on"),
-        (["--out", "nowhere/file"], "--out nowhere/file: not a file in a folder that exists"),
+        (["-o", "nowhere/file"], "--out nowhere/file: not a file in a folder that exists"),
         (["--gpu"], "--gpu: PyTorch finds no GPU on this machine"),
     ],
     ids=str,
@@ -297,7 +320,7 @@ def test_a_mistake_is_one_line(
     for side in (4, 8):
         if f"data{side}" in args:
             small_images(tmp_path, side)
-    ended = Ended(capfd, trained, "--workers", 0, *args)
+    ended = Ended(capfd, "evaluate", trained, "--workers", 0, *args)
     assert ended.code == 2, ended.out
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
