@@ -12,7 +12,8 @@ from act_ray.yamlfile import write_yaml
 Format = Literal["diffusers", "onnx"]
 
 GRAPH = "model.onnx"
-LEVELS = 841  # of the exported scheduler: 840 is a multiple of 1..8, so that 1 to 8 steps are those of multistep_levels
+# Of the exported scheduler: 840 is a multiple of 1..8, so that 1 to 8 steps are those of multistep_levels.
+SCHEDULER_STEPS = 841
 
 CARD = """\
 ---
@@ -51,7 +52,7 @@ images[0].save("sample.png")"""
 
 DIFFUSERS_NOTES = f"""\
 `num_inference_steps=2` to `8` take more steps (Algorithm 1 of arXiv 2303.01469), at levels even on the axis of
-t^(1/rho). Other levels: `timesteps=[i, ..., 0]`, descending; 0 is sigma_max, {LEVELS - 1} sigma_min.
+t^(1/rho). Other levels: `timesteps=[i, ..., 0]`, descending; 0 is sigma_max, {SCHEDULER_STEPS - 1} sigma_min.
 `generator=torch.manual_seed(0)` fixes the noise; `latents=` the pipeline accepts for images of three channels only."""
 
 ONNX = """\
@@ -67,12 +68,12 @@ HOW = {"diversity": "mean distance between samples over that between the data's 
 ONNX_NOTES = "`z` is noise from N(0, I), of any batch size; the noise level is in the graph."
 
 
-def card(source: Generator, name: str, kind: Format, license: str, difference: float) -> str:
+def write_card(generator: Generator, name: str, form: Format, license: str, difference: float) -> str:
     """README.md as the Hugging Face hub reads it; name: of the folder, difference: of its samples from act_ray's."""
-    channels, height, width = source.shape
-    classes = source.cfg.model.num_classes
+    channels, height, width = generator.shape
+    classes = generator.cfg.model.num_classes
     front = {
-        "library_name": kind,
+        "library_name": form,
         "pipeline_tag": "unconditional-image-generation",
         "license": license,
         "tags": ["consistency-model", "one-step", "act-ray", *(["class-conditional"] if classes else [])],
@@ -80,41 +81,41 @@ def card(source: Generator, name: str, kind: Format, license: str, difference: f
     colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
     what = (
         f"A generator of {height}x{width} {colours} images, {f'of {classes} classes' if classes else 'unconditional'}, "
-        f"that needs one network evaluation per image: {origin(source)}. Exported by act_ray {__version__} in float32; "
-        f"its samples, in [-1, 1], differ from act_ray's own by at most {difference:.1e}."
+        f"that needs one network evaluation per image: {training_method(generator)}. Exported by act_ray {__version__} "
+        f"in float32; its samples, in [-1, 1], differ from act_ray's own by at most {difference:.1e}."
     )
-    snippet, notes = usage(source, name, kind)
+    snippet, notes = usage(generator, name, form)
     return CARD.format(
         front=write_yaml(front),
-        title=source.name or name,
+        title=generator.name or name,
         what=what,
         snippet=snippet,
         notes=notes,
-        measured=table(source.measured),
-        training=training(source),
-        settings=write_yaml(shareable_settings(source)),
+        measured=table(generator.measured),
+        training=training(generator),
+        settings=write_yaml(shareable_settings(generator)),
     )
 
 
-def usage(source: Generator, name: str, kind: Format) -> tuple[str, str]:
+def usage(generator: Generator, name: str, form: Format) -> tuple[str, str]:
     """How to sample four images, and what else to know."""
-    classes = source.cfg.model.num_classes
+    classes = generator.cfg.model.num_classes
     numbers = [i % classes for i in range(4)] if classes else []
-    if kind == "diffusers":
+    if form == "diffusers":
         return DIFFUSERS.format(name=name, labels=f", class_labels={numbers}" if classes else ""), DIFFUSERS_NOTES
-    shape = ", ".join(str(side) for side in source.shape)
+    shape = ", ".join(str(side) for side in generator.shape)
     labels = f', "labels": np.array({numbers})' if classes else ""
     return ONNX.format(name=name, graph=GRAPH, shape=shape, labels=labels), ONNX_NOTES
 
 
-def origin(source: Generator) -> str:
+def training_method(generator: Generator) -> str:
     """What it was trained by, as far as is known."""
-    loss = source.cfg.loss
-    if source.step is None:
-        return f"converted from {source.name}"
+    loss = generator.cfg.loss
+    if generator.step is None:
+        return f"converted from {generator.name}"
     if loss.w_mid == 1:
         return "trained by the adversarial loss alone (ACT, arXiv 2311.14097, at lambda = 1)"
-    kind = "consistency distillation" if source.cfg.distill.teacher else "consistency training"
+    kind = "consistency distillation" if generator.cfg.distill.teacher else "consistency training"
     return f"{kind} (arXiv 2303.01469)" if loss.w == 0 else f"adversarial {kind} (ACT, arXiv 2311.14097)"
 
 
@@ -147,34 +148,37 @@ def conditions(row: Row) -> Iterator[str]:
             yield text.format(row[name])
 
 
-def training(source: Generator) -> str:
+def training(generator: Generator) -> str:
     """Data, steps and seed; nothing for a file that does not say."""
-    return "".join(f"- {name}: {value}\n" for name, value in facts(source).items()) + "\nAll settings (`config.yaml`):"
+    return (
+        "".join(f"- {name}: {value}\n" for name, value in provenance(generator).items())
+        + "\nAll settings (`config.yaml`):"
+    )
 
 
-def facts(source: Generator) -> dict[str, str]:
+def provenance(generator: Generator) -> dict[str, str]:
     """What is known of the weights, as short texts without paths of this machine."""
-    cfg, step = source.cfg, source.step
-    known = {"act_ray": __version__, "source": source.name}
+    cfg, step = generator.cfg, generator.step
+    known = {"act_ray": __version__, "source": generator.name}
     if step is not None:
         images = step * cfg.train.global_batch
         known |= {
             "step": f"{step:,} of {cfg.train.total_steps:,}, {cfg.train.global_batch} images each: {images:,} images",
-            "weights": f"averaged (EMA, up to {cfg.train.ema_decay})" if source.weights == "ema" else "not averaged",
+            "weights": f"averaged (EMA, up to {cfg.train.ema_decay})" if generator.weights == "ema" else "not averaged",
             "seed": str(cfg.train.seed),
-            "data": shareable_settings(source)["data"]["path"],
-            "data checksum": source.data_checksum or "unknown",
+            "data": shareable_settings(generator)["data"]["path"],
+            "data checksum": generator.data_checksum or "unknown",
         }
     return known
 
 
-def shareable_settings(source: Generator) -> dict[str, Any]:
-    """The config without paths of this machine; of a foreign file only what it says."""
-    values = source.cfg.model_dump(mode="json")
-    values = settings.replace_paths(values, short)
-    return values if source.step is not None else {key: values[key] for key in ("schedule", "model")}
+def shareable_settings(generator: Generator) -> dict[str, Any]:
+    """The config without paths of this machine; of others' files only what they say."""
+    values = generator.cfg.model_dump(mode="json")
+    values = settings.replace_paths(values, without_folders)
+    return values if generator.step is not None else {key: values[key] for key in ("schedule", "model")}
 
 
-def short(path: str) -> str:
+def without_folders(path: str) -> str:
     """A path or URI without its folders; the dots keep it from being taken for a name such as `digits`."""
     return ".../" + path.rstrip("/").rpartition("/")[2]

@@ -26,7 +26,7 @@ class OneStep(nn.Module):
         return one_step(self.f, z, self.f.cfg, labels).clamp(-1, 1)
 
 
-def libraries() -> dict[str, Any]:
+def require_libraries() -> dict[str, Any]:
     """onnx, onnxscript and onnxruntime, which only this needs. Raises UserError where one is missing."""
     try:
         return {name: importlib.import_module(name) for name in NEEDS}
@@ -54,7 +54,7 @@ def write_graph(f: Preconditioned, z: Tensor, labels: Tensor | None, folder: Pat
 
 def run_graph(folder: Path, z: Tensor, labels: Tensor | None) -> Tensor:
     """Images of onnxruntime on the CPU, one call for the first and one for all others: N is free."""
-    session = libraries()["onnxruntime"].InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
+    session = require_libraries()["onnxruntime"].InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
     images = []
     for part in (slice(0, 1), slice(1, None)):
         inputs = {"z": z[part].numpy()} if labels is None else {"z": z[part].numpy(), "labels": labels[part].numpy()}

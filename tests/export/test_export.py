@@ -5,6 +5,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,24 @@ from act_ray import cli, settings
 from act_ray.core.consistency import multistep, multistep_levels, one_step
 from act_ray.errors import UserError
 from act_ray.export.__main__ import command
-from act_ray.export.writing import export
-from act_ray.generators.generator import Generator
+from act_ray.export.folder import write_export
+from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.reading import read_generator
 from act_ray.models.unet import UNet
 from act_ray.yamlfile import read_yaml
+from tests.helpers.tiny_settings import PAIRED
 
-TINY: dict[str, Any] = {  # two channels to a group: a group norm of single ones undoes what t and the class add
-    "model.block_out_channels": [8],
-    "model.down": "D",
-    "model.up": "U",
-    "model.norm_num_groups": 4,
-}
 CLASSES: dict[str, Any] = {"model.num_classes": 3}
 N = 4  # samples
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def untrained(channels: int = 1, more: dict[str, Any] | None = None, **known: Any) -> Generator:
     """A generator with random weights, said to be of step 7 of a run."""
-    cfg = settings.load("digits", {**TINY, **(more or {})})
+    cfg = settings.load("digits", {**PAIRED, **(more or {})})
     torch.manual_seed(0)
     tensors = UNet(cfg, channels, 8).unet.state_dict()
     tensors["conv_out.weight"] *= 5  # beyond [-1, 1] here and there
-    known = {"source": "runs/a, step 7", "step": 7, "name": "a", **known}
+    known = {"origin": "runs/a, step 7", "kind": Kind.CONSISTENCY, "step": 7, "name": "a", **known}
     return Generator(cfg, (channels, 8, 8), tensors, **known)
 
 
@@ -93,10 +81,11 @@ def test_diffusers_alone_makes_our_samples(tmp_path: Path) -> None:
     sources = {
         "grey": untrained(),
         "grey_classes": untrained(1, CLASSES),
+        "clamped": untrained(3, clip=True),
         "colour_classes": untrained(3, {**CLASSES, **schedule, "train.precision": "bf16"}),
     }
     for name, source in sources.items():
-        assert export(source, str(tmp_path / name), "diffusers", "unknown", overwrite=False) < 1e-5
+        assert write_export(source, str(tmp_path / name), "diffusers", "unknown", overwrite=False) < 1e-5
     subprocess.run([sys.executable, "-c", ALONE, *sources], cwd=tmp_path, check=True, capture_output=True)
     out = load_file(tmp_path / "out.safetensors")
     for name, source in sources.items():
@@ -106,16 +95,20 @@ def test_diffusers_alone_makes_our_samples(tmp_path: Path) -> None:
             theirs, ours = out[f"{name}/{steps}"], our_samples(source, labels, steps)
             assert ours.std() > 0.1
             torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5 if steps == 1 else 1e-4)
+        if name == "clamped":
+            unclamped = our_samples(replace(source, clip=False), labels, 4)
+            assert (unclamped - our_samples(source, labels, 4)).abs().max() > 0.1
         if source.shape[0] == 3:
             torch.testing.assert_close(out[f"{name}/latents"], out[f"{name}/1"], rtol=0, atol=0)
         if labels is not None:
             assert (our_samples(source, labels) - our_samples(source, labels.flip(0))).abs().max() > 1e-3
+        assert source.clip is (name == "clamped")
         assert (tmp_path / f"{name}.png").exists()
 
 
 def test_an_export_read_again_is_the_same_generator(tmp_path: Path) -> None:
     source = untrained(3, {**CLASSES, "schedule.sigma_data": 0.7, "schedule.t_max": 50})
-    export(source, str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
+    write_export(source, str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
     again, labels = read_generator(str(tmp_path / "e")), torch.arange(N) % 3
     assert again.shape == (3, 8, 8)
     assert again.cfg.schedule.model_dump(include={"t_min", "t_max", "rho", "sigma_data", "time_input"}) == {
@@ -154,7 +147,7 @@ def test_onnx_runtime_makes_our_samples_of_any_batch_size(
     source = untrained(1, {**CLASSES, "schedule.time_input": "linear", "data.path": "/srv/secret/set"})
 
     def quietly() -> None:
-        assert export(source, str(tmp_path / "e"), "onnx", "unknown", overwrite=False) < 1e-5
+        assert write_export(source, str(tmp_path / "e"), "onnx", "unknown", overwrite=False) < 1e-5
         assert [str(warning.message) for warning in recwarn] == []
 
     status = in_child(quietly)
@@ -180,7 +173,7 @@ def test_onnx_runtime_makes_our_samples_of_any_batch_size(
 def test_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"^--format onnx: needs onnxruntime: pip install 'act-ray\[onnx\]'$"):
-        export(untrained(), str(tmp_path / "e"), "onnx", "unknown", overwrite=False)
+        write_export(untrained(), str(tmp_path / "e"), "onnx", "unknown", overwrite=False)
 
 
 # ---------------------------------------------------------------------------------------------- model card
@@ -211,8 +204,8 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(tmp_path: P
         "eval.inception_weights": "/srv/secret/inception.pth",
         "train.seed": 31,
     }
-    source = untrained(1, paths, measured=rows, data_checksum="c0ffee", source="/srv/secret/runs/a, step 7")
-    export(source, str(tmp_path / "e"), "diffusers", "apache-2.0", overwrite=False)
+    source = untrained(1, paths, measured=rows, data_checksum="c0ffee", origin="/srv/secret/runs/a, step 7")
+    write_export(source, str(tmp_path / "e"), "diffusers", "apache-2.0", overwrite=False)
     card, text = ((tmp_path / "e" / name).read_text() for name in ("README.md", "config.yaml"))
     front = read_yaml(card.split("---\n")[1], "front matter")
     assert (front["library_name"], front["license"]) == ("diffusers", "apache-2.0")
@@ -238,7 +231,7 @@ def test_the_verb_replaces_an_export_and_refuses_what_is_in_the_way(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model, dst = str(tmp_path / "model"), tmp_path / "dst"
-    export(untrained(), model, "diffusers", "unknown", overwrite=False)
+    write_export(untrained(), model, "diffusers", "unknown", overwrite=False)
 
     def verb(*args: str) -> tuple[Any, str]:
         capfd.readouterr()
@@ -274,21 +267,24 @@ def test_the_verb_replaces_an_export_and_refuses_what_is_in_the_way(
     ("more", "message"),
     [
         ({"schedule.time_input": "linear"}, "schedule.time_input = linear, .* use --format onnx"),
-        ({"train.method": "diffusion"}, "a diffusion run"),
+        ({"kind": Kind.DENOISER}, "a denoiser"),
+        ({"kind": Kind.OTHER, "unusable": "counts steps"}, "runs/a, step 7: counts steps; such a network cannot be"),
     ],
 )
 def test_what_the_pipeline_cannot_express_is_refused(more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    cfg = {key: value for key, value in more.items() if "." in key}
+    known = {key: value for key, value in more.items() if "." not in key}
     with pytest.raises(UserError, match=message):
-        export(untrained(1, more), str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
+        write_export(untrained(1, cfg, **known), str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     """Weights that are not finite make samples that are not ours, whatever they are."""
-    export(untrained(), str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
+    write_export(untrained(), str(tmp_path / "e"), "diffusers", "unknown", overwrite=False)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     broken = untrained()
     broken.tensors["conv_out.bias"].fill_(float("nan"))
     with pytest.raises(UserError, match="differ from act_ray's by nan; nothing written"):
-        export(broken, str(tmp_path / "e"), "diffusers", "unknown", overwrite=True)
+        write_export(broken, str(tmp_path / "e"), "diffusers", "unknown", overwrite=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
