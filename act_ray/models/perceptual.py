@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
 
 from act_ray.config import LossConfig
 from act_ray.errors import UserError
@@ -17,6 +16,9 @@ class Lpips(nn.Module):
     """d(a, b) per sample for images in [-1, 1]; [B,3,H,W] -> [B]. Never trained, never in training mode."""
 
     def __init__(self, cfg: LossConfig) -> None:
+        # Only here: a run with another distance does not wait for torchvision, which comes with it.
+        from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
+
         super().__init__()
         require_weights(cfg)
         self.net = SampleSimilarityLPIPS("lpips", sample_similarity_resize=cfg.lpips_size).requires_grad_(False).eval()
