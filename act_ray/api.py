@@ -72,14 +72,20 @@ def load_generator(
     which: Literal["best", "last"] = "best",
     weights: Literal["ema", "model"] = "ema",
     image_size: int | None = None,
+    head_width: int | None = None,
+    kind: Literal["consistency", "denoiser"] | None = None,
+    clip: bool | None = None,
 ) -> Generator:
     """A trained model: a run's folder or URI, a checkpoint, a diffusers folder, the ACT authors' .ckpt, OpenAI's .pt.
 
-    which: checkpoint of a run. image_size: of OpenAI's .pt, which does not say it.
+    which: checkpoint of a run. image_size, head_width (of attention), kind: of OpenAI's .pt, which may not say them.
+    clip: clamp its answers to [-1, 1] at every evaluation; None: as its files say, not for act_ray's runs.
     """
     from act_ray.generators.reading import read_generator
 
-    return read_generator(location, which=which, weights=weights, image_size=image_size)
+    return read_generator(
+        location, which=which, weights=weights, image_size=image_size, head_width=head_width, kind=kind, clip=clip
+    )
 
 
 def sample_images(

@@ -24,7 +24,7 @@ from act_ray.pictures import from_uint8, to_uint8
 
 GRID = 8  # samples per row and column
 INPAINTED, FILLS, EDIT_STEPS = 6, 4, 18
-LEVELS = 10  # noise levels along a trajectory, as in the paper
+TRAJECTORY_LEVELS = 10  # noise levels along a trajectory, as in the paper
 TRAJECTORIES, SHOWN = 3, 12  # images shown along a trajectory and per noise level
 OVER = 64  # images that their distances are means over
 
@@ -118,7 +118,7 @@ def draw_inpainting(subject: Subject) -> Figure:
 
 def draw_trajectory(subject: Subject) -> Figure:
     """Figs. 6 and 7: x + t z at equidistant levels, and f along it, whose neighbours must look alike."""
-    t, columns, steps, before = subject.levels(LEVELS), [], list[float](), None
+    t, columns, steps, before = subject.levels(TRAJECTORY_LEVELS), [], list[float](), None
     for level, (x_t, f) in zip(t, subject.along(t, OVER), strict=True):
         visible = x_t / (1 + 4 * level**2).sqrt()  # from the image to noise of half its range
         columns.append(torch.stack([visible, f], 1)[:TRAJECTORIES].flatten(0, 1))  # an image's two rows
@@ -140,7 +140,7 @@ def draw_trajectory(subject: Subject) -> Figure:
 
 def draw_noise_levels(subject: Subject) -> Figure:
     """Fig. 1's check for mode collapse: f(x + t z, t) of different x, a row per t, with the diversity of the row."""
-    t, x = subject.levels(LEVELS), to_uint8(subject.real(OVER)[0])
+    t, x = subject.levels(TRAJECTORY_LEVELS), to_uint8(subject.real(OVER)[0])
     rows, diversity = [x[:SHOWN]], [1.0]
     for _, f in subject.along(t, OVER):
         images = to_uint8(f)

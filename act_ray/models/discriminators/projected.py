@@ -138,7 +138,7 @@ class FrozenFeatures(nn.Module):
             raise UserError(f"discriminator.feature_size = {size}: a multiple of 32, at least 64; nearest: {near}")
         self.size = size
         self.network = feature_network(name, weights)
-        self.levels, widths = _levels(self.network, name, size)
+        self.map_indices, widths = _find_maps(self.network, name, size)
         self.across_channels = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, MIXED, strict=True))
         self.across_scales = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(MIXED, SCALED, strict=True))
         trained: Any = self.network.pretrained_cfg
@@ -155,7 +155,7 @@ class FrozenFeatures(nn.Module):
         maps = self.network(x * self.scale + self.shift)  # here a grey channel becomes three
         mixed: list[Tensor] = []
         for level in reversed(range(len(STRIDES))):
-            h = self.across_channels[level](maps[self.levels[level]])
+            h = self.across_channels[level](maps[self.map_indices[level]])
             if mixed:
                 h = h + mixed[-1]
             # Convolved before it is upsampled: a quarter of the work.
@@ -234,7 +234,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors if isinstance(tensors, dict) else {}
 
 
-def _levels(network: nn.Module, name: str, size: int) -> tuple[list[int], list[int]]:
+def _find_maps(network: nn.Module, name: str, size: int) -> tuple[list[int], list[int]]:
     """Indices and channels of the feature maps at STRIDES, by trying: not every network has what it promises."""
     sides = [size // stride for stride in STRIDES]
     try:
@@ -242,10 +242,10 @@ def _levels(network: nn.Module, name: str, size: int) -> tuple[list[int], list[i
             shapes = [m.shape for m in network(torch.zeros(1, 3, size, size))]
     except Exception as error:
         raise UserError(_unusable(name, f"{type(error).__name__} for {size}x{size} images")) from None
-    levels = [i for i, shape in enumerate(shapes) if shape[-1] in sides]
-    if [tuple(shapes[i][-2:]) for i in levels] != [(side, side) for side in sides]:
+    indices = [i for i, shape in enumerate(shapes) if shape[-1] in sides]
+    if [tuple(shapes[i][-2:]) for i in indices] != [(side, side) for side in sides]:
         raise UserError(_unusable(name, "its feature maps are " + ", ".join(str(tuple(shape[1:])) for shape in shapes)))
-    return levels, [shapes[i][1] for i in levels]
+    return indices, [shapes[i][1] for i in indices]
 
 
 def _unusable(name: str, why: str) -> str:
