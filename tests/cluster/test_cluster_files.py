@@ -271,9 +271,9 @@ def test_slots_fill_the_largest_cluster() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- commands
-def test_commands_name_search_spaces_that_exist() -> None:
+def test_commands_name_search_spaces_that_ship() -> None:
     assert len(all_tune_arguments()) == 2
-    assert [p for arguments in all_tune_arguments() for p in checks.missing_spaces(arguments, ROOT)] == []
+    assert [p for arguments in all_tune_arguments() for p in checks.missing_spaces(arguments)] == []
 
 
 def test_commands_store_in_a_bucket() -> None:

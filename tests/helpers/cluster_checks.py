@@ -371,10 +371,12 @@ def tune_arguments(text: str) -> list[list[str]]:
     return [shlex.split(command, comments=True) for command in commands]
 
 
-def missing_spaces(arguments: list[str], root: Path) -> list[str]:
-    """Search spaces that a command names and the repository does not have."""
+def missing_spaces(arguments: list[str]) -> list[str]:
+    """Search spaces that a command names and that do not ship."""
+    from act_ray.tune.space_files import shipped_spaces
+
     spaces = [value for flag, value in itertools.pairwise(arguments) if flag == "--space"]
-    return [f"--space: {space} does not exist" for space in spaces if not (root / space).is_file()]
+    return [f"--space: {space} does not ship" for space in spaces if space not in shipped_spaces()]
 
 
 def unknown_flags(arguments: list[str], options: set[str]) -> list[str]:
