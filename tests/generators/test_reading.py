@@ -333,6 +333,7 @@ def test_a_renamed_denoiser_is_no_consistency_model(tmp_path: Path) -> None:
     unknown = read_generator(str(tmp_path / "best.pt"), **known)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"best.pt: .* name \(cd_, ct_, edm_\) does not say which; give --kind"):
         unknown.build(on)
+    assert type(unknown.build(on, denoiser=True)) is Denoiser  # the teacher of a distillation, which is never clamped
     found = {}
     for name, kind in (("edm_x.pt", None), ("best.pt", "denoiser"), ("best.pt", "consistency")):
         generator = read_generator(str(tmp_path / name), kind=kind, **known)  # type: ignore[arg-type]
