@@ -150,11 +150,11 @@ def test_violations_are_found(toy: Any) -> None:
 
 
 def test_training_improves_on_the_first_network(toy: Any) -> None:
-    settings = {**toy.SETTINGS, **toy.METHODS["ACT"], "train.global_batch": 32}
+    chosen = {**toy.SETTINGS, **toy.METHODS["ACT"], "train.global_batch": 32}
     x, data = noisy(toy, 80.0), noisy(toy, 0.0)
     errors = []
     for steps in (1, 100):
-        f = toy.train(settings.load(None, {**settings, "train.total_steps": steps}), "")
+        f = toy.train(settings.load(None, {**chosen, "train.total_steps": steps}), "")
         errors.append(toy.wasserstein(f(x, torch.tensor(80.0)), data))
     assert errors[1] < 0.6 * errors[0]
 
