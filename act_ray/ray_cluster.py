@@ -62,8 +62,8 @@ def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> N
     """
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     port = free_port()
-    # Ray Train frees a stopped run's placement group through the dashboard's API; another cluster's address file
-    # on this machine must not lead it astray.
+    # Ray Train frees a stopped run's placement group through the dashboard's API. Without this address Ray takes
+    # the one that another cluster on this machine has left in a file.
     env = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "GLOO_SOCKET_IFNAME": "lo"}
     os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
     ray.init(

@@ -37,9 +37,9 @@ class Sample:
 class Detector:
     """Watches one run of `total_steps` for the signatures of collapse; the first finding is latched in `record`.
 
-    A value that is not finite is a finding whatever the settings, and whatever was found before: no run goes on from it
-    (`diverged`). `gp_interval` (I_gp) is the number of steps from one penalty to the next: ||grad D||^2 swings in that
-    period, so a block holds at least one. Steps that go back count as the latest: rewind with `load_state_dict`.
+    A value that is not finite is always a finding (`diverged`), whatever the settings and what was found before.
+    `gp_interval` (I_gp) is the number of steps from one penalty to the next: ||grad D||^2 swings in that period, so a
+    block holds at least one. Steps that go back count as the latest: rewind with `load_state_dict`.
     """
 
     version = DETECTOR_VERSION

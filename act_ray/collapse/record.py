@@ -16,7 +16,7 @@ SUMMARY = ("signature", "step", "value", "threshold", "message")
 class PruneRecord:
     """One decision: what was seen, against which threshold, by which rules; `trace` is all the rules had seen.
 
-    `evidence` is what else the run knows of a value that was not finite: its batch, the rows before it.
+    `evidence`, of a value that was not finite, is added by the run: the batch, and the rows before it.
     """
 
     signature: str
@@ -48,7 +48,7 @@ class PruneRecord:
         return jsonfile.line(asdict(self))
 
     def with_evidence(self, evidence: dict[str, Any]) -> "PruneRecord":
-        """The same record with what the run knows besides."""
+        """The same record with the run's evidence."""
         return replace(self, evidence=evidence)
 
     @classmethod

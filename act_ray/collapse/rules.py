@@ -13,7 +13,7 @@ from act_ray.collapse.mode_collapse import ModeCollapseThresholds, mode_collapse
 from act_ray.collapse.spike import SpikeThresholds, spike
 from act_ray.collapse.trace import Finding, Trace
 
-DETECTOR_VERSION = "1"  # of the rules: change it whenever one could decide otherwise
+DETECTOR_VERSION = "1"  # of the rules: change it with every change that could alter a decision
 
 
 class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThresholds, DriftThresholds):

@@ -18,7 +18,9 @@ class Watching(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enabled: bool = Field(True, description="watch for collapse; a value that is not finite ends a run all the same")
+    enabled: bool = Field(
+        True, description="watch for collapse; a value that is not finite ends a run whatever is set here"
+    )
     action: Literal["stop", "record"] = Field(
         "stop", description="stop a run that shows a signature, or only record it and let the run go on (an audit)"
     )

@@ -69,7 +69,7 @@ def saved_steps(root: Path) -> list[int]:
 def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
     """Write the state of step k to root/step-k: aside, flushed, then renamed. A damaged one there is replaced."""
     target, aside = step_folder(root, state.step), root / ".writing"
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that died
+    shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
     aside.mkdir(parents=True)
     try:
         _fill(aside, state, extra)

@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str) -> T:
-    """`function()` in a thread; the first Ctrl-C calls `ask` and goes on waiting, a second one raises Interrupted.
+    """`function()` in a thread; the first Ctrl-C calls `ask` and waits for the end, a second one raises Interrupted.
 
-    resume: how to go on, for whoever did not wait. A handler rather than `except KeyboardInterrupt`: an exception may
-    come at any line, and inside Thread.join it leaves a thread that is still running marked as ended (CPython issue
-    90882).
+    resume: what to type to continue, the message of Interrupted. A handler rather than `except KeyboardInterrupt`: an
+    exception may come at any line, and inside Thread.join it leaves a thread that is still running marked as ended
+    (CPython issue 90882).
     """
     done, asked = threading.Event(), False
     box: dict[str, Any] = {}

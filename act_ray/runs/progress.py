@@ -1,4 +1,4 @@
-"""progress.json: where a run is now, for whoever watches it from outside."""
+"""progress.json: the step, speed and losses of a run, for other processes to read."""
 
 import json
 from dataclasses import asdict, dataclass, field

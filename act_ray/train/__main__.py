@@ -54,7 +54,7 @@ def command(
     resume: str | None,
     dry_run: bool,
 ) -> int:
-    """Train one ACT model on W data-parallel workers (Ray Train), and go on where it stopped with --resume.
+    """Train one ACT model on W data-parallel workers (Ray Train), and continue one that stopped with --resume.
 
     Settings: those of --preset or --config, with --set on top. Writes checkpoints, metrics.jsonl, scores.jsonl and
     sample grids to the run's folder. Ctrl-C saves first. Exit code 0: trained to the end, or stopped as asked; 1:
@@ -84,7 +84,7 @@ def command(
         click.echo(settings.dump(cfg), nl=False)
         return 0
     if resume is not None:
-        RunFolder(location).clear_stop()  # of a run that was killed before it could obey
+        RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
     return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg)
 
 

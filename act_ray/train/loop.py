@@ -32,7 +32,7 @@ def train(cfg: Config, folder: RunFolder, ranks: Ranks) -> Iterator[Report]:
 
 
 def loop(run: TrainingRun) -> Iterator[Report]:
-    """Train from where the run stands to its end; in each round: evaluate, save, report, step."""
+    """Train from the run's current step to its end; in each round: evaluate, save, report, step."""
     cfg, ranks = run.cfg, run.ranks
     while True:
         step, report = run.state.step, None
@@ -53,7 +53,7 @@ def loop(run: TrainingRun) -> Iterator[Report]:
         if report is not None:
             try:
                 yield report
-            except GeneratorExit:  # whoever drives the loop wants no more of it
+            except GeneratorExit:  # the caller closed the loop
                 run.leave()
                 raise
 

@@ -50,14 +50,14 @@ class TrainingRun:
         self.best: tuple[float, int] | None = None  # score, step
         self.improved = False  # a best score that no checkpoint holds yet
         self.stop = False  # somebody asked for a stop
-        self.seconds = 0.0  # of training, all sessions together
+        self.seconds = 0.0  # of training, over all resumptions
         self.resumed_at = self.saved_at = self._resume()
         self.clock, self.clock_step = time.monotonic(), self.resumed_at
 
     # ------------------------------------------------------------------------------------------ resume and save
 
     def _resume(self) -> int:
-        """Load the newest checkpoint that verifies; rank 0 chooses. Returns the step to go on from."""
+        """Load the newest checkpoint that verifies; rank 0 chooses. Returns the step to continue from."""
         step, problems = self.ranks.on_first(lambda: checkpoint.newest_whole(self.folder.checkpoints))
         for problem in problems:
             self.note(f"checkpoint damaged: {problem}; going on from step {step or 0:,}")
@@ -83,7 +83,7 @@ class TrainingRun:
         self.seconds = saved["seconds"]
 
     def note(self, line: str) -> None:
-        """A line for whoever watches the run."""
+        """Write a line for the user into events.jsonl."""
         if self.ranks.first:
             self.folder.path.mkdir(parents=True, exist_ok=True)  # it may come before the folder is opened
             self.folder.event("note", text=line)
@@ -138,7 +138,7 @@ class TrainingRun:
             self._write_progress(rows[-1])
 
     def _watch(self, found: PruneRecord | None) -> None:
-        """Tell of a signature when it is found: with collapse.action = record the run goes on."""
+        """Log a signature when it is found: with collapse.action = record the run continues."""
         if found is not None and self.ranks.first:
             self.folder.event("signature", **found.summary())
 
@@ -201,7 +201,7 @@ class TrainingRun:
         return RunOutcome.STOPPED if self.stop else None
 
     def leave(self) -> None:
-        """The loop is closed between two steps: save, so that the run can go on from here."""
+        """The loop is closed between two steps: save, so that the run can be resumed from this step."""
         if self.state.step != self.saved_at:
             self.save()
         if self.ranks.first:

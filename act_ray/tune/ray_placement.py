@@ -20,7 +20,7 @@ class Placement:
 
 
 def placement(workers: int, concurrent: int | None) -> Placement:
-    """Fit trials into the cluster. Raises UserError for what can never run, with the arithmetic.
+    """Fit trials into the cluster. Raises UserError, naming both numbers, for what can never run.
 
     A trial with Ray Train workers has a driver besides; it takes a trial_slot of the head node where there are some
     (ours, and the shipped clusters), or a sliver of a CPU.
