@@ -30,7 +30,7 @@ class Setup:
     generator: Generator
     network: FeatureNetwork
     cfg: Config
-    classes: list[int] | None
+    label_counts: list[int] | None
 
 
 class Measurer:
@@ -56,7 +56,7 @@ class Measurer:
 
         def samples(batch: range) -> Tensor:
             index, shape = batch.start // cfg.eval.batch, setup.generator.shape
-            args = (model, cfg, shape, setup.classes, index, len(batch), device)
+            args = (model, cfg, shape, setup.label_counts, index, len(batch), device)
             return to_uint8(draw_batch(*args, levels=levels or ())[0])
 
         try:

@@ -62,7 +62,7 @@ def small_images(folder: Path, side: int) -> Path:
     source.mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, side, side), dtype=np.uint8)):
         Image.fromarray(pixels).save(source / f"{i}.png")
-    prepare(str(source), folder / f"data{side}", PrepareOptions(None, None, None, None), 0.0, bar=False)
+    prepare(str(source), folder / f"data{side}", PrepareOptions(), 0.0)
     return folder / f"data{side}"
 
 
@@ -261,14 +261,14 @@ def test_features_that_are_not_finite_are_one_line(
 def test_an_interrupt_keeps_what_was_measured(
     run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = measurer.sample_batch
+    original = measurer.draw_batch
 
-    def interrupted(*args: Any, levels: Sequence[float]) -> Tensor:
+    def interrupted(*args: Any, levels: Sequence[float]) -> tuple[Tensor, Tensor | None]:
         if levels:
             raise KeyboardInterrupt
         return original(*args, levels=levels)
 
-    monkeypatch.setattr(measurer, "sample_batch", interrupted)
+    monkeypatch.setattr(measurer, "draw_batch", interrupted)
     ended = Ended(capfd, "evaluate", run, "--workers", 0, "--nfe", "1,2", *SAMPLES)
     assert (ended.code, ended.err.strip()) == (130, "error: interrupted")
     assert [row["nfe"] for row in rows(run / "evaluations.jsonl")] == [1]
