@@ -18,12 +18,13 @@ from act_ray.config import Config
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.train import loop
-from act_ray.train.loop import Report, train
+from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
+from act_ray.train.run import Report
 from tests.helpers.tiny_settings import AUGMENTED as AUGMENTED
 from tests.helpers.tiny_settings import TINY
 
-KEYS = {"step", "images", "score", "best_score", "diversity", "seconds", "outcome", "pruned_by", "prune_reason"}
+KEYS = {"step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "prune"}
 
 
 def tiny(more: dict[str, Any] | None = None) -> Config:
@@ -35,8 +36,8 @@ def go(cfg: Config, location: Path | str) -> list[Report]:
     reports = list(train(cfg, RunFolder(str(location)), Ranks()))
     for report in reports:
         assert set(report) == KEYS
-        assert all(math.isfinite(value) for value in report.values() if not isinstance(value, str))
-    assert [bool(report["outcome"]) for report in reports] == [False] * (len(reports) - 1) + [True]
+        assert all(math.isfinite(value) for value in report.values() if isinstance(value, int | float))
+    assert [report["outcome"] is None for report in reports] == [True] * (len(reports) - 1) + [False]
     return reports
 
 
