@@ -15,11 +15,16 @@ class Interrupted(Exception):
 LISTED = 12  # valid names that an error message lists at most
 
 
+def near(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that is spelt most like `name`, if any is."""
+    return next(iter(difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)), None)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`did you mean 'x'?`, or where none is near the valid names, the first few of many."""
     names = sorted(valid)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"did you mean '{close[0]}'?"
+    if close := near(name, names):
+        return f"did you mean '{close}'?"
     # `lr` is not spelt like `optim.lr_g`, but it is a part of it.
     if len(parts := [n for n in names if name and name.lower() in n.lower()]) == 1:
         return f"did you mean '{parts[0]}'?"

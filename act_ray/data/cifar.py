@@ -4,12 +4,15 @@ import io
 import pickle
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from act_ray.data.archives import tar_files
+from act_ray.data.decoding import BadImage
+from act_ray.data.records import Record
 from act_ray.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -21,7 +24,24 @@ def is_batch(name: str) -> bool:
     return re.fullmatch(r"data_batch_\d+|test_batch", PurePosixPath(name).name) is not None
 
 
-def batch_images(name: str, raw: bytes) -> Iterator[tuple[str, NDArray[np.uint8], int]]:
+def read_batches(files: list[Path]) -> Iterator[Record]:
+    """Yield the images of CIFAR-10 batch files."""
+    for file in files:
+        if file.stat().st_size > MAX_BATCH_BYTES:
+            raise UserError(f"{file}: {file.stat().st_size} bytes, over the cap of {MAX_BATCH_BYTES} for a batch")
+        yield from batch_images(str(file), file.read_bytes())
+
+
+def read_tar(path: Path) -> Iterator[Record]:
+    """Yield the images of cifar-10-python.tar.gz, one batch in memory at a time."""
+    for name, content in tar_files(path, lambda name: MAX_BATCH_BYTES if is_batch(name) else 0):
+        if isinstance(content, BadImage):
+            yield Record(name, content, None)
+        else:
+            yield from batch_images(f"{path}: {name}", content)
+
+
+def batch_images(name: str, raw: bytes) -> Iterator[Record]:
     """Yield (name, pixels [32, 32, 3], label) of one batch; raises UserError when it is not one, or asks for code."""
     try:
         content = _Batch(io.BytesIO(raw), encoding="bytes").load()
@@ -37,7 +57,7 @@ def batch_images(name: str, raw: bytes) -> Iterator[tuple[str, NDArray[np.uint8]
         raise UserError(f"{name}: not a CIFAR-10 batch ({text})") from error
     stem = PurePosixPath(name).name
     for file, row, label in zip(names, data.reshape(-1, 3, 32, 32), labels, strict=True):
-        yield f"{stem}/{file}", row.transpose(1, 2, 0), label
+        yield Record(f"{stem}/{file}", row.transpose(1, 2, 0), label)
 
 
 def _text(value: bytes | str) -> str:

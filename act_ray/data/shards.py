@@ -1,6 +1,5 @@
 """open_data: a name, folder or URI to a memory map of images, decoded once per node and shared by its processes."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from act_ray.data import formats, store
-from act_ray.errors import UserError
+from act_ray.errors import UserError, near
 from act_ray.files import cache_dir, locked, open_uri, publish
 
 COPY_BYTES = 4 << 20
@@ -118,11 +117,11 @@ def _not_prepared(path: str) -> str:
     if "://" in path:
         return f"{path}: no {store.MANIFEST} there: not a prepared data set"
     if not local.exists():
-        if difflib.get_close_matches(path, ["digits"]):
+        if near(path, ["digits"]):
             return f"{path}: no such folder; did you mean digits?"
         siblings = [entry.name for entry in local.parent.iterdir() if entry.is_dir()] if local.parent.is_dir() else []
-        near = difflib.get_close_matches(local.name, [name for name in siblings if not name.startswith(".")], n=1)
-        other = str(local.parent / near[0]) if near else 'the built-in "digits"'
+        sibling = near(local.name, [name for name in siblings if not name.startswith(".")])
+        other = str(local.parent / sibling) if sibling else 'the built-in "digits"'
         return f"{path}: no such folder; did you mean {other}?"
     if (local / store.PROGRESS).exists():
         return f"{path}: {_UNFINISHED}"

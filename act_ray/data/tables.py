@@ -3,65 +3,105 @@
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from act_ray.data.decoding import BadImage, Raw
+from act_ray.data.decoding import BadImage
+from act_ray.data.records import LABEL_NAMES, LabelChoice, Record, Source, choose_label, unread_note
 from act_ray.errors import UserError
 
 CHUNK_BYTES = 4 << 20
-LABELS = ("label", "labels", "fine_label", "cls", "class")
 
 
-class ParquetInfo(NamedTuple):
-    """What the footers of a set of Parquet files say together."""
+def find_parquet_source(files: Sequence[Path], choice: LabelChoice) -> Source:
+    """Raises UserError for a file without images, files that differ, or where the user has to choose the label."""
+    found = {path: pq.read_schema(path) for path in files}
+    kinds = {_label_kind(path, schema, choice): path for path, schema in found.items()}
+    if len(kinds) > 1:
+        raise UserError(f"{' and '.join(map(str, kinds.values()))} name their classes differently: prepare them apart")
+    ((label, text, classes),) = kinds
+    positions = None
+    if label is not None and text:
+        classes = _texts(files, label)
+        positions = {name: position for position, name in enumerate(classes)}
+    note = unread_note(str(files[0]), _label_columns(found[files[0]])) if label is None and choice.wanted else None
+    count = sum(pq.read_metadata(path).num_rows for path in files)
 
-    images: int
-    classes: tuple[str, ...] | None
+    def records() -> Iterator[Record]:
+        return (record for path in files for record in read_parquet(path, label, positions))
+
+    return Source("Hugging Face Parquet", files[0], records, classes, count, note)
 
 
-def parquet_info(files: list[Path]) -> ParquetInfo:
-    """Rows and class names; raises UserError for a file without images, or files whose class names differ."""
-    count, names = 0, dict[tuple[str, ...] | None, Path]()
+def _label_kind(path: Path, schema: pa.Schema, choice: LabelChoice) -> tuple[str | None, bool, tuple[str, ...] | None]:
+    """The label's column, whether it is text, and the names of its classes in the `huggingface` metadata."""
+    label = _label_column(path, schema, choice)
+    return label, label is not None and _is_text(schema.field(label).type), _class_names(schema, label)
+
+
+def _texts(files: Sequence[Path], label: str) -> tuple[str, ...]:
+    """The labels of a column of text, in sorted order."""
+    values = set[str | None]()
     for path in files:
         with pq.ParquetFile(path) as file:
-            _, label = _columns(path, file.schema_arrow)
-            names.setdefault(_class_names(file.schema_arrow, label), path)
-            count += file.metadata.num_rows
-    if len(names) > 1:
-        raise UserError(f"{' and '.join(map(str, names.values()))} name their classes differently: prepare them apart")
-    return ParquetInfo(images=count, classes=next(iter(names)))
+            for batch in file.iter_batches(columns=[label]):
+                values.update(batch.column(0).to_pylist())
+    return tuple(sorted(value for value in values if value))
 
 
-def parquet_images(path: Path) -> Iterator[tuple[str, Raw, int | None]]:
-    """Yield (name, encoded image, label) of one Hugging Face Parquet file; a label of -1 is its way of saying none."""
+def read_parquet(path: Path, label: str | None, positions: dict[str, int] | None) -> Iterator[Record]:
+    """Yield the images of one Hugging Face Parquet file; a label of -1, null or "" is its way of saying none.
+
+    positions: of the classes by name, where the labels are text.
+    """
     with pq.ParquetFile(path) as file:
-        image, label = _columns(path, file.schema_arrow)
+        image = _image_column(path, file.schema_arrow)
         row = 0
         for batch in file.iter_batches(batch_size=256, columns=[image, label] if label else [image]):
             values = batch.column(image).to_pylist()
             labels = batch.column(label).to_pylist() if label else [None] * len(values)
-            for value, number in zip(values, labels, strict=True):
+            for value, said in zip(values, labels, strict=True):
                 inner = value if isinstance(value, dict) else {"bytes": value}
                 raw = inner["bytes"] if inner["bytes"] is not None else BadImage("its row holds no bytes")
-                yield f"{path.name}/{inner.get('path') or row}", raw, None if number == -1 else number
+                number = said if positions is None else positions.get(said)
+                yield Record(f"{path.name}/{inner.get('path') or row}", raw, None if number == -1 else number)
                 row += 1
 
 
-def _columns(path: Path, schema: pa.Schema) -> tuple[str, str | None]:
-    """Names of the image column (struct with bytes, or binary) and of the label column, if any."""
+def _image_column(path: Path, schema: pa.Schema) -> str:
     images = [field.name for field in schema if _holds_images(field.type)]
     if not images:
         raise UserError(f"{path}: no image column (a struct of bytes and path); found {', '.join(schema.names)}")
-    numbers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    labels = [name for name in LABELS if name in numbers]
-    return next((name for name in ("image", "img") if name in images), images[0]), labels[0] if labels else None
+    return next((name for name in ("image", "img") if name in images), images[0])
+
+
+def _label_column(path: Path, schema: pa.Schema, choice: LabelChoice) -> str | None:
+    _image_column(path, schema)
+    alike = [name for name in schema.names if name in LABEL_NAMES or _class_names(schema, name)]
+    label = choose_label(str(path), _label_columns(schema), alike, choice)
+    if label is not None and label not in _label_columns(schema):
+        raise UserError(
+            f"{path}: its column {label} of {schema.field(label).type} is no single label; "
+            "choose --labels NAME or --no-labels"
+        )
+    return label
+
+
+def _label_columns(schema: pa.Schema) -> list[str]:
+    """Columns that can hold a label: whole numbers or text."""
+    return [field.name for field in schema if pa.types.is_integer(field.type) or _is_text(field.type)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -77,7 +117,22 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
     return tuple(map(str, feature["names"])) if isinstance(feature, dict) and feature.get("names") else None
 
 
-def npz_images(path: Path) -> Iterator[tuple[str, Raw, int | None]]:
+def find_npz_source(files: Sequence[Path], choice: LabelChoice) -> Source:
+    """Raises UserError for arrays that might be labels and are not read."""
+    for path in files:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        image, label = ("data", "labels") if "data" in names else ("arr_0", "arr_1")
+        others = [name for name in names if name not in (image, "mean")]
+        if choice.wanted and image in names and others and label not in names:
+            raise UserError(
+                f"{path}: labels beside {image} are read from {label}, and it has {', '.join(others)}; "
+                f"rename the array to {label}, or give --no-labels"
+            )
+    return Source("npz", files[0], lambda: (record for path in files for record in npz_images(path)))
+
+
+def npz_images(path: Path) -> Iterator[Record]:
     """Yield (name, pixels [H, W, C], label) of one npz.
 
     ImageNet-64 as published: `data` uint8 [n, C*H*W] and `labels` 1-based. Else as EDM and OpenAI write it: `arr_0`
@@ -98,7 +153,7 @@ def npz_images(path: Path) -> Iterator[tuple[str, Raw, int | None]]:
             for i, row in enumerate(_rows(path, file, shape)):
                 side = _planar_side(shape)
                 pixels = row.reshape(-1, side, side).transpose(1, 2, 0) if planar else row
-                yield f"{path.name}/{i}", pixels, None if labels is None else int(labels[i]) - base
+                yield Record(f"{path.name}/{i}", pixels, None if labels is None else int(labels[i]) - base)
 
 
 def _planar_side(shape: tuple[int, ...]) -> int:

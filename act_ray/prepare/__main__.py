@@ -1,6 +1,5 @@
 """`python -m act_ray.prepare SRC DST`: turn a data set into the checksummed shards that training reads."""
 
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -9,7 +8,8 @@ import click
 
 from act_ray.cli import run
 from act_ray.data import store
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.errors import UserError
+from act_ray.prepare.conversion import PrepareOptions, prepare
 
 
 @click.command("prepare")
@@ -20,6 +20,11 @@ from act_ray.prepare.conversion import Options, prepare
 @click.option("--shard-images", type=click.IntRange(min=1), help="Images per shard. Default: 64 MiB of pixels.")
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Bad images tolerated.")
 @click.option("--only", metavar="PATTERN", help="Only images whose name matches, as 'train-*' or 'data_batch_*'.")
+@click.option(
+    "--split", metavar="NAME", help="Only this sub-folder of SRC, as train of train/, val/ and test/; or `all` of them."
+)
+@click.option("--labels", metavar="NAME", help="The column of .parquet, or key of a WebDataset's .json, of the label.")
+@click.option("--no-labels", is_flag=True, help="Leave the labels out.")
 def command(
     src: str,
     dst: Path,
@@ -28,6 +33,9 @@ def command(
     shard_images: int | None,
     max_bad: float,
     only: str | None,
+    split: str | None,
+    labels: str | None,
+    no_labels: bool,
 ) -> None:
     """Turn the data set SRC into checksummed shards in the folder DST, to be given to training as data.path.
 
@@ -35,6 +43,10 @@ def command(
     Hugging Face .parquet, ImageNet-64 or EDM .npz, an EDM/StyleGAN .zip or a WebDataset .tar; a folder of several such
     files counts as one set. All of SRC is read, test parts too: --only takes a part. Names are FILE/IMAGE, or the path
     within a folder or archive.
+
+    Labels are the class folders, CIFAR-10's, the column of .parquet (or key of .json) that is called label, class or
+    the like, a .cls beside an image, labels or arr_1 in .npz, dataset.json in .zip. Names of classes become numbers in
+    sorted order. Where there is a choice, or labels would be lost, you are asked for --labels, --no-labels or --split.
 
     Without --size the images must be square and all as large as the first good one; an image of another size is
     quarantined, since cropping is yours to decide. Damaged images and suspicious archive members are quarantined as
@@ -44,8 +56,12 @@ def command(
     """
     warnings.filterwarnings("ignore", module="PIL")  # what Pillow has to say of a bad image is in the quarantine list
     start = time.monotonic()
-    options = Options(size, int(channels) if channels else None, shard_images, only)
-    manifest = prepare(src, dst, options, max_bad, bar=sys.stderr.isatty())
+    if labels is not None and no_labels:
+        raise UserError(f"--labels {labels}: not with --no-labels; leave one out")
+    options = PrepareOptions(
+        size, int(channels) if channels else None, shard_images, only, split, labels, not no_labels
+    )
+    manifest = prepare(src, dst, options, max_bad, say=click.echo)
     shape = "x".join(str(manifest[key]) for key in ("height", "width", "channels"))
     classes = store.num_classes(manifest)
     click.echo(

@@ -3,45 +3,60 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from act_ray.data import decoding, formats, store
 from act_ray.data.decoding import BadImage, Pixels
-from act_ray.data.formats import Record, Source
+from act_ray.data.records import LabelChoice, Record, Source
 from act_ray.errors import UserError
 from act_ray.files import locked, sha256, write_json
+from act_ray.progress_bar import ProgressBar
 
 SHARD_BYTES = 64 << 20  # pixels in a shard when --shard-images does not say: 21,845 images of 32x32x3
 GROUP_IMAGES, GROUP_BYTES = 256, 64 << 20  # encoded images held at once for the decoding threads
 HOPELESS = 100  # bad images after which a source that is mostly bad is given up at once
 MAX_CLASSES = 100_000
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
-class Options:
-    """What the user asked for; None leaves it to the first good image."""
+class PrepareOptions:
+    """What the user asked for; None leaves size and channels to the first good image, and the label to its name.
+
+    labelled: False leaves the labels out.
+    """
 
     size: int | None = None
     channels: int | None = None
     shard_images: int | None = None
     only: str | None = None
+    split: str | None = None
+    labels: str | None = None
+    labelled: bool = True
+
+
+class ImagePlan(NamedTuple):
+    """What every image becomes, by the first good one: [channels, size, size], with a label or without."""
+
+    size: int
+    channels: int
+    labelled: bool
 
 
 @dataclass
-class Progress:
-    """What an interrupted preparation needs to go on: plan is (size, channels, labelled), shards are whole ones."""
+class Preparation:
+    """What an interrupted call needs to go on. shards: manifest entries of the whole ones."""
 
     identity: dict[str, Any]
-    plan: tuple[int, int, bool]
+    plan: ImagePlan
     shards: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -50,13 +65,18 @@ class Progress:
         return self.shards[-1]["records"] if self.shards else 0
 
 
-def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: bool = False) -> dict[str, Any]:
+def prepare(
+    src: str, dst: Path, options: PrepareOptions, max_bad: float = 0.01, say: Say = lambda line: None
+) -> dict[str, Any]:
     """Prepare `src` into the folder `dst`, going on where an interrupted call stopped; returns the manifest.
 
-    Raises UserError for a source that is not accepted, a destination that holds something else, or more than the
-    fraction `max_bad` of images quarantined.
+    say: takes lines about what takes long, and about labels that might be there and are not read. Raises UserError for
+    a source that is not accepted, a destination that holds something else, or more than the fraction `max_bad` of
+    images quarantined.
     """
-    source = formats.detect(src)
+    source = formats.detect(src, options.split, LabelChoice(options.labels, options.labelled))
+    if source.note is not None:
+        say(source.note)
     identity = {"path": str(source.path.resolve()), "format": source.format, "options": asdict(options)}
     if dst.resolve().is_relative_to(source.path.resolve()):
         raise UserError(f"{dst}: lies inside the source {src}; choose a folder outside it")
@@ -66,9 +86,9 @@ def prepare(src: str, dst: Path, options: Options, max_bad: float = 0.01, bar: b
         with locked(dst / ".lock", wait=False):
             if (done := _finished(dst, identity)) is not None:
                 return done
-            progress = _resume(dst, identity) or _start(dst, identity, source, options)
-            trailing = _write_shards(dst, progress, source, options, max_bad, bar)
-            return _finish(dst, progress, source, trailing, max_bad)
+            work = _resume(dst, identity) or _start(dst, identity, source, options)
+            trailing = _write_shards(dst, work, source, options, max_bad, say)
+            return _finish(dst, work, source, trailing, max_bad)
     except BlockingIOError as error:
         raise UserError(f"{dst}: another process is preparing it") from error
     except OSError as error:
@@ -107,39 +127,41 @@ def _finished(dst: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest when `dst` already holds this very preparation; raises UserError when it holds another one."""
     manifest = _read_json(dst / store.MANIFEST)
     if manifest is not None:
-        _same(dst, manifest.get("source"), identity)
+        _refuse_another(dst, manifest.get("source"), identity)
     return manifest
 
 
-def _resume(dst: Path, identity: dict[str, Any]) -> Progress | None:
+def _resume(dst: Path, identity: dict[str, Any]) -> Preparation | None:
     """The progress of an interrupted preparation up to its first missing or damaged shard, or None for a new one."""
     content = _read_json(dst / store.PROGRESS)
     if content is None:
         if other := sorted(set(os.listdir(dst)) - {".lock", f".{store.PROGRESS}.tmp"}):
             raise UserError(f"{dst}: is not empty (found {other[0]}); choose a new folder")
         return None
-    _same(dst, content.get("identity"), identity)
-    progress = Progress(identity, tuple(content["plan"]))
+    _refuse_another(dst, content.get("identity"), identity)
+    work = Preparation(identity, ImagePlan(*content["plan"]))
     for shard in content["shards"]:
         path = dst / shard["file"]
         if not path.exists() or sha256(path) != shard["sha256"]:
             break
-        progress.shards.append(shard)
-    return progress
+        work.shards.append(shard)
+    return work
 
 
-def _same(dst: Path, before: object, now: dict[str, Any]) -> None:
+def _refuse_another(dst: Path, before: object, now: dict[str, Any]) -> None:
     for key in ("path", "format", "options", "fingerprint"):
         old = before.get(key) if isinstance(before, dict) else None
+        if key == "options" and isinstance(old, dict):
+            old = {**asdict(PrepareOptions()), **old}  # written before an option was added
         if old != now[key]:
             what = "its files have changed since" if key == "fingerprint" else f"{key} {old}, now {now[key]}"
             raise UserError(f"{dst}: holds a preparation of another source or with other options: {what}")
 
 
-def _start(dst: Path, identity: dict[str, Any], source: Source, options: Options) -> Progress:
+def _start(dst: Path, identity: dict[str, Any], source: Source, options: PrepareOptions) -> Preparation:
     """Settle size, channels and labels by the first good image, and write them down."""
     reasons = list[str]()
-    for record in _chosen(source, options):
+    for record in _selected(source, options):
         try:
             height, width, channels = decoding.probe(record.image)
         except BadImage as bad:
@@ -149,23 +171,23 @@ def _start(dst: Path, identity: dict[str, Any], source: Source, options: Options
             continue
         if options.size is None and height != width:
             raise UserError(f"{record.name!r} is {height}x{width}, not square: give --size to crop and resize")
-        plan = (options.size or height, options.channels or channels, record.label is not None)
-        progress = Progress(identity, plan)
-        write_json(dst / store.PROGRESS, asdict(progress))
-        return progress
+        plan = ImagePlan(options.size or height, options.channels or channels, record.label is not None)
+        work = Preparation(identity, plan)
+        write_json(dst / store.PROGRESS, asdict(work))
+        return work
     if reasons:
         raise UserError(f"{source.path}: none of the first {len(reasons)} images can be used; {reasons[0]}")
     raise UserError(f"{source.path}: no images" + (f" named like {options.only!r}" if options.only else ""))
 
 
-def _chosen(source: Source, options: Options) -> Iterator[Record]:
+def _selected(source: Source, options: PrepareOptions) -> Iterator[Record]:
     return (r for r in source.records() if options.only is None or fnmatchcase(r.name, options.only))
 
 
 # ---------------------------------------------------------------- the work
 
 
-def _decode_one(plan: tuple[int, int, bool], resize: bool, classes: int, record: Record) -> Pixels | BadImage:
+def _decode_one(plan: ImagePlan, resize: bool, classes: int, record: Record) -> Pixels | BadImage:
     """The pixels [C, H, W], or why the record is quarantined."""
     size, channels, labelled = plan
     try:
@@ -210,39 +232,45 @@ Quarantine = list[dict[str, str]]
 
 
 def _write_shards(
-    dst: Path, progress: Progress, source: Source, options: Options, max_bad: float, bar: bool
+    dst: Path, work: Preparation, source: Source, options: PrepareOptions, max_bad: float, say: Say
 ) -> Quarantine:
     """Write the missing shards, noting each in the progress file; returns what was quarantined after the last one."""
-    size, channels, _ = progress.plan
+    size, channels, _ = work.plan
     limit = options.shard_images or max(1, SHARD_BYTES // (channels * size * size))
     classes = len(source.classes) if source.classes else MAX_CLASSES
-    decode = partial(_decode_one, progress.plan, options.size is not None, classes)
-    results = _decoded(islice(_chosen(source, options), progress.records, None), decode)
+    decode = partial(_decode_one, work.plan, options.size is not None, classes)
+    results = _decoded(islice(_selected(source, options), work.records, None), decode)
     total = source.count if options.only is None else None
-    with tqdm(results, "preparing", total, unit=" images", initial=progress.records, disable=not bar) as shown:
-        remaining = iter(shown)
+    with ProgressBar("preparing", total, "images", say, work.records) as progress:
+        remaining = _counted(results, progress)
         while True:
-            shard, bad = _write_shard(dst, progress, remaining, limit, max_bad)
+            shard, bad = _write_shard(dst, work, remaining, limit, max_bad)
             if shard is None:
                 return bad
-            progress.shards.append(shard)
-            write_json(dst / store.PROGRESS, asdict(progress))
+            work.shards.append(shard)
+            write_json(dst / store.PROGRESS, asdict(work))
+
+
+def _counted(results: Results, progress: ProgressBar) -> Results:
+    for result in results:
+        yield result
+        progress.advance(1)
 
 
 def _write_shard(
-    dst: Path, progress: Progress, results: Results, limit: int, max_bad: float
+    dst: Path, work: Preparation, results: Results, limit: int, max_bad: float
 ) -> tuple[dict[str, Any] | None, Quarantine]:
     """Write the next `limit` good images; returns the shard's entry (None without any) and what was quarantined."""
-    size, channels, labelled = progress.plan
-    seen, top, bad = progress.records, -1, Quarantine()
-    with store.ShardWriter(dst, len(progress.shards), (channels, size, size), labelled) as writer:
+    size, channels, labelled = work.plan
+    seen, top, bad = work.records, -1, Quarantine()
+    with store.ShardWriter(dst, len(work.shards), (channels, size, size), labelled) as writer:
         for record, result in results:
             seen += 1
             if isinstance(result, BadImage):
                 bad.append({"name": record.name, "reason": result.reason})
-                everything = len(bad) + sum(len(shard["quarantined"]) for shard in progress.shards)
+                everything = len(bad) + sum(len(shard["quarantined"]) for shard in work.shards)
                 if everything > HOPELESS and everything > max(0.5, max_bad) * seen:
-                    raise _too_bad(_quarantined(progress) + bad, seen, max_bad)
+                    raise _too_bad(_quarantined(work) + bad, seen, max_bad)
                 continue
             writer.add(result, record.label, record.name)
             top = max(top, -1 if record.label is None else record.label)
@@ -253,8 +281,8 @@ def _write_shard(
         return {**writer.close(), "records": seen, "top_label": top, "quarantined": bad}, bad
 
 
-def _quarantined(progress: Progress) -> Quarantine:
-    return [entry for shard in progress.shards for entry in shard["quarantined"]]
+def _quarantined(work: Preparation) -> Quarantine:
+    return [entry for shard in work.shards for entry in shard["quarantined"]]
 
 
 def _too_bad(bad: Quarantine, seen: int, max_bad: float) -> UserError:
@@ -264,14 +292,14 @@ def _too_bad(bad: Quarantine, seen: int, max_bad: float) -> UserError:
     )
 
 
-def _finish(dst: Path, progress: Progress, source: Source, trailing: Quarantine, max_bad: float) -> dict[str, Any]:
+def _finish(dst: Path, work: Preparation, source: Source, trailing: Quarantine, max_bad: float) -> dict[str, Any]:
     """Judge the quarantine and write the manifest, which alone makes `dst` a data set."""
-    bad = _quarantined(progress) + trailing
-    count = sum(shard["count"] for shard in progress.shards)
+    bad = _quarantined(work) + trailing
+    count = sum(shard["count"] for shard in work.shards)
     if count == 0 or len(bad) > max_bad * (count + len(bad)):
         raise _too_bad(bad, count + len(bad), max_bad)
-    size, channels, labelled = progress.plan
-    classes = list(source.classes) if source.classes else max(shard["top_label"] for shard in progress.shards) + 1
+    size, channels, labelled = work.plan
+    classes = list(source.classes) if source.classes else max(shard["top_label"] for shard in work.shards) + 1
     manifest: dict[str, Any] = {
         "format": store.FORMAT,
         "version": store.VERSION,
@@ -280,9 +308,9 @@ def _finish(dst: Path, progress: Progress, source: Source, trailing: Quarantine,
         "width": size,
         "channels": channels,
         "classes": classes if labelled else 0,
-        "shards": [{key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in progress.shards],
+        "shards": [{key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in work.shards],
         "quarantined": bad,
-        "source": progress.identity,
+        "source": work.identity,
         "complete": True,
     }
     manifest["checksum"] = store.checksum(manifest)

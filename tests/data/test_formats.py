@@ -15,7 +15,7 @@ import pytest
 from act_ray.data import store
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from tests.helpers.sources import (
     MAKERS,
     N,
@@ -42,7 +42,7 @@ def quarantined(manifest: dict) -> dict[str, str]:
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_every_format_keeps_every_pixel_and_label(make, pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
     source = make(tmp_path / "src", pixels, labels)
-    manifest = prepare(str(source), tmp_path / "dst", Options())
+    manifest = prepare(str(source), tmp_path / "dst", PrepareOptions())
     data = open_data(str(tmp_path / "dst"))
     order = sorted(range(N), key=lambda i: labels[i]) if make is make_folder else list(range(N))
     expected = pixels[order].transpose(0, 3, 1, 2)
@@ -59,7 +59,7 @@ def test_every_format_keeps_every_pixel_and_label(make, pixels: np.ndarray, labe
 
 
 def test_class_names_are_kept(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
-    prepare(str(make_folder(tmp_path / "src", pixels, labels)), tmp_path / "dst", Options())
+    prepare(str(make_folder(tmp_path / "src", pixels, labels)), tmp_path / "dst", PrepareOptions())
     manifest = json.loads((tmp_path / "dst/manifest.json").read_text())
     assert manifest["classes"] == ["class0", "class1", "class2"]
     assert store.num_classes(manifest) == 3
@@ -70,16 +70,16 @@ def test_an_unpacked_edm_folder_keeps_its_labels(pixels: np.ndarray, labels: lis
         for name in archive.namelist():
             (tmp_path / "un" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "un" / name).write_bytes(archive.read(name))
-    prepare(str(tmp_path / "un"), tmp_path / "dst", Options())
+    prepare(str(tmp_path / "un"), tmp_path / "dst", PrepareOptions())
     assert open_data(str(tmp_path / "dst")).labels.tolist() == labels
 
 
 def test_only_takes_a_part_and_size_and_channels_convert(pixels: np.ndarray, tmp_path: Path) -> None:
     source = make_cifar(tmp_path / "src", pixels, [0] * N)
-    prepare(str(source), tmp_path / "dst", Options(size=16, channels=1, only="data_batch_*"))
+    prepare(str(source), tmp_path / "dst", PrepareOptions(size=16, channels=1, only="data_batch_*"))
     assert open_data(str(tmp_path / "dst")).images.shape == (6, 1, 16, 16)
     with pytest.raises(UserError, match="no images named like 'nothing'"):
-        prepare(str(source), tmp_path / "none", Options(only="nothing"))
+        prepare(str(source), tmp_path / "none", PrepareOptions(only="nothing"))
 
 
 # ---------------------------------------------------------------- hostile and damaged sources
@@ -89,11 +89,14 @@ def test_archive_members_that_lead_out_are_quarantined(pixels: np.ndarray, tmp_p
     good = {f"{i}.png": png(pixels[i]) for i in range(N)}
     evil = ["../x.png", "/abs.png", "a/../../y.png", "..\\z.png", "C:/w.png"]
     manifest = prepare(
-        str(zip_of(tmp_path / "a.zip", {**dict.fromkeys(evil, png(pixels[0])), **good})), tmp_path / "z", Options(), 0.5
+        str(zip_of(tmp_path / "a.zip", {**dict.fromkeys(evil, png(pixels[0])), **good})),
+        tmp_path / "z",
+        PrepareOptions(),
+        0.5,
     )
     assert quarantined(manifest) == dict.fromkeys(evil, "its name leads out of the archive")
     tar = tar_of(tmp_path / "a.tar", {**good, "../x.png": png(pixels[0])})
-    assert set(quarantined(prepare(str(tar), tmp_path / "t", Options(), 0.5))) == {"../x.png"}
+    assert set(quarantined(prepare(str(tar), tmp_path / "t", PrepareOptions(), 0.5))) == {"../x.png"}
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.tar", "z", "t"}
 
 
@@ -107,13 +110,15 @@ def test_links_in_archives_are_quarantined(pixels: np.ndarray, tmp_path: Path) -
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-    reasons = quarantined(prepare(str(tmp_path / "a.tar"), tmp_path / "t", Options(), 1))
+    reasons = quarantined(prepare(str(tmp_path / "a.tar"), tmp_path / "t", PrepareOptions(), 1))
     assert reasons == {"soft.png": "is a link", "hard.png": "is a link", "pipe.png": "is not a plain file"}
     with zipfile.ZipFile(zip_of(tmp_path / "a.zip", {"0.png": png(pixels[0])}), "a") as archive:
         link = zipfile.ZipInfo("link.png")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    assert quarantined(prepare(str(tmp_path / "a.zip"), tmp_path / "z", Options(), 1)) == {"link.png": "is a link"}
+    assert quarantined(prepare(str(tmp_path / "a.zip"), tmp_path / "z", PrepareOptions(), 1)) == {
+        "link.png": "is a link"
+    }
 
 
 class Canary:
@@ -139,7 +144,7 @@ def test_a_pickle_never_runs(hostile: object, packed: bool, tmp_path: Path, monk
     else:
         source.write_bytes(raw)
     with pytest.raises(UserError, match=r"data_batch_1: (refused: its pickle asks for|not a CIFAR-10 batch)"):
-        prepare(str(source), tmp_path / "dst", Options())
+        prepare(str(source), tmp_path / "dst", PrepareOptions())
     assert not (tmp_path / "ran").exists()
 
 
@@ -153,7 +158,7 @@ def test_a_pickled_npz_and_torn_files_are_errors_that_name_the_file(pixels: np.n
     (tmp_path / "no.zip").write_bytes(b"PK")
     for name in ("o.npz", "cut.npz", "cut.tar.gz", "no.parquet", "no.zip"):
         with pytest.raises(UserError, match=name):
-            prepare(str(tmp_path / name), tmp_path / f"dst-{name}", Options())
+            prepare(str(tmp_path / name), tmp_path / f"dst-{name}", PrepareOptions())
 
 
 def test_single_bad_images_are_quarantined_with_their_reason(pixels: np.ndarray, tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_single_bad_images_are_quarantined_with_their_reason(pixels: np.ndarray,
     (folder / "cut.png").write_bytes(png(pixels[0])[:60])
     (folder / "big.png").write_bytes(png(pixels.reshape(-1, 80, 3)[:8, :9]))
     (folder / "._000.png").write_bytes(b"a hidden file is no image")
-    reasons = quarantined(prepare(str(folder), tmp_path / "dst", Options(), 0.5))
+    reasons = quarantined(prepare(str(folder), tmp_path / "dst", PrepareOptions(), 0.5))
     assert set(reasons) == {"empty.png", "cut.png", "big.png"}
     assert reasons["empty.png"] == "zero bytes"
     assert "8x9 where 8x8 is expected (--size" in reasons["big.png"]
@@ -171,7 +176,7 @@ def test_single_bad_images_are_quarantined_with_their_reason(pixels: np.ndarray,
 def test_labels_that_make_no_sense_are_quarantined(pixels: np.ndarray, tmp_path: Path) -> None:
     images = [{"bytes": png(image), "path": None} for image in pixels[:5]] + [{"bytes": None, "path": "far.png"}]
     pq.write_table(pa.table({"image": images, "label": [0, 1, -1, -7, 2, 0]}), tmp_path / "a.parquet")
-    reasons = quarantined(prepare(str(tmp_path / "a.parquet"), tmp_path / "dst", Options(), 1))
+    reasons = quarantined(prepare(str(tmp_path / "a.parquet"), tmp_path / "dst", PrepareOptions(), 1))
     assert reasons["a.parquet/2"] == "has no label, unlike the first image"
     assert reasons["a.parquet/3"].startswith("label -7 is outside")
     assert reasons["a.parquet/far.png"] == "its row holds no bytes"
@@ -192,8 +197,8 @@ def test_a_source_that_is_none_is_one_clear_line(make: str, pixels: np.ndarray, 
     if make == "wide":
         (source / "a.png").write_bytes(png(pixels[0][:, :6]))
     if make == "prepared":
-        prepare(str(make_flat(tmp_path / "raw", pixels, [])), source := tmp_path / "done", Options())
+        prepare(str(make_flat(tmp_path / "raw", pixels, [])), source := tmp_path / "done", PrepareOptions())
     if make == "inside":
         source, dst = make_flat(tmp_path / "raw", pixels, []), tmp_path / "raw/dst"
     with pytest.raises(UserError, match=expected[make]):
-        prepare(str(source), dst, Options())
+        prepare(str(source), dst, PrepareOptions())

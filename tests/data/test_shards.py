@@ -10,7 +10,7 @@ import pytest
 from act_ray.data import shards, store
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from tests.helpers.sources import make_folder, make_zip
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.fixture
 def prepared(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> Path:
     """10 images in shards of 4, 4 and 2."""
-    prepare(str(make_zip(tmp_path / "src", pixels, labels)), tmp_path / "data", Options(shard_images=4))
+    prepare(str(make_zip(tmp_path / "src", pixels, labels)), tmp_path / "data", PrepareOptions(shard_images=4))
     return tmp_path / "data"
 
 
@@ -45,7 +45,7 @@ def test_row_groups_do_not_show(
     pixels: np.ndarray, labels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "GROUP_BYTES", 2 * 192)
-    prepare(str(make_zip(tmp_path / "src", pixels, labels)), tmp_path / "data", Options(shard_images=5))
+    prepare(str(make_zip(tmp_path / "src", pixels, labels)), tmp_path / "data", PrepareOptions(shard_images=5))
     assert pq.ParquetFile(tmp_path / "data/shard-00000.parquet").num_row_groups == 3
     data = open_data(str(tmp_path / "data"))
     np.testing.assert_array_equal(data.images, pixels.transpose(0, 3, 1, 2))

@@ -30,7 +30,7 @@ from act_ray.figures.style import COLOURS, Missing, styled
 from act_ray.files import sha256
 from act_ray.generators.generator import Kind
 from act_ray.generators.reading import read_generator
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import MANIFEST, RunFolder
 from tests.helpers.tiny_runs import AUGMENTED, go, tiny
@@ -238,7 +238,7 @@ def test_mistakes_are_one_line(
         source = tmp_path / f"images{side}"
         source.mkdir()
         Image.new("L", (side, side)).save(source / "0.png")
-        prepare(str(source), tmp_path / str(side), Options())
+        prepare(str(source), tmp_path / str(side), PrepareOptions())
     args = [arg.format(**places) for arg in args]
     code, said = ended(capfd, *args, *([] if "--out" in args else ["--out", str(tmp_path / "out")]))
     assert code == 2

@@ -23,7 +23,7 @@ from act_ray.data.shards import open_data
 from act_ray.errors import UserError
 from act_ray.metrics import classifier
 from act_ray.metrics.scores import WORST
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.train import loop, scoring, setup
@@ -148,7 +148,7 @@ def test_other_data_under_a_resumed_run_is_refused(tmp_path: Path, monkeypatch: 
             file = tmp_path / name / f"class{i % 2}" / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
-        prepare(str(tmp_path / name), tmp_path / f"data-{name}", Options())
+        prepare(str(tmp_path / name), tmp_path / f"data-{name}", PrepareOptions())
     (tmp_path / "data-a").rename(tmp_path / "data")
     cfg = tiny({"data.path": str(tmp_path / "data"), "train.total_steps": 4, "eval.every": 4})
     go(cfg, tmp_path / "run")

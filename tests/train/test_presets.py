@@ -9,7 +9,7 @@ from PIL import Image
 
 from act_ray import settings
 from act_ray.metrics import classifier
-from act_ray.prepare.conversion import Options, prepare
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs.folder import RunFolder
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
@@ -37,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(80):
         (folder / "src" / str(i % 4)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "src" / str(i % 4) / f"{i}.png")
-    prepare(str(folder / "src"), folder / "dst", Options())
+    prepare(str(folder / "src"), folder / "dst", PrepareOptions())
     return folder / "dst"
 
 
