@@ -11,12 +11,12 @@ from act_ray.cli import MODEL_HELP, model_argument, model_options, overwrite_opt
 @click.command("export", context_settings={"show_default": True}, epilog=MODEL_HELP)
 @model_argument
 @click.argument("dst")
-@click.option("--format", "kind", type=click.Choice(["diffusers", "onnx"]), default="diffusers", help="What to write.")
+@click.option("--format", "form", type=click.Choice(["diffusers", "onnx"]), default="diffusers", help="What to write.")
 @click.option("--license", default="unknown", help="For the model card: an identifier of the Hugging Face hub.")
 @model_options
 @overwrite_option
 def command(
-    location: str, dst: str, kind: Literal["diffusers", "onnx"], license: str, overwrite: bool, **model: Any
+    location: str, dst: str, form: Literal["diffusers", "onnx"], license: str, overwrite: bool, **model: Any
 ) -> None:
     """Write the one-step generator MODEL to the folder DST, as others load it, and check that it makes our samples.
 
@@ -28,10 +28,10 @@ def command(
 
     with waiting(f"reading {location}"):
         generator = read_generator(location, **model)
-    difference = write_export(generator, dst, kind, license, overwrite)
+    difference = write_export(generator, dst, form, license, overwrite)
     size = sum(path.stat().st_size for path in Path(dst).expanduser().rglob("*") if path.is_file())
     click.echo(
-        f"{generator.origin}: {kind}, {size / 2**20:.1f} MiB, samples within {difference:.1e} of act_ray's: {dst}"
+        f"{generator.origin}: {form}, {size / 2**20:.1f} MiB, samples within {difference:.1e} of act_ray's: {dst}"
     )
 
 

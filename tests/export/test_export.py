@@ -1,6 +1,7 @@
 """Exports: what diffusers and ONNX Runtime make of them without act_ray, the model card, and folders in the way."""
 
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -170,9 +171,12 @@ def test_onnx_runtime_makes_our_samples_of_any_batch_size(
     assert settings.build(read_yaml(about["config"], "metadata")).schedule == source.cfg.schedule
 
 
+NO_ONNX = "--format onnx: needs onnxruntime: pip install 'act-ray[onnx]'"
+
+
 def test_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"^--format onnx: needs onnxruntime: pip install 'act-ray\[onnx\]'$"):
+    with pytest.raises(UserError, match=f"^{re.escape(NO_ONNX)}$"):
         write_export(untrained(), str(tmp_path / "e"), "onnx", "unknown", overwrite=False)
 
 
@@ -228,7 +232,7 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(tmp_path: P
 
 
 def test_the_verb_replaces_an_export_and_refuses_what_is_in_the_way(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, dst = str(tmp_path / "model"), tmp_path / "dst"
     write_export(untrained(), model, "diffusers", "unknown", overwrite=False)
@@ -259,7 +263,10 @@ def test_the_verb_replaces_an_export_and_refuses_what_is_in_the_way(
     )
     assert "cannot be written" in verb(f"{dst}/thesis.tex/below")[1]
     assert verb("s3://bucket/e")[1] == "error: s3://bucket/e: must be a folder of this machine\n"
-    assert verb("m.onnx", "--format", "onnx")[0] == 2
+    onnx = verb("m.onnx", "--format", "onnx")
+    assert onnx == (2, "error: m.onnx: must be a folder, new or empty; files are written into it\n")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert verb("e", "--format", "onnx") == (2, f"error: {NO_ONNX}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "model"]
 
 
