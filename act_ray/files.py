@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,17 +64,6 @@ def publish(temporary: Path, path: Path) -> None:
         sync(target)
     temporary.replace(path)
     sync(path.parent)
-
-
-def json_text(value: Any) -> str:
-    """Strict JSON: raises ValueError for NaN."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Strict JSON, atomically."""
-    text = json_text(value)
-    replace_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def sync(path: Path) -> None:

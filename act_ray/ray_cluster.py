@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import auto_init_hook
 
-from act_ray.errors import UserError
+from act_ray.errors import Interrupted, UserError
 from act_ray.runs.storage import storage_is_local
 
 # Read by Ray in workers and controllers; docs/design.md says what each is for.
@@ -48,6 +49,10 @@ def connected(cpus: int | None = None) -> Iterator[None]:
             _start(cpus, env, quiet)
     try:
         yield
+    except (Interrupted, KeyboardInterrupt):
+        # A thread that somebody did not wait for still calls Ray, which would join any cluster of this machine for it.
+        auto_init_hook.enable_auto_connect = False
+        raise
     finally:
         ray.shutdown()
         os.environ.pop("RAY_API_SERVER_ADDRESS", None)

@@ -18,12 +18,13 @@ def time_input(t: Tensor, cfg: Schedule) -> Tensor:
 class Preconditioned(nn.Module, ABC):
     """c_skip(t) x + c_out(t) F(c_in(t) x, t') around a network F, with c_in = 1 / sqrt(t^2 + sd^2) (EDM eq. 7).
 
-    The network's forward runs under bf16 autocast when asked; t and the combination stay in float32.
+    The network's forward runs under bf16 autocast when asked; t and the combination stay in float32. clip: clamp the
+    answers to [-1, 1], as OpenAI's samplers do at every evaluation (clip_denoised); never in training.
     """
 
-    def __init__(self, network: nn.Module, cfg: Schedule, precision: str = "fp32") -> None:
+    def __init__(self, network: nn.Module, cfg: Schedule, precision: str = "fp32", clip: bool = False) -> None:
         super().__init__()
-        self.network, self.cfg, self.precision = network, cfg, precision
+        self.network, self.cfg, self.precision, self.clip = network, cfg, precision, clip
 
     @abstractmethod
     def scalings(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ class Preconditioned(nn.Module, ABC):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             F = self.network(scale_input(x, t, self.cfg), time_input(t, self.cfg), labels)
         out: Tensor = c_skip * x + c_out * F.float()
-        return out
+        return out.clamp(-1, 1) if self.clip else out
 
 
 class Consistency(Preconditioned):

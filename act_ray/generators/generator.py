@@ -81,13 +81,9 @@ class Generator:
         channels, size, _ = self.shape
         net = UNet(self.cfg, channels, size)
         load_unet(net.unet, self.tensors, self.origin)
-        is_denoiser, clip = denoiser or self.kind is Kind.DENOISER, self.clip and not denoiser
-        return (
-            WRAPPERS[is_denoiser, clip](net, self.schedule, self.cfg.train.precision)
-            .to(device)
-            .requires_grad_(False)
-            .eval()
-        )
+        wrapper = Denoiser if denoiser or self.kind is Kind.DENOISER else Consistency
+        f = wrapper(net, self.schedule, self.cfg.train.precision, clip=self.clip and not denoiser)
+        return f.to(device).requires_grad_(False).eval()
 
 
 def load_unet(unet: UNet2DModel, tensors: dict[str, Tensor], origin: str) -> None:
@@ -103,29 +99,3 @@ def load_unet(unet: UNet2DModel, tensors: dict[str, Tensor], origin: str) -> Non
                 "architectures differ (model.*, or the images' channels)"
             )
     unet.load_state_dict(tensors)
-
-
-# ---------------------------------------------------------------------------------------------- clamped answers
-
-
-class Clipped(Preconditioned):
-    """Its answers are clamped to [-1, 1], as OpenAI's samplers do at every evaluation (clip_denoised)."""
-
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        return super().forward(x, t, labels).clamp(-1, 1)
-
-
-class ClippedConsistency(Clipped, Consistency):
-    """f(x, t), clamped."""
-
-
-class ClippedDenoiser(Clipped, Denoiser):
-    """D(x, t), clamped."""
-
-
-WRAPPERS: dict[tuple[bool, bool], type[Preconditioned]] = {  # by (is a denoiser, is clamped)
-    (False, False): Consistency,
-    (False, True): ClippedConsistency,
-    (True, False): Denoiser,
-    (True, True): ClippedDenoiser,
-}

@@ -12,11 +12,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from act_ray import jsonfile
 from act_ray.data import decoding, formats, store
 from act_ray.data.decoding import BadImage, Pixels
 from act_ray.data.records import LabelChoice, Record, Source
 from act_ray.errors import UserError
-from act_ray.files import locked, sha256, write_json
+from act_ray.files import locked, sha256
 from act_ray.progress_bar import ProgressBar
 
 SHARD_BYTES = 64 << 20  # pixels in a shard when --shard-images does not say: 21,845 images of 32x32x3
@@ -173,7 +174,7 @@ def _start(dst: Path, identity: dict[str, Any], source: Source, options: Prepare
             raise UserError(f"{record.name!r} is {height}x{width}, not square: give --size to crop and resize")
         plan = ImagePlan(options.size or height, options.channels or channels, record.label is not None)
         work = Preparation(identity, plan)
-        write_json(dst / store.PROGRESS, asdict(work))
+        jsonfile.write(dst / store.PROGRESS, asdict(work))
         return work
     if reasons:
         raise UserError(f"{source.path}: none of the first {len(reasons)} images can be used; {reasons[0]}")
@@ -248,7 +249,7 @@ def _write_shards(
             if shard is None:
                 return bad
             work.shards.append(shard)
-            write_json(dst / store.PROGRESS, asdict(work))
+            jsonfile.write(dst / store.PROGRESS, asdict(work))
 
 
 def _counted(results: Results, progress: ProgressBar) -> Results:
@@ -314,7 +315,7 @@ def _finish(dst: Path, work: Preparation, source: Source, trailing: Quarantine, 
         "complete": True,
     }
     manifest["checksum"] = store.checksum(manifest)
-    write_json(dst / store.MANIFEST, manifest)
+    jsonfile.write(dst / store.MANIFEST, manifest)
     for leftover in (dst / store.PROGRESS, dst / ".lock"):
         leftover.unlink(missing_ok=True)
     return manifest

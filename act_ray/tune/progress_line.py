@@ -43,7 +43,7 @@ class ProgressLine:
             sys.stdout.flush()
 
     def line(self) -> str:
-        """Trials ended and running, steps per second over all, best score so far, time left for the running ones."""
+        """Trials ended and running, steps per second over all, the best score and whose it is, time left; 79 columns."""
         trials, total = list(self.experiment.trials.values()), self.experiment.space.trials
         running = [trial for trial in trials if trial.outcome is None]
         begun = {trial.plan.index for trial in trials}
@@ -57,9 +57,9 @@ class ProgressLine:
         )
         eta = f", at most {int(left / rate) // 60}:{int(left / rate) % 60:02d} left" if rate else ""
         best = self.experiment.best
-        score = f", best {best.best_score:.4g} ({best.plan.name})" if best else ""
+        score = f", best {best.best_score:.4g} ({best.plan.index:03d})" if best else ""
         ended = len(trials) - len(running)
-        return f"{ended}/{total} trials ended, {len(running)} running, {rate:.1f} steps/s{score}{eta}"
+        return f"{ended}/{total} ended, {len(running)} running, {rate:.1f} steps/s{score}{eta}"
 
     def _position(self, trial: TrialRecord) -> tuple[int, float]:
         """(step, steps per second) of a running trial; on an object store as of its last report."""
