@@ -118,7 +118,8 @@ def test_the_readme_says_nothing_that_is_refused() -> None:
     text = (ROOT / "README.md").read_text()
     for example in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         assert parse_space(read_yaml(example, "README.md"), "README.md").trials > 0
-    commands = [line.split("#")[0] for line in text.splitlines() if line.startswith("python -m act_ray.train")]
+    starts = ("act-ray train", "python -m act_ray.train")
+    commands = [line.split("#")[0] for line in text.splitlines() if line.startswith(starts)]
     assert len(commands) >= 3
     for command in commands:
         words = shlex.split(command)
