@@ -11,6 +11,7 @@ import pytest
 
 from act_ray import settings
 from act_ray.tune.experiment import Experiment
+from act_ray.tune.progress_line import ProgressLine
 from act_ray.tune.space_files import load_space, parse_space
 from act_ray.tune.summary import conclude
 
@@ -153,3 +154,14 @@ def test_parameters_keep_their_types_and_several_become_json(told: Callable[...,
     table = parquet.read_table(search.experiment.dir.path / "results.parquet")
     assert table["model.attention_head_dim"].to_pylist() == [8, 8, None, None]
     assert table["optim.lr_d"].to_pylist() == ["0.001", '"0.002"'] * 2
+
+
+def test_the_progress_line_fits_80_columns(told: Callable[..., Told]) -> None:
+    search = told(load_space("digits", {"trials": 48}, {"train.total_steps": 999_999}))
+    search.trial(0, scored(500_000, 0.012345), outcome="completed")
+    for index in range(1, 33):
+        search.trial(index, scored(1, 9876.54321))
+    line = ProgressLine(search.experiment).line()
+    assert line.startswith("1/48 ended, 32 running, 320.0 steps/s, best 0.01234 (000), at most ")
+    assert line.endswith(" left")
+    assert len(line) < 80
