@@ -117,6 +117,11 @@ class Experiment:
         experiment = cls(location, parse_space(saved["space"], where), saved["options"] | options)
         experiment.dir.open_root()
         for row in experiment.dir.rows("events.jsonl"):
+            if row["event"] == "ended" and "outcome" not in row:
+                raise UserError(
+                    f"--resume {location}: begun with an earlier version of act_ray, whose log has other fields; "
+                    "start a new search"
+                )
             experiment._take(row)
         return experiment
 

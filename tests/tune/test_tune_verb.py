@@ -135,3 +135,12 @@ def test_an_interruption_before_the_first_trial_speaks_of_no_trial(
     recorder.running[0] = experiment.remaining()[0]
     recorder.interrupt()
     assert "interrupted: 1 trial saves its state" in capsys.readouterr().out
+
+
+def test_a_search_of_an_earlier_version_is_not_resumed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
+    search = Experiment.create(str(tmp_path / "old"), load_space("digits"), options)
+    values = search.space.draw()[0]
+    search.dir.event("ended", trial=0, values=values, how="completed", why="score 3")
+    said = Ended(capfd, "tune", "--storage", tmp_path, "--resume", "old").mistake()
+    assert "begun with an earlier version of act_ray" in said
