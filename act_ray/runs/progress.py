@@ -41,3 +41,9 @@ def read_progress(folder: Path) -> Progress | None:
         return None
     score = values.get("score")
     return Progress(**known, score=None if score is None else float(score))
+
+
+def format_seconds(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

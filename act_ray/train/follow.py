@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
-from act_ray.runs.progress import Progress, read_progress
+from act_ray.runs.progress import Progress, format_seconds, read_progress
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
@@ -76,8 +76,7 @@ class Follow:
                 self._print(f"no step yet after {time.monotonic() - self.started:.0f} s")
 
     def _show(self, progress: Progress) -> None:
-        left = int(progress.seconds_left)
-        eta = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        eta = format_seconds(progress.seconds_left)
         self.rate = f"{progress.steps_per_second:.1f} steps/s, {progress.images_per_second:.0f} images/s, ETA {eta}"
         self.bar.n = progress.step
         self.bar.set_postfix_str(f"{progress.images_per_second:.0f} images/s", refresh=True)

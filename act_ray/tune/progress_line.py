@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from act_ray.runs.progress import read_progress
+from act_ray.runs.progress import format_seconds, read_progress
 from act_ray.tune.experiment import Experiment, TrialRecord
 
 
@@ -43,7 +43,7 @@ class ProgressLine:
             sys.stdout.flush()
 
     def line(self) -> str:
-        """Trials ended and running, steps per second over all, the best score and whose it is, time left; 79 columns."""
+        """Trials ended and running, steps per second over all, the best score and its trial, time left; 79 columns."""
         trials, total = list(self.experiment.trials.values()), self.experiment.space.trials
         running = [trial for trial in trials if trial.outcome is None]
         begun = {trial.plan.index for trial in trials}
@@ -55,7 +55,7 @@ class ProgressLine:
         left += sum(
             plans[i].config.train.total_steps if i in plans else self.unplanned for i in range(total) if i not in begun
         )
-        eta = f", at most {int(left / rate) // 60}:{int(left / rate) % 60:02d} left" if rate else ""
+        eta = f", at most {format_seconds(left / rate)} left" if rate else ""
         best = self.experiment.best
         score = f", best {best.best_score:.4g} ({best.plan.index:03d})" if best else ""
         ended = len(trials) - len(running)
