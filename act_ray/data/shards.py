@@ -160,7 +160,7 @@ def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: 
     Plain writes rather than a writable map: dirty pages of a map would count as this process's memory.
     """
     temporary = folder.with_suffix(".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     temporary.mkdir()
     shape = _shape(manifest)
     store.free_space(temporary, int(np.prod(shape, dtype=object)) + max(s["bytes"] for s in manifest["shards"]))

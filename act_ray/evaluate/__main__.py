@@ -226,7 +226,7 @@ def counted(parts: Iterable[Measured], total: int, what: str) -> Iterator[Measur
 
 
 def destination(location: str, generator: Generator, out: Path | None) -> tuple[RunFolder, str]:
-    """The folder and the file that rows are appended to. Raises UserError before anything was computed for nothing."""
+    """The folder and the file that rows are appended to. Raises UserError, before anything is computed."""
     from act_ray.runs.folder import MANIFEST, RunFolder
 
     if out is not None:

@@ -51,7 +51,7 @@ class Measurer:
         self, fetch: Callable[[], Setup], chunk: list[range], keep: list[int], levels: Sequence[float] | None
     ) -> Measured:
         """The chunk's samples, or with None for levels the data's own images of these indices; `fetch` on first use."""
-        self.made = setup, data, model, device = self.made or make(fetch(), self.gpu)
+        self.made = setup, data, model, device = self.made or build_on_device(fetch(), self.gpu)
         cfg, n = setup.cfg, sum(map(len, chunk))
 
         def samples(batch: range) -> Tensor:
@@ -68,7 +68,7 @@ class Measurer:
             raise UserError(f"--batch {cfg.eval.batch}: needs more memory than the GPU has; try half of it") from None
 
 
-def make(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, nn.Module, torch.device]:
+def build_on_device(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, nn.Module, torch.device]:
     """Both networks on the device of this process, and the real images."""
     device = best_device(gpu)
     setup.network.to(device)

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import re
+import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,8 @@ def show(title: str, rows: Any) -> None:
     width = max(len(name) for name, _ in rows)
     click.echo(f"{title}:")
     for name, about in rows:
-        click.echo(f"  {name:{width}}  {about}".rstrip())
+        room = max(30, shutil.get_terminal_size().columns - width - 4)
+        click.echo(f"  {name:{width}}  {textwrap.shorten(about, room, placeholder=' ...')}".rstrip())
     click.echo()
 
 
@@ -44,7 +48,8 @@ def about_preset(name: str) -> str:
 def comment(text: str) -> str:
     """The first sentence of the comment at the head of a YAML file."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return " ".join(line.removeprefix("#").strip() for line in lines).partition(". ")[0].rstrip(".")
+    text = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<!Fig)\. (?=[A-Z])", text)[0].rstrip(".")
 
 
 def runs(storage: Path) -> Iterator[tuple[str, str]]:

@@ -91,7 +91,7 @@ def measured(outputs: Sequence[Tensor], keep: Sequence[int]) -> Measured:
 
 
 def combine(parts: Iterable[Measured], n: int) -> Measured:
-    """All parts, in their order, as one of n images; no more than one of them is held besides."""
+    """All parts, in their order, as one of n images; no more than one part is held at a time."""
     whole, kept, bad = None, list[NDArray[np.float32]](), 0
     for part in parts:
         start = whole.n if whole else 0

@@ -29,7 +29,7 @@ def search(experiment: Experiment) -> bool:
     if not experiment.unfinished:
         return False
     for plan in experiment.remaining():
-        if plan.index in experiment.trials:  # of an interruption that was not obeyed any more
+        if plan.index in experiment.trials:  # a request that came too late for the interrupted search
             RunFolder(experiment.trial_location(plan)).clear_stop()
     scheduler = fill_scheduler(experiment)
     recorder = Recorder(experiment, scheduler, place)
