@@ -17,6 +17,7 @@ from act_ray.core.step import TrainState
 from tests.helpers import sources, toy_networks
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
+from tests.helpers.trained_models import call, make_models
 
 torch.set_num_threads(1)  # sums in the same order everywhere; it is also what makes it safe to train in a forked child
 
@@ -72,6 +73,25 @@ def whole_augmented(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("whole_augmented")
     go(tiny(AUGMENTED), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small trained models: see tests/helpers/trained_models.py."""
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder)
+    return folder
+
+
+@pytest.fixture
+def succeed(
+    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """Run `VERB ...` in a folder of its own with the models beside it; returns what it says when it succeeds."""
+    monkeypatch.chdir(tmp_path)
+    for model in models.iterdir():
+        (tmp_path / model.name).symlink_to(model)
+    return lambda line: call(capfd, line).succeeded()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,6 @@ from act_ray.core.schedule import noise_level
 SCRIPT = Path(__file__).parents[1] / "examples" / "gaussian_mixture.py"
 EPS = torch.tensor(0.002, dtype=torch.float64)
 FLOOR = (0.1, 0.01)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -5,32 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from act_ray.data.decoding import decode
 from act_ray.data.shards import open_data
 from act_ray.edit.__main__ import PATTERNS
-from tests.helpers.trained_models import call, colors, make_models, picture, pixels_of
-
-
-@pytest.fixture(scope="module")
-def models(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("models")
-    make_models(root)
-    return root
-
-
-@pytest.fixture
-def go(
-    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], str]:
-    """Run `VERB ...` in a folder of its own with the models beside it; returns what it says when it succeeds."""
-    monkeypatch.chdir(tmp_path)
-    for model in models.iterdir():
-        (tmp_path / model.name).symlink_to(model)
-    return lambda line: call(capfd, line).succeeded()
+from tests.helpers.trained_models import call, colors, picture, pixels_of
 
 
 def digit(path: Path, k: int = 0) -> np.ndarray:
@@ -43,12 +23,12 @@ def digit(path: Path, k: int = 0) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- edit
 
 
-def test_inpaint_keeps_what_is_not_masked(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_inpaint_keeps_what_is_not_masked(succeed: Callable[[str], str], tmp_path: Path) -> None:
     before = digit(tmp_path / "a.png").astype(int)
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 1:] = 255
     picture(tmp_path / "m.png", mask)
-    out = go("edit inpaint run a.png --mask m.png --label 3 --samples 2 --steps 3 -o new/b.png")
+    out = succeed("edit inpaint run a.png --mask m.png --label 3 --samples 2 --steps 3 -o new/b.png")
     assert out == "new/b-1.png to b-2.png; side by side: new/b-compare.png\n"
     results = [pixels_of(tmp_path / "new" / f"b-{i}.png", "L") for i in (1, 2)]
     for result in results:
@@ -63,9 +43,9 @@ def test_inpaint_keeps_what_is_not_masked(go: Callable[[str], str], tmp_path: Pa
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_every_pattern_fills_a_part(go: Callable[[str], str], tmp_path: Path, pattern: str) -> None:
+def test_every_pattern_fills_a_part(succeed: Callable[[str], str], tmp_path: Path, pattern: str) -> None:
     before = picture(tmp_path / "a.png", colors())
-    out = go(f"edit inpaint color a.png --pattern {pattern} --steps 1")
+    out = succeed(f"edit inpaint color a.png --pattern {pattern} --steps 1")
     assert out == "inpaint.png; side by side: inpaint-compare.png\n"
     same = (pixels_of(tmp_path / "inpaint.png", "RGB") == pixels_of(before, "RGB")).all(-1)
     filled = {"center": 16, "random": 48}.get(pattern, 32)
@@ -76,22 +56,22 @@ def test_every_pattern_fills_a_part(go: Callable[[str], str], tmp_path: Path, pa
         assert (where[:, axis] < 4).all() if low else (where[:, axis] >= 4).all()
 
 
-def test_a_mask_is_cropped_with_its_image(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_mask_is_cropped_with_its_image(succeed: Callable[[str], str], tmp_path: Path) -> None:
     """16x32 pixels, of which the middle 16x16 are seen, at half of the size."""
     mask = np.zeros((16, 32), np.uint8)
     mask[:, 16:] = 255
     picture(tmp_path / "m.png", mask)
     picture(tmp_path / "a.png", np.full((16, 32, 3), 200, np.uint8))
-    go("edit inpaint color a.png --mask m.png --steps 1")
+    succeed("edit inpaint color a.png --mask m.png --steps 1")
     changed = (pixels_of(tmp_path / "inpaint.png", "RGB") != 200).any(-1)
     assert changed[:, 4:].mean() > 0.9
     assert not changed[:, :4].any()
 
 
-def test_colorize_keeps_the_grey_of_the_file(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_colorize_keeps_the_grey_of_the_file(succeed: Callable[[str], str], tmp_path: Path) -> None:
     for i in range(2):
         picture(tmp_path / f"{i}.png", colors(seed=i))
-    go("edit colorize color 0.png 1.png --samples 2 --steps 2 -o c.png")
+    succeed("edit colorize color 0.png 1.png --samples 2 --steps 2 -o c.png")
     results = [Image.open(tmp_path / f"c-{i}.png") for i in (1, 2, 3, 4)]
     for i, result in enumerate(results):
         grey = np.asarray(Image.open(tmp_path / f"{i // 2}.png").convert("L")).astype(int)
@@ -105,9 +85,9 @@ def test_colorize_keeps_the_grey_of_the_file(go: Callable[[str], str], tmp_path:
 
 
 @pytest.mark.parametrize("side", [4, 8, 20])
-def test_super_resolution_keeps_the_means_of_the_file(go: Callable[[str], str], tmp_path: Path, side: int) -> None:
+def test_super_resolution_keeps_the_means_of_the_file(succeed: Callable[[str], str], tmp_path: Path, side: int) -> None:
     given = picture(tmp_path / "a.png", colors(side))
-    go("edit super-resolve color a.png --factor 2 --steps 3")
+    succeed("edit super-resolve color a.png --factor 2 --steps 3")
     if side == 4:
         means = colors(4).astype(float)
     else:
@@ -117,26 +97,28 @@ def test_super_resolution_keeps_the_means_of_the_file(go: Callable[[str], str], 
     assert np.abs(result - means.repeat(2, 0).repeat(2, 1)).max() > 10
 
 
-def test_denoise_adds_noise_unless_it_is_there(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_denoise_adds_noise_unless_it_is_there(succeed: Callable[[str], str], tmp_path: Path) -> None:
     before = digit(tmp_path / "a.png").astype(int)
-    go("edit denoise run a.png --label 0 --level 0.004 -o d.png")
+    succeed("edit denoise run a.png --label 0 --level 0.004 -o d.png")
     assert np.abs(pixels_of(tmp_path / "d.png", "L") - before).max() <= 3
     compare = pixels_of(tmp_path / "d-compare.png", "RGB")
     assert compare.shape == (10 * 12, 28 * 12, 3)  # with what the model saw
-    go("edit denoise run a.png --label 0 --level 2 --samples 2 -o d.png --overwrite")
+    succeed("edit denoise run a.png --label 0 --level 2 --samples 2 -o d.png --overwrite")
     assert (pixels_of(tmp_path / "d-1.png", "L") != pixels_of(tmp_path / "d-2.png", "L")).any()
-    go("edit denoise run a.png --label 0 --level 2 --noisy --seed 1 -o e.png")
-    go("edit denoise run a.png --label 0 --level 2 --noisy --seed 2 -o f.png")
+    succeed("edit denoise run a.png --label 0 --level 2 --noisy --seed 1 -o e.png")
+    succeed("edit denoise run a.png --label 0 --level 2 --noisy --seed 2 -o f.png")
     assert (tmp_path / "e.png").read_bytes() == (tmp_path / "f.png").read_bytes()  # no noise of its own
     assert (tmp_path / "e.png").read_bytes() != (tmp_path / "d-1.png").read_bytes()
     assert pixels_of(tmp_path / "e-compare.png", "RGB").shape == (10 * 12, 19 * 12, 3)
 
 
-def test_stroke_follows_the_painting_the_less_the_higher_it_starts(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_stroke_follows_the_painting_the_less_the_higher_it_starts(
+    succeed: Callable[[str], str], tmp_path: Path
+) -> None:
     before = digit(tmp_path / "a.png").astype(int)
     found = {}
     for options in ("", "--start 5.38", "--start 0.01 --steps 1", "--steps 2", "--seed 1"):
-        go(f"edit stroke run a.png --label 0 --overwrite {options}")
+        succeed(f"edit stroke run a.png --label 0 --overwrite {options}")
         found[options] = pixels_of(tmp_path / "stroke.png", "L")
     assert np.abs(found["--start 0.01 --steps 1"] - before).max() < 10 < np.abs(found[""] - before).max()
     assert np.array_equal(found["--start 5.38"], found["--steps 2"])
@@ -144,30 +126,30 @@ def test_stroke_follows_the_painting_the_less_the_higher_it_starts(go: Callable[
     assert (found["--seed 1"] != found[""]).any()
 
 
-def test_interpolation_ends_in_samples(go: Callable[[str], str], tmp_path: Path) -> None:
-    out = go("edit interpolate run --seeds 3,8 --frames 4 --label 5 -o i.png")
+def test_interpolation_ends_in_samples(succeed: Callable[[str], str], tmp_path: Path) -> None:
+    out = succeed("edit interpolate run --seeds 3,8 --frames 4 --label 5 -o i.png")
     assert out == "i-1.png to i-4.png; side by side: i-compare.png\n"
     for seed, end in ((3, 1), (8, 4)):
-        go(f"sample run -n 1 --batch 1 --seed {seed} --label 5 -o s{seed}")
+        succeed(f"sample run -n 1 --batch 1 --seed {seed} --label 5 -o s{seed}")
         want = pixels_of(tmp_path / f"s{seed}" / "000000.png", "L")
         assert np.abs(pixels_of(tmp_path / f"i-{end}.png", "L") - want).max() <= 1
     assert len({(tmp_path / f"i-{i}.png").read_bytes() for i in range(1, 5)}) == 4
 
 
-def test_grey_and_colour_meet(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_grey_and_colour_meet(succeed: Callable[[str], str], tmp_path: Path) -> None:
     picture(tmp_path / "rgb.png", colors(20))
     digit(tmp_path / "grey.png")
-    go("edit inpaint run rgb.png --label 0 --steps 1 -o a.png")
+    succeed("edit inpaint run rgb.png --label 0 --steps 1 -o a.png")
     expected = decode((tmp_path / "rgb.png").read_bytes(), 8, 1)[0]
     assert np.array_equal(pixels_of(tmp_path / "a.png", "L")[:2], expected[:2])
-    go("edit inpaint color grey.png --steps 1 -o b.png")
+    succeed("edit inpaint color grey.png --steps 1 -o b.png")
     assert (pixels_of(tmp_path / "b.png", "RGB")[:2] == digit(tmp_path / "grey.png")[:2, :, None]).all()
 
 
-def test_clip_clamps_f_at_every_evaluation(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_clip_clamps_f_at_every_evaluation(succeed: Callable[[str], str], tmp_path: Path) -> None:
     picture(tmp_path / "a.png", colors())
     for options in ("", "--clip", "--no-clip"):
-        go(f"edit stroke color a.png --steps 3 {options} -o out{options}.png")
+        succeed(f"edit stroke color a.png --steps 3 {options} -o out{options}.png")
     outs = {options: (tmp_path / f"out{options}.png").read_bytes() for options in ("", "--clip", "--no-clip")}
     assert outs[""] == outs["--no-clip"] != outs["--clip"]
 
@@ -217,7 +199,7 @@ def test_clip_clamps_f_at_every_evaluation(go: Callable[[str], str], tmp_path: P
     ],
 )
 def test_a_mistake_is_one_line(
-    line: str, says: str, go: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    line: str, says: str, succeed: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").mkdir()
     for name in ("mine.txt", "full/mine.txt"):

@@ -31,8 +31,7 @@ from act_ray.metrics.moments import combine, cut_into_chunks
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.train.loop import train_here
 from tests.helpers.command import Ended
-from tests.helpers.tiny_settings import DIFFUSION
-from tests.helpers.tiny_settings import ON_RAY as TINY
+from tests.helpers.tiny_settings import DIFFUSION, ON_RAY
 
 SAMPLES = ["--samples", "64"]
 ALIVE = [("state", "=", "ALIVE")]
@@ -46,7 +45,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def trained(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that knows its classes."""
     folder = tmp_path_factory.mktemp("runs") / "a"
-    train_here(settings.load("digits", {**TINY, "model.num_classes": 10}), str(folder))
+    train_here(settings.load("digits", {**ON_RAY, "model.num_classes": 10}), str(folder))
     return folder
 
 
@@ -174,7 +173,7 @@ def test_labels_are_as_frequent_as_in_the_data(run: Path) -> None:
 
 
 def test_a_diffusion_run_is_sampled_by_its_ode(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cfg = settings.load("digits", {**TINY, **DIFFUSION, "train.total_steps": 4})
+    cfg = settings.load("digits", {**ON_RAY, **DIFFUSION, "train.total_steps": 4})
     train_here(cfg, str(tmp_path / "d"))
     for option in (["--nfe", 2], ["--nfe", "1,2"], ["--levels", 1]):
         ended = Ended(capfd, "evaluate", tmp_path / "d", *option, *SAMPLES)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from act_ray.generators.reading import read_generator
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import MANIFEST, RunFolder
-from tests.helpers.tiny_runs import AUGMENTED, go, tiny
+from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_settings import AUGMENTED
 
 PICTURES = ("samples", "inpainting", "trajectory", "noise_levels")
 TEXTS = {
@@ -44,16 +44,6 @@ TEXTS = {
     "trajectory": {"80", "noise level ", "mean of these: "},
     "noise_levels": {"diversity", "1.00"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACT_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

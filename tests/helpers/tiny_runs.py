@@ -21,7 +21,6 @@ from act_ray.train import loop
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import Report
-from tests.helpers.tiny_settings import AUGMENTED as AUGMENTED
 from tests.helpers.tiny_settings import TINY
 
 KEYS = {"step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "prune"}

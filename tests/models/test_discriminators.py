@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,15 +34,6 @@ from act_ray.models.discriminators.stylegan2 import (
 
 NETWORK = "tf_efficientnet_lite0"
 T = torch.tensor([-1500.0, -700.0, 900.0])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def stylegan2(channels: int = 1, size: int = 8, t: bool = False, classes: int | None = None) -> StyleGan2Discriminator:

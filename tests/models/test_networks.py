@@ -146,7 +146,6 @@ def test_samples_do_not_see_each_other() -> None:
 def _hub() -> Iterator[None]:
     """Lpips points torch hub at its folder; put it back."""
     before = torch.hub.get_dir()
-    torch.set_num_threads(1)
     yield
     torch.hub.set_dir(before)
 

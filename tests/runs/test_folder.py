@@ -20,7 +20,8 @@ from act_ray.train import loop, scoring, setup
 from act_ray.train import run as run_module
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
-from tests.helpers.tiny_runs import AUGMENTED, assert_same_run, go, in_child, killed_at, newest, tensors, tiny
+from tests.helpers.tiny_runs import assert_same_run, go, in_child, killed_at, newest, tensors, tiny
+from tests.helpers.tiny_settings import AUGMENTED
 
 
 @pytest.fixture

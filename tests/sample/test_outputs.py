@@ -1,7 +1,6 @@
 """Samples batch by batch, and the files that they are written to: whole or absent, and nothing else beside them."""
 
 import json
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,27 +17,13 @@ from act_ray.generators.generator import Generator, Kind
 from act_ray.models.unet import UNet
 from act_ray.pictures import to_uint8
 from act_ray.sample.outputs import Add, draw_samples, grid_file, npz_file, png_folder
-
-TINY = {  # two channels to a group: a group norm of single ones undoes what the class adds
-    "model.block_out_channels": [8],
-    "model.down": "D",
-    "model.up": "U",
-    "model.norm_num_groups": 4,
-}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.helpers.tiny_settings import PAIRED
 
 
 def untrained(classes: int | None = None, channels: int = 1) -> Generator:
     """An untrained network as if read from somewhere."""
     torch.manual_seed(0)
-    cfg = settings.load("digits", {**TINY, "model.num_classes": classes})
+    cfg = settings.load("digits", {**PAIRED, "model.num_classes": classes})
     tensors = UNet(cfg, channels, 8).unet.state_dict()
     return Generator(
         cfg, (channels, 8, 8), tensors, "here", Kind.CONSISTENCY, label_counts=[1, 3, 0] if classes else None

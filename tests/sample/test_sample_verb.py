@@ -11,48 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
 from act_ray.data.decoding import decode
 from act_ray.models.unet import UNet
-from tests.helpers.trained_models import call, colors, make_models, picture
-
-
-@pytest.fixture(scope="module")
-def models(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("models")
-    make_models(root)
-    return root
-
-
-@pytest.fixture
-def go(
-    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], str]:
-    """Run `VERB ...` in a folder of its own with the models beside it; returns what it says when it succeeds."""
-    monkeypatch.chdir(tmp_path)
-    for model in models.iterdir():
-        (tmp_path / model.name).symlink_to(model)
-    return lambda line: call(capfd, line).succeeded()
-
+from tests.helpers.trained_models import call, colors, picture
 
 # ---------------------------------------------------------------------------------------------- sample
 
 
 @pytest.mark.parametrize("model", ["run", "diffusion"])
-def test_the_default_grid_is_the_runs_own(go: Callable[[str], str], tmp_path: Path, model: str) -> None:
-    out = go(f"sample {model} -n 12")
+def test_the_default_grid_is_the_runs_own(succeed: Callable[[str], str], tmp_path: Path, model: str) -> None:
+    out = succeed(f"sample {model} -n 12")
     evaluations = "1 evaluation" if model == "run" else "3 evaluations"
     assert out.startswith(f"12 samples of {tmp_path / model}, step 2, {evaluations} each, ".replace(f"{tmp_path}/", ""))
     assert out.endswith(" s: samples.png\n")
     assert (tmp_path / "samples.png").read_bytes() == (tmp_path / model / "samples" / "step-00000002.png").read_bytes()
 
 
-def test_all_outputs_at_once_hold_the_same_samples(go: Callable[[str], str], tmp_path: Path) -> None:
-    go("sample run -n 11 --batch 4 --nfe 2 --seed 3 -o f -o x.npz -o g.png")
+def test_all_outputs_at_once_hold_the_same_samples(succeed: Callable[[str], str], tmp_path: Path) -> None:
+    succeed("sample run -n 11 --batch 4 --nfe 2 --seed 3 -o f -o x.npz -o g.png")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as saved:
         images, labels = saved["arr_0"], saved["arr_1"]
     assert images.shape == (11, 8, 8, 1)
@@ -64,15 +43,15 @@ def test_all_outputs_at_once_hold_the_same_samples(go: Callable[[str], str], tmp
     assert len(about["levels"]) == 1
     grid = np.asarray(Image.open(tmp_path / "g.png").convert("L"))[3::6, 3::6]
     assert np.array_equal(grid[1:9, 1:9], images[0, ..., 0])
-    go(f"sample run -n 11 --batch 4 --levels {about['levels'][0]!r} --seed 3 --out y.npz")
+    succeed(f"sample run -n 11 --batch 4 --levels {about['levels'][0]!r} --seed 3 --out y.npz")
     assert np.array_equal(np.load(tmp_path / "y.npz", allow_pickle=False)["arr_0"], images)
     assert not (tmp_path / "samples.png").exists()
 
 
-def test_weights_label_and_seed_are_used(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_weights_label_and_seed_are_used(succeed: Callable[[str], str], tmp_path: Path) -> None:
     found = {}
     for options in ("", "--weights model", "--label 3", "--seed 4", "--nfe 2"):
-        go(f"sample run -n 4 {options} -o x.npz --overwrite --which last")
+        succeed(f"sample run -n 4 {options} -o x.npz --overwrite --which last")
         with np.load(tmp_path / "x.npz", allow_pickle=False) as saved:
             found[options] = saved["arr_0"].tobytes()
             assert options != "--label 3" or saved["arr_1"].tolist() == [3] * 4
@@ -80,7 +59,7 @@ def test_weights_label_and_seed_are_used(go: Callable[[str], str], tmp_path: Pat
 
 
 def test_only_what_is_asked_for_is_evaluated(
-    go: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    succeed: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it is what a whole batch begins with."""
     evaluated: list[int] = []
@@ -94,32 +73,32 @@ def test_only_what_is_asked_for_is_evaluated(
     for model, options, evaluations in (("run", "", 1), ("run", "--nfe 2", 2), ("diffusion", "", 3)):
         for count in (2, 7):
             evaluated.clear()
-            go(f"sample {model} -n {count} --batch 5 {options} -o {count}.npz --overwrite")
+            succeed(f"sample {model} -n {count} --batch 5 {options} -o {count}.npz --overwrite")
             assert sum(evaluated) == count * evaluations
         few, many = (np.load(tmp_path / f"{count}.npz")["arr_0"].astype(int) for count in (2, 7))
         assert np.abs(few - many[:2]).max() <= 1  # a smaller batch may round elsewhere
 
 
-def test_clip_clamps_f_at_every_evaluation(go: Callable[[str], str], tmp_path: Path) -> None:
+def test_clip_clamps_f_at_every_evaluation(succeed: Callable[[str], str], tmp_path: Path) -> None:
     found = {}
     for options in ("--nfe 1", "--nfe 1 --clip", "--nfe 3", "--nfe 3 --clip", "--nfe 3 --no-clip"):
-        go(f"sample color -n 4 {options} -o x.npz --overwrite")
+        succeed(f"sample color -n 4 {options} -o x.npz --overwrite")
         found[options] = np.load(tmp_path / "x.npz")["arr_0"].tobytes()
     assert found["--nfe 1"] == found["--nfe 1 --clip"]  # the picture is clamped in any case
     assert found["--nfe 3"] == found["--nfe 3 --no-clip"] != found["--nfe 3 --clip"]
 
 
 def test_nothing_is_overwritten_unless_asked_for(
-    go: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    succeed: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for out, says in (("g.png", "is there already"), ("x.npz", "is there already"), ("f", "holds samples already")):
-        go(f"sample run -n 2 -o {out}")
+        succeed(f"sample run -n 2 -o {out}")
         before = (tmp_path / out).stat().st_mtime_ns
         message = call(capfd, f"sample run -n 3 -o {out}").mistake()
         assert message.startswith(f"--out {out}: {says}; name another")
         assert message.endswith("--overwrite it" if out != "f" else "--overwrite them")
         assert (tmp_path / out).stat().st_mtime_ns == before
-        go(f"sample run -n 3 -o {out} --overwrite")
+        succeed(f"sample run -n 3 -o {out} --overwrite")
     assert len(list((tmp_path / "f").glob("*.png"))) == 3
 
 
@@ -175,7 +154,7 @@ def test_help_is_there_before_torch(verb: str) -> None:
     ],
 )
 def test_a_mistake_is_one_line(
-    line: str, says: str, go: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    line: str, says: str, succeed: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("folder.npz", "full"):
         (tmp_path / name).mkdir()

@@ -31,7 +31,8 @@ from act_ray.train.loop import train
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
-from tests.helpers.tiny_runs import AUGMENTED, KEYS, assert_same_run, go, killed_at, newest, tensors, tiny
+from tests.helpers.tiny_runs import KEYS, assert_same_run, go, killed_at, newest, tensors, tiny
+from tests.helpers.tiny_settings import AUGMENTED
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from act_ray import settings
@@ -44,7 +43,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("preset", [name for name in settings.preset_names() if name != "digits"])
 def test_preset_trains(preset: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "STEPS", 2)
-    torch.set_num_threads(1)
     full = settings.load(preset)
     widths = [4 * (1 + (w > full.model.block_out_channels[0])) for w in full.model.block_out_channels]
     classes = {"model.num_classes": 4} if full.model.num_classes else {}

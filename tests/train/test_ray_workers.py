@@ -17,7 +17,7 @@ from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.train.loop import train_here
 from act_ray.train.ray_workers import fit
-from tests.helpers.ray_runs import TINY
+from tests.helpers.tiny_settings import ON_RAY
 
 DEADLINE_S = 120
 
@@ -32,7 +32,7 @@ def digest(location: Path) -> str:
 
 
 def test_two_workers_score_like_one(cluster: None, tmp_path: Path) -> None:
-    cfg = settings.load("digits", TINY)
+    cfg = settings.load("digits", ON_RAY)
     one = train_here(cfg, str(tmp_path / "one"))
     two = fit(cfg, str(tmp_path / "two"), workers=2)
     assert two["outcome"] == one["outcome"] == "completed"
@@ -41,9 +41,10 @@ def test_two_workers_score_like_one(cluster: None, tmp_path: Path) -> None:
     assert rows[0] == pytest.approx(rows[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(cluster: None, tmp_path: Path) -> None:
     """kill -9 to one of two workers mid-run: same final state, bit for bit, no step missing or twice."""
-    cfg = settings.load("digits", {**TINY, "train.total_steps": 160, "checkpoint.every": 20, "eval.every": 80})
+    cfg = settings.load("digits", {**ON_RAY, "train.total_steps": 160, "checkpoint.every": 20, "eval.every": 80})
     fit(cfg, str(tmp_path / "whole"), workers=2)
 
     box: dict[str, Any] = {}
@@ -73,6 +74,6 @@ def _kill_a_worker_after(location: Path, step: int) -> None:
 
 
 def test_a_mistake_that_only_workers_see_comes_back_as_one_line(cluster: None, tmp_path: Path) -> None:
-    cfg = settings.load("digits", {**TINY, "data.path": "/nowhere"})
+    cfg = settings.load("digits", {**ON_RAY, "data.path": "/nowhere"})
     with pytest.raises(UserError, match="/nowhere: no such folder"):
         fit(cfg, str(tmp_path / "run"), workers=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from act_ray.ray_cluster import free_port
-from tests.helpers.ray_runs import TINY
+from tests.helpers.tiny_settings import ON_RAY
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -73,10 +73,12 @@ def submit(env: dict[str, str], name: str, *arguments: str) -> tuple[int, str]:
     return code, subprocess.run(logs, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+@pytest.mark.slow
+@pytest.mark.own_ray
 def test_submitted_search_runs_to_its_end_and_a_mistake_fails_the_job(head: dict[str, str], tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     parameters = {"loss.w": {"grid": [0.7, 0.9]}}
-    space.write_text(json.dumps({"preset": "digits", "set": TINY, "scheduler": "none", "parameters": parameters}))
+    space.write_text(json.dumps({"preset": "digits", "set": ON_RAY, "scheduler": "none", "parameters": parameters}))
     code, log = submit(head, "good", "--space", str(space), "--storage", str(tmp_path), "--name", "job")
     assert code == 0, log
     assert "2 trials: 2 ran to their end" in log

@@ -25,7 +25,7 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
 from act_ray.tune.space_files import parse_space
-from tests.helpers.ray_runs import TINY
+from tests.helpers.tiny_settings import ON_RAY
 
 DEADLINE_S = 240  # only a failure takes it; a busy machine takes over 60 to start a trial
 OPTIONS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
@@ -33,7 +33,7 @@ BLOWS_UP = {"optim.lr_g": 1e8}  # not finite within a few steps: the fastest rea
 
 
 def experiment(folder: Path, settings: dict[str, Any] | None = None, workers: int = 0, **fields: Any) -> Experiment:
-    raw = {"preset": "digits", "set": {**TINY, **(settings or {})}, "scheduler": "none", **fields}
+    raw = {"preset": "digits", "set": {**ON_RAY, **(settings or {})}, "scheduler": "none", **fields}
     raw.setdefault("parameters", {"loss.w": {"grid": [0.7, 0.9]}})
     options = {**OPTIONS, "workers_per_trial": workers}
     return Experiment.create(str(folder / "search"), parse_space(raw, "test"), options)
@@ -125,21 +125,24 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
     assert placement(workers=2, concurrent=None).concurrent == 1
 
 
-def test_ten_prunes_in_a_row_leave_nothing_behind(cluster: None, tmp_path: Path) -> None:
-    """Ten collapsing trials of a Ray Train worker each, two at a time on two CPUs: a leak would block the next."""
-    done = experiment(tmp_path, BLOWS_UP, workers=1, parameters={"train.seed": {"grid": list(range(10))}})
+@pytest.mark.parametrize("trials", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_prunes_in_a_row_leave_nothing_behind(trials: int, cluster: None, tmp_path: Path) -> None:
+    """Collapsing trials of a Ray Train worker each, two at a time on two CPUs: what two leak blocks the third."""
+    done = experiment(tmp_path, BLOWS_UP, workers=1, parameters={"train.seed": {"grid": list(range(trials))}})
     ray_search.search(done)
-    assert [trial.outcome for trial in done.trials.values()] == [TrialOutcome.PRUNED] * 10
+    assert [trial.outcome for trial in done.trials.values()] == [TrialOutcome.PRUNED] * trials
     for trial in done.trials.values():
         events = (done.local_trial(trial.plan) / "events.jsonl").read_text()
         assert '"event": "pruned"' in events  # the workers ended by themselves
     assert until(everything_is_free)
 
 
+@pytest.mark.slow
+@pytest.mark.own_ray
 def test_killed_and_interrupted_driver_loses_no_trial(tmp_path: Path) -> None:
     """SIGKILL to a search's process, then Ctrl-C to the resumed one: --resume runs only what had not ended."""
     space = tmp_path / "space.yaml"
-    settings = {**TINY, "train.total_steps": 300, "eval.every": 20, "checkpoint.every": 100}
+    settings = {**ON_RAY, "train.total_steps": 300, "eval.every": 20, "checkpoint.every": 100}
     parameters = {"train.seed": {"grid": [0, 1, 2]}}
     space.write_text(json.dumps({"preset": "digits", "set": settings, "scheduler": "none", "parameters": parameters}))
     base = [sys.executable, "-m", "act_ray.tune", "--storage", str(tmp_path)]
