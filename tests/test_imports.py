@@ -67,3 +67,23 @@ def test_nothing_unpickles_or_extracts() -> None:
             assert called != "torch.load" or given.get("weights_only") == "True", where
             assert called != "yaml.load" or given.get("Loader") == "_Loader", where
             assert called != "np.load" or given.get("allow_pickle") == "False", where
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_package_is_free() -> None:
+    assert not loaded("import act_ray") & {"torch", "ray", "numpy", "pydantic", "diffusers"}
+
+
+def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
+    statement = "import act_ray.config, act_ray.collapse.detector, act_ray.collapse.record, act_ray.collapse.rules"
+    assert not loaded(statement) & {"torch", "ray", "diffusers"}
+
+
+def test_core_is_usable_alone() -> None:
+    found = loaded("from act_ray.core import augment, consistency, diffusion, editing, losses, noise, schedule, step")
+    assert not found & {"ray", "diffusers", "torch_fidelity", "pydantic", "yaml", "click"}
