@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from act_ray import settings
 from act_ray.config import Config
+from act_ray.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,18 +18,30 @@ if TYPE_CHECKING:
 
 def load_config(preset: str | None = "digits", changes: Mapping[str, Any] | None = None) -> Config:
     """The settings of a preset (None: the defaults) with `changes`, such as {"loss.w": 0.5}, on top."""
-    return settings.absolute_paths(settings.load(preset, changes))
+    config = settings.absolute_paths(settings.load(preset, changes))
+    if config.model.init is None:
+        return config
+    from act_ray.train.warm_start import adopt_architecture  # imports torch
+
+    return adopt_architecture(config, changes or {})
 
 
 def train_model(config: Config, folder: str, *, workers: int = 0, gpu: bool | None = None) -> dict[str, Any]:
     """Train in `folder` (a path or URI), or go on there; returns the last report (docs/files.md, result.json).
 
+    Raises UserError where `folder` holds a run of other settings.
+
     workers: Ray Train workers; 0: this process, without Ray. gpu: None takes a GPU where there is one.
     """
+    from act_ray.runs.folder import RunFolder, read_config
     from act_ray.train.preflight import preflight
 
     location = folder if "://" in folder else os.path.abspath(folder)
     preflight(config, workers)
+    run = RunFolder(location)
+    if read_config(run) not in (None, config):
+        raise UserError(f"{folder}: holds a run of other settings; choose another folder")
+    run.clear_stop()  # of a run that was killed before it could obey
     if workers == 0:
         from act_ray.train.loop import train_here
 
@@ -127,13 +140,15 @@ def evaluate_model(
     metrics: Sequence[str] = ("fid",),
     *,
     samples: int = 50_000,
-    nfe: Sequence[int] = (1,),
+    nfe: Sequence[int] | None = None,
     data: str | None = None,
     features: Literal["inception", "classifier"] | None = None,
     workers: int | None = 0,
     gpu: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Some of fid, is, kid and prc of a trained model: a row for each number of network evaluations in `nfe`.
+
+    nfe: None is one evaluation, or what a diffusion run's ODE takes.
 
     data: the real images, default those of the run. features: default those of the run. workers: Ray workers; 0: this
     process, without Ray; None: what the cluster has. The rows are those of evaluations.jsonl (docs/files.md).
@@ -144,5 +159,5 @@ def evaluate_model(
     asked = parse_metrics(",".join(metrics))
     comparison = load(location, data, asked, {"samples": samples, "features": features}, {})
     check_network(asked, comparison.cfg.eval.features)
-    samplers = plan_samplers(comparison.generator, ",".join(map(str, nfe)), None)
+    samplers = plan_samplers(comparison.generator, ",".join(map(str, nfe)) if nfe else None, None)
     return [*evaluate(comparison, samplers, workers, gpu)]

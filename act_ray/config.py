@@ -5,7 +5,6 @@ Presets (act_ray/presets/*.yaml) hold differences only. How settings are read an
 """
 
 from dataclasses import fields
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -252,7 +251,7 @@ class Config(Section):
         """Whether there is an L_CT, and so a use for its distance and its teacher."""
         return self.train.method == "act" and self.loss.w_mid < 1
 
-    @cached_property
+    @property
     def step(self) -> Step:
         """What the training step is told."""
         return Step(

@@ -113,7 +113,7 @@ def load(preset_name: str | None = None, dotted: Mapping[str, Any] | None = None
 def load_file(path: Path, dotted: Mapping[str, Any] | None = None) -> Config:
     """The config of a YAML file, such as a run's config.yaml, with dotted overrides on top. Raises UserError.
 
-    `preset: NAME` in it names the preset that it starts from.
+    `preset: NAME` in it names the preset that it starts from; sections may be nested, or names dotted.
     """
     if not path.is_file():
         near = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
@@ -122,6 +122,8 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None) -> Config:
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of sections, as a run's config.yaml")
     base = preset(values["preset"]) if isinstance(values.get("preset"), str) else {}
+    names = {name: value for name, value in values.items() if isinstance(name, str) and "." in name}
+    values = merge({name: value for name, value in values.items() if name not in names}, nested(names))
     return build(merge(merge(base, values), nested(dotted or {})), str(path))
 
 

@@ -44,3 +44,21 @@ def test_the_detector_stands_alone() -> None:
     record = detector.observe(3, float("nan"), None)
     assert record is not None
     assert record.signature == "divergence"
+
+
+def test_a_folder_of_another_run_is_refused_and_a_diffusion_run_evaluates(tmp_path: Path) -> None:
+    small = {**TINY, "train.total_steps": 2, "eval.every": 2, "train.method": "diffusion", "eval.ode_steps": 2}
+    config, folder = load_config("digits", small), str(tmp_path / "run")
+    train_model(config, folder)
+    assert train_model(config, folder)["outcome"] == "completed"
+    with pytest.raises(UserError, match="holds a run of other settings"):
+        train_model(load_config("digits", {**small, "train.total_steps": 4}), folder)
+    (row,) = evaluate_model(folder, samples=16)
+    assert (row["nfe"], row["levels"]) == (3, [])
+
+
+def test_the_network_of_model_init_is_the_models(tmp_path: Path) -> None:
+    small = {**TINY, "train.total_steps": 2, "eval.every": 2}
+    train_model(load_config("digits", small), str(tmp_path / "run"))
+    adopted = load_config("digits", {"model.init": str(tmp_path / "run")})
+    assert adopted.model.block_out_channels == (8,)

@@ -63,6 +63,13 @@ def test_the_list_names_presets_spaces_and_runs(tmp_path: Path) -> None:
     page = act_ray("list", "--storage", str(tmp_path)).stdout
     for line in ("  digits  ", "  imagenet64  ", "  lambda_study  ", "  a  run, no step yet"):
         assert line in page
+    for name, rows in (("b", 1), ("c", 0)):
+        (tmp_path / name / "trials" / "000-x").mkdir(parents=True)
+        (tmp_path / name / "experiment.yaml").write_text("{}")
+        (tmp_path / name / "events.jsonl").write_text('{"event": "trial_started"}\n' + '{"event": "ended"}\n' * rows)
+    page = act_ray("list", "--storage", str(tmp_path)).stdout
+    assert "  b  search, 1 trial(s) begun, 1 ended" in page
+    assert "  c  search, 1 trial(s) begun, 0 ended" in page
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ class Detector:
         for name, value in values.items():
             if value is not None and not math.isfinite(value) and not self.diverged:
                 self.trace.not_finite = NotFinite(self._step, name, float(value))
-                return self._judge()
+                # A run that is already to be stopped is stopped for what came first.
+                return None if self.record is not None and self.cfg.action == "stop" else self._judge()
         return None
 
     def _close_block(self) -> PruneRecord | None:

@@ -57,7 +57,7 @@ def find_tar_source(files: Sequence[Path], format: str, choice: LabelChoice) -> 
     found, note = _find_label_file(files, choice)
     if found is None:
         return Source(format, files[0], lambda: read_tars(files, LabelFile()), note=note)
-    first = next((value for value in _values(files, found)), None)
+    first = next((value for value in _values(files, found) if value not in (None, UNREADABLE)), None)
     if not isinstance(first, str):
         return Source(format, files[0], lambda: read_tars(files, found))
     # An empty dict of positions: from here on .cls holds names, also where they look like numbers.

@@ -67,6 +67,8 @@ def read_openai(
     try:
         widths, blocks, _ = _resolutions(state)
         guided_diffusion = len(_shape(state, "middle_block.1.qkv.weight")) == 3  # consistency_models' are of an image
+        if guided_diffusion and (head_width is not None or kind is not None):
+            raise UserError("is a network of guided-diffusion; leave out --head-width and --kind")
         if guided_diffusion:
             arguments, tensors = convert(state, image_size, *_guided_diffusion_heads(widths, blocks))
         else:

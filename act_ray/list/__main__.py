@@ -54,12 +54,14 @@ def comment(text: str) -> str:
 
 def runs(storage: Path) -> Iterator[tuple[str, str]]:
     """Name and state of each run and search, the newest last."""
+    from act_ray.runs.rows import read_rows
+
     folders = [path for path in storage.iterdir() if path.is_dir()] if storage.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
         if (folder / "experiment.yaml").exists():
+            events = [row["event"] for row in read_rows(folder / "events.jsonl")]
             trials = len([*(folder / "trials").glob("*")])
-            ended = (folder / "table.csv").exists()
-            yield folder.name, f"search, {trials} trial(s) begun{', ended' if ended else ''}"
+            yield folder.name, f"search, {trials} trial(s) begun, {events.count('ended')} ended"
         elif (folder / "config.yaml").exists():
             yield folder.name, f"run, {state(folder)}"
 

@@ -2,7 +2,7 @@
 
     step-00000200/
       model.safetensors teacher.safetensors ema.safetensors discriminator.safetensors
-      optimizer_g.safetensors optimizer_d.safetensors controller.safetensors
+      optimizer_g.safetensors optimizer_d.safetensors controller.safetensors   (no D, no file of it)
       state.json       step, optimizer settings, detector, score
       MANIFEST.json    size and sha256 of each file, and of this list; written last
 

@@ -24,7 +24,12 @@ from act_ray.outcomes import RunOutcome
 
 
 @click.command("train", context_settings={"show_default": True})
-@click.option("--preset", "preset_name", metavar="NAME", help="`act-ray list` shows them. Default: digits.")
+@click.option(
+    "--preset",
+    "preset_name",
+    metavar="NAME",
+    help="`act-ray list` shows them. Default: digits; with --config, the file's.",
+)
 @click.option(
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings as YAML, such as a run's config.yaml."
 )
@@ -85,7 +90,7 @@ def command(
         return 0
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
-    return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg)
+    return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg, workers)
 
 
 def new_config(
@@ -138,7 +143,7 @@ def train_run(
         from act_ray.train.loop import train_here
 
         with follow:
-            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, how_to_resume(location))
+            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, how_to_resume(location, workers))
 
     click.echo("starting Ray")
     from act_ray.ray_cluster import connected, gpu_per_worker, require_shared_storage
@@ -149,16 +154,20 @@ def train_run(
         use_gpu = gpu_per_worker(workers, gpu)
         click.echo(f"starting {workers} worker(s)")
         return on_interrupt(
-            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures), ask, how_to_resume(location)
+            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures),
+            ask,
+            how_to_resume(location, workers),
         )
 
 
-def how_to_resume(location: str) -> str:
+def how_to_resume(location: str, workers: int) -> str:
     """What to type to go on."""
-    return f"go on with: python -m act_ray.train --resume {location}"
+    return f"go on with: python -m act_ray.train --resume {location}" + (
+        f" --workers {workers}" if workers != 1 else ""
+    )
 
 
-def conclude(report: dict[str, Any], location: str, cfg: Config) -> int:
+def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:
     """Say how it ended and what to do next; the exit code."""
     step, total = report["step"], cfg.train.total_steps
     match RunOutcome(report["outcome"]):
@@ -167,11 +176,13 @@ def conclude(report: dict[str, Any], location: str, cfg: Config) -> int:
             click.echo(f"done: {scores}; samples in {location}/samples")
             return 0
         case RunOutcome.STOPPED:
-            click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location)}")
+            click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location, workers)}")
             return 0
         case RunOutcome.PRUNED:
             click.echo(f"stopped at step {step:,} of {total:,}: {report['prune']['message']}")
-            click.echo(f"evidence: {location}/prune.json; --set collapse.action=record lets such a run go on")
+            broken = isinstance(report["prune"]["value"], str)  # not finite: nothing lets such a run go on
+            hint = "" if broken else "; --set collapse.action=record lets such a run go on"
+            click.echo(f"evidence: {location}/prune.json{hint}")
             return 1
 
 

@@ -3,7 +3,7 @@
 from act_ray.config import Config
 from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
-from act_ray.generators.generator import Generator
+from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.reading import read_generator
 from act_ray.metrics.features import inception_weights
 from act_ray.models.discriminators import check_discriminator, require_discriminator_files
@@ -53,6 +53,8 @@ def distillation_teacher(cfg: Config, data: ImageData) -> Generator | None:
         source = read_generator(cfg.distill.teacher, image_size=data.images.shape[2])
     except UserError as error:
         raise UserError(f"distill.teacher: {error}") from None
+    if source.kind is Kind.UNKNOWN and cfg.distill.teacher.endswith((".pt", ".pth")):
+        raise UserError(f"{name}: may be a consistency model; the name of EDM's denoisers begins with edm_")
     if not source.can_denoise:
         raise UserError(f"{name}: is no diffusion model; make one with train.method = diffusion")
     if source.shape != data.images.shape[1:]:

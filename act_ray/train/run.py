@@ -67,6 +67,7 @@ class TrainingRun:
             self.ranks.together(lambda: warm_start(self.state, self.cfg))
         if self.ranks.first:
             self.folder.write("config.yaml", settings.dump(self.cfg))
+            (self.folder.path / "result.json").unlink(missing_ok=True)  # it says how a run ended, and this one goes on
             self.folder.truncate("metrics.jsonl", step or 0)
             self.folder.truncate("scores.jsonl", (step or 0) + 1)
             self.folder.event("resumed" if step else "started", step=step or 0, workers=self.ranks.world)
@@ -216,7 +217,8 @@ class TrainingRun:
             report["score"] = WORST
         if self.ranks.first:
             if found is not None:
-                record = found.with_evidence(self._evidence(found.step)) if self.detector.diverged else found
+                broken = self.detector.trace.not_finite
+                record = found if broken is None else found.with_evidence(self._evidence(broken.step))
                 self.folder.json("prune.json", record.to_dict())
             self.folder.json("result.json", report)
             self.folder.event(outcome, step=self.state.step, prune=report["prune"])

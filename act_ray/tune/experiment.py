@@ -151,7 +151,10 @@ class Experiment:
     @property
     def best(self) -> TrialRecord | None:
         """The trial with the lowest score at its best evaluation; None while there is no score."""
-        scored = [(t.best_score, t.plan.index) for t in self.trials.values() if t.best_score is not None]
+        trials = [
+            t for t in list(self.trials.values()) if t.outcome is not TrialOutcome.FAILED
+        ]  # Tune's thread adds some
+        scored = [(t.best_score, t.plan.index) for t in trials if t.best_score is not None]
         return self.trials[min(scored)[1]] if scored else None
 
     @property

@@ -86,7 +86,7 @@ def describe_best(experiment: Experiment) -> list[str]:
     checkpoint = join(location, "checkpoints", step_folder(Path(), best.best_step).name)
     settings = rerun_settings(experiment, best)
     note = ""
-    if best.outcome is TrialOutcome.PRUNED:
+    if best.outcome is TrialOutcome.PRUNED and not isinstance((best.prune or {}).get("value"), str):  # it was finite
         settings["collapse.action"] = "record"
         note = " (collapse.action=record lets it go on past its collapse)"
     sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())

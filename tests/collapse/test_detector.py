@@ -164,6 +164,19 @@ def test_first_finding_is_latched_and_reported_once() -> None:
     assert detector.record is first
 
 
+def test_a_run_that_is_to_be_stopped_is_stopped_for_what_came_first() -> None:
+    """Both may come in one flush, before the loop looks at the record."""
+    detector = Detector(CFG, 1200)
+    for event in events(RUNS["c04"]):
+        tell(detector, event)
+    first = detector.record
+    assert first is not None
+    assert detector.observe(1200, math.nan, None) is None
+    assert detector.diverged
+    assert detector.record is first
+    assert replay(first) == first
+
+
 @pytest.mark.parametrize("settings", [{"enabled": False}, {"action": "record"}])
 def test_not_finite_ends_a_run_whatever_was_recorded_before(settings: dict[str, object]) -> None:
     """Where a signature is only recorded the run goes on, and may still break: the record then says why it ended."""

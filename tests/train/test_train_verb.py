@@ -177,7 +177,7 @@ def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
     assert problems == []
     assert step is not None
     assert 0 < step < total
-    assert last == f"saved at step {step} of {total}; go on with: python -m act_ray.train --resume {run}"
+    assert last == f"saved at step {step} of {total}; go on with: python -m act_ray.train --resume {run} --workers 0"
     assert json.loads((run / "result.json").read_text())["outcome"] == "stopped"
 
     ended = verb(capfd, *last.partition("act_ray.train ")[2].split())
