@@ -15,6 +15,7 @@ import torch
 from act_ray.config import Config
 from act_ray.core.step import TrainState
 from tests.helpers import sources, toy_networks
+from tests.helpers.drifted_run import write_drifted_run
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 from tests.helpers.trained_models import call, make_models
@@ -72,6 +73,22 @@ def whole_augmented(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """An uninterrupted run with augmentation."""
     folder = tmp_path_factory.mktemp("whole_augmented")
     go(tiny(AUGMENTED), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawable(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, augmented and class-conditional: all that a figure can show."""
+    folder = tmp_path_factory.mktemp("runs") / "classes"
+    go(tiny(AUGMENTED | {"model.num_classes": 10, "model.norm_num_groups": 4}), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that drifts: see tests/helpers/drifted_run.py."""
+    folder = tmp_path_factory.mktemp("runs") / "drifted"
+    write_drifted_run(folder)
     return folder
 
 

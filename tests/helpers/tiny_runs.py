@@ -77,9 +77,24 @@ def killed_at(cfg: Config, location: Path | str, step: int) -> None:
 # ---------------------------------------------------------------------------------------------- comparing
 
 
+def rows(path: Path) -> list[dict[str, Any]]:
+    """A .jsonl file, every line of which is whole."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint."""
     return {f"{p.stem}/{k}": v for p in sorted(folder.glob("*.safetensors")) for k, v in load_file(p).items()}
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    """Whether two networks are equal, name by name."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def saved(folder: Path, weights: str = "ema") -> dict[str, torch.Tensor]:
+    """A checkpoint's weights, under UNet2DModel's names."""
+    return {k.removeprefix("network.unet."): v for k, v in load_file(folder / f"{weights}.safetensors").items()}
 
 
 def newest(run: Path) -> Path:

@@ -1,10 +1,7 @@
-"""The loop: resuming bit for bit, stopping, divergence, findings, and mistakes refused before anything runs."""
+"""The loop: resuming bit for bit, stopping, divergence, findings, and what it reads from the device."""
 
 import json
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,15 +25,10 @@ from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.train import loop, scoring, setup
 from act_ray.train.loop import train
-from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
-from tests.helpers.tiny_runs import KEYS, assert_same_run, go, killed_at, newest, tensors, tiny
+from tests.helpers.tiny_runs import KEYS, assert_same_run, go, killed_at, newest, rows, tensors, tiny
 from tests.helpers.tiny_settings import AUGMENTED
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def on_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Any], object], after: bool = False) -> None:
@@ -295,29 +287,6 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
     assert [row["signature"] for row in found] == ["mode-collapse", "divergence"]
 
 
-# ---------------------------------------------------------------------------------------------- mistakes
-
-
-@pytest.mark.parametrize(
-    ("settings", "world", "message"),
-    [
-        ({"train.global_batch": 10}, 3, "train.global_batch = 10: must be a multiple of 2 x 3 workers; nearest: 12"),
-        ({"train.global_batch": 2}, 4, "train.global_batch = 2: must be a multiple of 2 x 4 workers; nearest: 8"),
-        ({"loss.distance": "lpips"}, 1, "loss.distance = 'lpips': needs 3 channels, digits has 1; use pseudo_huber"),
-        ({"model.num_classes": 9}, 1, "model.num_classes = 9: digits has 10 classes"),
-        (
-            {"model.block_out_channels": [8] * 5, "model.down": "DDDDD", "model.up": "UUUUU"},
-            1,
-            "data.path = digits: 8x8 images; model.block_out_channels needs squares whose side is a multiple of 16",
-        ),
-    ],
-)
-def test_a_mistake_that_only_the_data_shows(settings: dict[str, Any], world: int, message: str) -> None:
-    with pytest.raises(UserError) as error:
-        check_fit(tiny(settings), open_data("digits"), world)
-    assert str(error.value) == message
-
-
 def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
     for settings in ({"model.num_classes": 9}, {"data.path": str(tmp_path / "none")}):
         with pytest.raises(UserError):
@@ -326,105 +295,6 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be used as a run's folder"):
         go(tiny(), tmp_path / "file" / "run")
-
-
-def test_a_warning_of_the_set_up_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes before anything else is written, when a new run has no folder yet."""
-    monkeypatch.setattr(setup, "compile_networks", lambda *args: args[-1]("stays eager"))
-    run = RunFolder(str(tmp_path / "new"))
-    TrainingRun(tiny({"train.compile": True}), run, Ranks())
-    assert [row["event"] for row in run.rows("events.jsonl")] == ["note", "started"]
-
-
-def test_a_folder_in_which_another_run_trains_is_refused(whole: Path, tmp_path: Path) -> None:
-    """The other one is not disturbed, and closing it, or its death, lets the next one in."""
-    reports = train(tiny(), RunFolder(str(tmp_path)), Ranks())
-    assert next(reports)["step"] == 5
-    for location in (str(tmp_path), f"{tmp_path}/../{tmp_path.name}"):
-        with pytest.raises(UserError) as error:
-            next(train(tiny(), RunFolder(location, lock_wait_s=0.1), Ranks()))
-        assert str(error.value).startswith(f"{location}: is being trained by another process")
-    reports.close()  # type: ignore[attr-defined]
-    killed_at(tiny(), tmp_path, 11)
-    go(tiny(), tmp_path)
-    assert_same_run(tmp_path, whole)
-
-
-def test_a_folder_is_waited_for_until_the_other_run_ends(whole: Path, tmp_path: Path) -> None:
-    """A real process that holds it for a moment, as the last worker of a killed driver does, and for good."""
-    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / ".lock"], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(UserError, match="is being trained by another process"):
-            next(train(tiny(), RunFolder(str(tmp_path), lock_wait_s=0), Ranks()))
-        threading.Timer(1, other.kill).start()
-        go(tiny(), tmp_path)
-    assert other.returncode == -signal.SIGKILL
-    assert_same_run(tmp_path, whole)
-
-
-def test_a_remote_run_keeps_its_lock_when_its_scratch_is_replaced(tmp_path: Path) -> None:
-    location = (tmp_path / "bucket").as_uri()
-    reports = train(tiny(), RunFolder(location), Ranks())
-    next(reports)
-    for _ in range(2):
-        with pytest.raises(UserError, match="is being trained by another process"):
-            next(train(tiny(), RunFolder(location, lock_wait_s=0), Ranks()))
-    reports.close()  # type: ignore[attr-defined]
-    assert go(tiny(), location)[-1]["outcome"] == "completed"
-    assert not list(tmp_path.rglob(".lock"))
-
-
-# ---------------------------------------------------------------------------------------------- compiled
-
-
-@pytest.mark.slow
-def test_compiled_networks_train_like_eager_ones(tmp_path: Path) -> None:
-    """With the compiler for real: penalty steps, monitored steps and plain ones; one to three minutes on two cores."""
-    for name, compiled in (("eager", False), ("compiled", True)):
-        cfg = tiny({**AUGMENTED, "train.compile": compiled})
-        assert go(cfg, tmp_path / name)[-1]["outcome"] == "completed"
-    notes = [row["text"] for row in rows(tmp_path / "compiled/events.jsonl") if row["event"] == "note"]
-    assert notes == ["train.compile: every 4th discriminator step (the gradient penalty) runs eagerly"]
-    for a, b in zip(*(rows(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled")), strict=True):
-        assert a == pytest.approx(b, rel=0.02, abs=1e-3)
-
-
-@pytest.mark.parametrize("only", ["Consistency", "DdpmDiscriminator"])
-def test_a_network_that_fails_in_its_backward_stays_eager_and_a_note_says_so(
-    only: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Batch size, precision and gradients of the probe are the step's own, and it leaves nothing behind."""
-    batches: list[int] = []
-
-    class Fails(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Tensor:
-            raise RuntimeError("no such kernel\nand more")
-
-    def compile_(net: Any) -> None:
-        def compiled(x: Tensor, *rest: Any) -> Tensor:
-            batches.append(len(x))
-            assert torch.is_autocast_enabled("cpu") == (type(net).__name__ == "DdpmDiscriminator")
-            out = net.forward(x, *rest)
-            return Fails.apply(out) if type(net).__name__ == only else out  # type: ignore[no-untyped-call]
-
-        net._compiled_call_impl = compiled
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
-    cfg, notes = tiny({"train.compile": True, "train.precision": "bf16"}), list[str]()
-    state = setup.build_state(cfg, open_data("digits"), Ranks(), notes.append)
-    assert batches == [8, 8, 8]
-    assert notes[0] == f"train.compile: {only} stays eager (RuntimeError: no such kernel)"
-    assert len(notes) == 2
-    nets = {"Consistency": state.model, "DdpmDiscriminator": state.discriminator}
-    assert {name for name, net in nets.items() if net._compiled_call_impl is None} == {only}
-    assert all(p.grad is None for net in nets.values() for p in net.parameters())
 
 
 # ---------------------------------------------------------------------------------------------- on the device

@@ -13,13 +13,14 @@ from act_ray.models.unet import UNet
 from act_ray.train.preflight import check_fit, distillation_teacher, preflight
 from act_ray.train.warm_start import adopt_architecture
 from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_settings import DIFFUSION
 
 DATA = open_data("digits")
-DIFFUSION: dict[str, Any] = {"train.method": "diffusion", "train.total_steps": 2, "eval.every": 2, "eval.ode_steps": 2}
+SHORT: dict[str, Any] = {"train.total_steps": 2, "eval.every": 2}
 
 
 def test_a_teacher_must_be_a_denoiser_of_this_kind(tmp_path: Path) -> None:
-    go(tiny({"train.total_steps": 2}), tmp_path / "act")
+    go(tiny(SHORT), tmp_path / "act")
     DDPMPipeline(UNet(tiny(), 1, 8).unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
     UNet(tiny(), 1, 8).unet.save_pretrained(tmp_path / "bare")
     for name in ("act", "ddpm"):
@@ -27,7 +28,7 @@ def test_a_teacher_must_be_a_denoiser_of_this_kind(tmp_path: Path) -> None:
             preflight(tiny({"distill.teacher": str(tmp_path / name)}), 0)
     with pytest.raises(UserError, match="nowhere: no such file"):
         preflight(tiny({"distill.teacher": str(tmp_path / "nowhere")}), 0)
-    go(tiny(DIFFUSION), tmp_path / "edm")
+    go(tiny(DIFFUSION | SHORT), tmp_path / "edm")
     for name in ("edm", "bare"):
         source = distillation_teacher(tiny({"distill.teacher": str(tmp_path / name)}), DATA)
         assert source is not None
@@ -75,3 +76,23 @@ def test_an_explicit_network_beside_model_init_is_refused(tmp_path: Path) -> Non
     assert adopt_architecture(cfg, {"model.init", "loss.w"}).model.block_out_channels == (16,)
     with pytest.raises(UserError, match=r"model.block_out_channels = \(8,\): .* has \(16,\); leave it out"):
         adopt_architecture(cfg, {"model.block_out_channels"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "world", "message"),
+    [
+        ({"train.global_batch": 10}, 3, "train.global_batch = 10: must be a multiple of 2 x 3 workers; nearest: 12"),
+        ({"train.global_batch": 2}, 4, "train.global_batch = 2: must be a multiple of 2 x 4 workers; nearest: 8"),
+        ({"loss.distance": "lpips"}, 1, "loss.distance = 'lpips': needs 3 channels, digits has 1; use pseudo_huber"),
+        ({"model.num_classes": 9}, 1, "model.num_classes = 9: digits has 10 classes"),
+        (
+            {"model.block_out_channels": [8] * 5, "model.down": "DDDDD", "model.up": "UUUUU"},
+            1,
+            "data.path = digits: 8x8 images; model.block_out_channels needs squares whose side is a multiple of 16",
+        ),
+    ],
+)
+def test_a_mistake_that_only_the_data_shows(settings: dict[str, Any], world: int, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_fit(tiny(settings), DATA, world)
+    assert str(error.value) == message

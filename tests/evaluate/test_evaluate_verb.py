@@ -1,6 +1,5 @@
 """`python -m act_ray.evaluate`: the same numbers on any workers, those of training, and rows that say where from."""
 
-import json
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ import ray
 import torch
 from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, UNet2DModel
 from PIL import Image
-from ray.exceptions import ActorDiedError
 from ray.util.state import list_actors
 from torch import Tensor
 
@@ -25,20 +23,18 @@ from act_ray import settings
 from act_ray.evaluate import measurer
 from act_ray.evaluate.__main__ import evaluate, load
 from act_ray.evaluate.measurer import Setup, measuring
-from act_ray.evaluate.ray_workers import WorkerPool
 from act_ray.metrics.features import load_network
 from act_ray.metrics.moments import combine, cut_into_chunks
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.train.loop import train_here
 from tests.helpers.command import Ended
+from tests.helpers.tiny_runs import rows
 from tests.helpers.tiny_settings import DIFFUSION, ON_RAY
 
 SAMPLES = ["--samples", "64"]
+
+
 ALIVE = [("state", "=", "ALIVE")]
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -124,36 +120,6 @@ def test_a_worker_that_is_lost_and_one_that_never_starts_change_nothing(cluster:
         ray.kill(elsewhere)
     assert np.array_equal(found.kept[0], expected.kept[0])
     assert np.array_equal(found.moments.outer, expected.moments.outer)
-
-
-def test_an_idle_worker_takes_the_job_of_a_lost_one(cluster: None, tmp_path: Path) -> None:
-    """Of two, with one job left, one dies of it, and there is no room for another."""
-
-    class Worker:
-        def ready(self) -> None: ...
-
-        def measure(self, died: Path) -> int:
-            if not died.exists():
-                died.touch()
-                os._exit(1)
-            return 7
-
-    room = [{}, {}]
-    crew = WorkerPool(lambda: ray.remote(num_cpus=1, resources=room.pop() if room else {"none": 1})(Worker).remote(), 2)
-    ray.get([worker.ready.remote() for worker in crew.actors])
-    assert list(crew.in_order([(tmp_path / "died",)])) == [7]
-    crew.stop()
-
-
-def test_workers_that_die_one_after_the_other_are_an_error(cluster: None) -> None:
-    class Worker:
-        def ready(self) -> None:
-            os._exit(1)
-
-    crew = WorkerPool(ray.remote(num_cpus=0)(Worker).remote, 1)
-    with pytest.raises(ActorDiedError):
-        list(crew.in_order([()]))
-    crew.stop()
 
 
 def test_labels_are_as_frequent_as_in_the_data(run: Path) -> None:
