@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from act_ray.generators.generator import Generator
 
 
-def load_config(preset: str | None = "digits", changes: Mapping[str, Any] | None = None) -> Config:
-    """The settings of a preset (None: the defaults) with `changes`, such as {"loss.w": 0.5}, on top."""
-    config = settings.absolute_paths(settings.load(preset, changes))
+def load_config(
+    preset: str | None = "digits", changes: Mapping[str, Any] | None = None, *, recipe: str | None = None
+) -> Config:
+    """The settings of a preset (None: the defaults) with `changes`, such as {"loss.w": 0.5}, on top.
+
+    recipe: "paper" or "authors", whose choices to take where they differ; None: the preset's.
+    """
+    config = settings.absolute_paths(settings.load(preset, changes, recipe_name=recipe))
     if config.model.init is None:
         return config
     from act_ray.train.warm_start import adopt_architecture  # imports torch
@@ -83,7 +88,7 @@ def load_generator(
     location: str,
     *,
     which: Literal["best", "last"] = "best",
-    weights: Literal["ema", "model"] = "ema",
+    weights: Literal["ema", "teacher", "model"] | None = None,
     image_size: int | None = None,
     head_width: int | None = None,
     kind: Literal["consistency", "denoiser"] | None = None,
@@ -91,7 +96,8 @@ def load_generator(
 ) -> Generator:
     """A trained model: a run's folder or URI, a checkpoint, a diffusers folder, the ACT authors' .ckpt, OpenAI's .pt.
 
-    which: checkpoint of a run. image_size, head_width (of attention), kind: of OpenAI's .pt, which may not say them.
+    which: checkpoint of a run. weights: None takes those that its score is of (the first of eval.weights).
+    image_size, head_width (of attention), kind: of OpenAI's .pt, which may not say them.
     clip: clamp its answers to [-1, 1] at every evaluation; None: as its files say, not for act_ray's runs.
     """
     from act_ray.generators.reading import read_generator

@@ -139,10 +139,8 @@ which_option = click.option(
 )
 weights_option = click.option(
     "--weights",
-    type=click.Choice(["ema", "model"]),
-    default="ema",
-    show_default=True,
-    help="The average of the weights that training scores, or the last weights.",
+    type=click.Choice(["ema", "teacher", "model"]),
+    help="The slow average, theta^- as the authors take, or theta. Default: the first of the run's eval.weights.",
 )
 image_size_option = click.option(
     "--image-size", type=click.IntRange(1), help="Side of the images of OpenAI's .pt, which does not say it."
@@ -178,6 +176,11 @@ def require_free(path: Path, overwrite: bool) -> None:
 
 data_option = click.option(
     "--data", help="'digits' or a folder (or s3:// URI) written by act_ray.prepare; short for data.path."
+)
+recipe_option = click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Whose choices, where they differ: paper, or authors (their code). Default: the preset's.",
 )
 set_option = click.option(
     "--set",

@@ -34,6 +34,7 @@ class DataConfig(Section):
     path: str = path_field(
         "digits", "'digits' (built in), a folder written by act_ray.prepare, or its s3:// URI", name="digits"
     )
+    flip: bool = Field(False, description="mirror each training image left and right with probability 1/2")
 
 
 class ScheduleConfig(Section):
@@ -73,6 +74,12 @@ class LossConfig(Section):
     w_mid: float = Field(Loss.w_mid, ge=0, le=1, description="lambda_N(j) half-way, j = (N-1)/2; at most w")
     distance: Literal["lpips", "l2", "l1", "pseudo_huber"] = Field("lpips", description="d of L_CT")
     lpips_size: int | None = Field(224, ge=16, description="resize images to this side for LPIPS; null = native size")
+    lpips_resize: Literal["bilinear", "area"] = Field(
+        "bilinear", description="how: as the authors and CM, or torch-fidelity's, which averages where it shrinks"
+    )
+    lpips_clip_target: bool = Field(
+        True, description="clip the teacher's image to [-1, 1] before LPIPS, as the authors"
+    )
     lpips_weights: str | None = path_field(None, "folder with LPIPS and VGG16 weights; null = torch hub's cache")
     adversarial: Literal["non_saturating", "saturating"] = Field(
         Loss.adversarial, description="L_G: softplus(-logit) as in the authors' code, or log(1 - D) as printed"
@@ -112,6 +119,10 @@ class AugmentConfig(Section):
     tau: float = Field(Augment.tau, gt=0, description="threshold for the EMA of L_gp (w_gp included)")
     p_step: float = Field(Augment.p_step, gt=0, le=1, description="p_r: change of p_aug every gp_interval steps")
     gp_decay: float = Field(Augment.gp_decay, ge=0, lt=1, description="mu_p: EMA rate of L_gp")
+    controller: Literal["paper", "authors"] = Field(
+        Augment.controller,
+        description="compare (>=) and then average, as printed, or average and then compare (>), as the authors' code",
+    )
 
 
 class ModelConfig(Section):
@@ -156,10 +167,18 @@ class DiscriminatorConfig(Section):
     kind: Literal["ddpm", "stylegan2", "projected"] = Field("ddpm", description="the family of networks")
     time_embedding: bool = Field(True, description="feed t to the discriminator")
     conditional: bool = Field(Step.conditional, description="D(x_0, x_t, t), which also sees the noisy image (app. H)")
+    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        description="ddpm: channels of each level; null = the generator's. The authors' CIFAR-10: 128, 256, 256, 256",
+    )
     layers_per_block: int = Field(3, ge=1, description="ddpm: residual blocks per level")
     activation: Literal["silu", "leaky_relu"] = Field("silu", description="ddpm: Table 4 has both")
     residual: bool = Field(False, description="ddpm: residual connections around the down blocks (DDPM-res)")
-    pool: int = Field(1, ge=1, description="ddpm: side of the pooled grid before the linear head (ImageNet-64: 2)")
+    head: Literal["norm_act", "act", "plain"] = Field(
+        "norm_act",
+        description="ddpm: before pooling: GroupNorm and activation (authors, CIFAR-10), the latter, nothing",
+    )
+    pool: int = Field(2, ge=1, description="ddpm: side of the pooled grid before the linear layer")
     channel_base: int = Field(32768, ge=1, description="stylegan2: width at resolution r is channel_base / r")
     channel_max: int = Field(512, ge=1, description="stylegan2: widest layer")
     feature_network: str = Field("tf_efficientnet_lite0", description="projected: a network of timm")
@@ -190,8 +209,12 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0, description="of the weights, the order of the images and all noise")
     total_steps: int = Field(Step.total_steps, ge=1, description="K")
     global_batch: int = Field(80, ge=2, multiple_of=2, description="B images per generator update over all workers")
-    precision: Literal["fp32", "bf16"] = Field(
-        Step.precision, description="fp32 (TF32 on GPUs), or bf16 autocast: levels, losses and R1 stay fp32"
+    discriminator_images: Literal["own", "shared"] = Field(
+        "own", description="D sees B images of its own, or those that the generator has just seen"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        Step.precision,
+        description="fp32 (TF32 on GPUs), or autocast to bf16, or fp16 with loss scaling: levels, losses, R1 stay fp32",
     )
     channels_last: bool = Field(False, description="the memory format that GPUs' convolutions like")
     compile: bool = Field(False, description="torch.compile the networks where that works")
@@ -204,6 +227,12 @@ class EvalConfig(Section):
     """The score during training."""
 
     every: int = Field(5_000, ge=1, description="steps between scores and sample grids")
+    weights: tuple[Literal["ema", "teacher", "model"], ...] = Field(
+        ("ema", "teacher"),
+        min_length=1,
+        description="what is scored: the first gives the score and the grids, the others are measured beside it; ema "
+        "averages slowly, teacher is theta^-, which the authors sample from, model is theta",
+    )
     samples: int = Field(5_000, ge=16, description="one-step samples per score, from fixed noise")
     ode_steps: int = Field(18, ge=1, description="train.method = diffusion: steps of EDM's Heun sampler")
     batch: int = Field(250, ge=1, description="samples per forward pass")
@@ -227,6 +256,7 @@ class Config(Section):
     """A run's settings. Raises pydantic's ValidationError; `settings.load` and `settings.build` raise UserError."""
 
     preset: str | None = Field(None, description="the preset it started from")
+    recipe: Literal["paper", "authors"] | None = Field(None, description="whose choices it started from")
     data: DataConfig = DataConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
@@ -250,6 +280,12 @@ class Config(Section):
     def consistent(self) -> bool:
         """Whether there is an L_CT, and so a use for its distance and its teacher."""
         return self.train.method == "act" and self.loss.w_mid < 1
+
+    @property
+    def scored_weights(self) -> tuple[str, ...]:
+        """eval.weights without those that the run does not have: a diffusion run has no theta^-."""
+        teacher = self.train.method == "act"
+        return tuple(name for name in self.eval.weights if teacher or name != "teacher") or ("ema",)
 
     @property
     def step(self) -> Step:

@@ -101,19 +101,55 @@ def preset(name: str) -> Mapping[str, Any]:
     return {**merge(preset(base) if base else {}, values), "preset": name}
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "recipes").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]
+
+
+@functools.cache
+def recipe(name: str, preset_name: str | None) -> Mapping[str, Any]:
+    """A recipe's differences from the defaults for a preset, nested: those for all, and its own (or its base's)."""
+    if name not in recipe_names():
+        raise UserError(f"--recipe {name}: no such recipe; {nearest(name, recipe_names())}")
+    parts = read_yaml((files("act_ray") / "recipes" / f"{name}.yaml").read_text(), f"recipe {name}")
+    values = parts["all"]
+    for part in lineage(preset_name):
+        values = merge(values, parts.get(part, {}))
+    return {**values, "recipe": name}
+
+
+def lineage(preset_name: str | None) -> list[str]:
+    """A preset after those that it extends."""
+    names = list[str]()
+    while preset_name is not None:
+        names.insert(0, preset_name)
+        preset_name = read_yaml(preset_text(preset_name), f"preset {preset_name}").get("extends")
+    return names
+
+
+def base_values(preset_name: str | None, recipe_name: str | None) -> Mapping[str, Any]:
+    """A preset's values with those of a recipe on top."""
+    values = preset(preset_name) if preset_name else {}
+    return values if recipe_name is None else merge(values, recipe(recipe_name, preset_name))
+
+
 # ---------------------------------------------------------------------------------------------- reading and writing
 
 
-def load(preset_name: str | None = None, dotted: Mapping[str, Any] | None = None, where: str = "config") -> Config:
-    """The config of a preset with dotted overrides on top. Raises UserError."""
-    base = preset(preset_name) if preset_name else {}
-    return build(merge(base, nested(dotted or {})), where)
+def load(
+    preset_name: str | None = None,
+    dotted: Mapping[str, Any] | None = None,
+    where: str = "config",
+    recipe_name: str | None = None,
+) -> Config:
+    """The config of a preset, then of a recipe, with dotted overrides on top. Raises UserError."""
+    return build(merge(base_values(preset_name, recipe_name), nested(dotted or {})), where)
 
 
-def load_file(path: Path, dotted: Mapping[str, Any] | None = None) -> Config:
+def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: str | None = None) -> Config:
     """The config of a YAML file, such as a run's config.yaml, with dotted overrides on top. Raises UserError.
 
-    `preset: NAME` in it names the preset that it starts from; sections may be nested, or names dotted.
+    `preset: NAME` and `recipe: NAME` in it name what it starts from; sections may be nested, or names dotted.
     """
     if not path.is_file():
         near = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
@@ -121,10 +157,27 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None) -> Config:
     values = read_yaml(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of sections, as a run's config.yaml")
-    base = preset(values["preset"]) if isinstance(values.get("preset"), str) else {}
+    if recipe_name is not None:
+        values["recipe"] = recipe_name
+    base = base_values(*(values[key] if isinstance(values.get(key), str) else None for key in ("preset", "recipe")))
     names = {name: value for name, value in values.items() if isinstance(name, str) and "." in name}
     values = merge({name: value for name, value in values.items() if name not in names}, nested(names))
     return build(merge(merge(base, values), nested(dotted or {})), str(path))
+
+
+# What a run did of which its config.yaml, of 0.1.0, says nothing: these settings came later, with other defaults.
+BEFORE = {
+    "discriminator.head": "plain",
+    "train.discriminator_images": "shared",
+    "eval.weights": ["ema"],
+    "loss.lpips_resize": "area",
+    "loss.lpips_clip_target": False,
+}
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run's config.yaml, which has every setting that there was, with those that came later."""
+    return merge(nested(BEFORE), values)
 
 
 def build(values: Mapping[str, Any], where: str = "config") -> Config:

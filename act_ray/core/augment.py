@@ -202,7 +202,9 @@ def _shift(x: Tensor, y: Tensor) -> Tensor:
 def update_p_aug(p_aug: Tensor, gp_ema: Tensor, loss_gp: Tensor, cfg: Augment) -> tuple[Tensor, Tensor]:
     """Algorithm 2: p_aug <- clip_[0,1](p_aug + sign(Lgp_ema >= tau) p_r); Lgp_ema <- mu_p Lgp_ema + (1-mu_p) L_gp.
 
+    The authors' code takes the average first, and p_aug grows only where it is strictly greater than tau.
     All scalars on the device. L_gp includes w_gp and is the mean over all workers, so every worker keeps the same p.
     """
-    p_aug = (p_aug + torch.where(gp_ema >= cfg.tau, cfg.p_step, -cfg.p_step)).clamp(0, 1)
-    return p_aug, cfg.gp_decay * gp_ema + (1 - cfg.gp_decay) * loss_gp
+    average = cfg.gp_decay * gp_ema + (1 - cfg.gp_decay) * loss_gp
+    above = average > cfg.tau if cfg.controller == "authors" else gp_ema >= cfg.tau
+    return (p_aug + torch.where(above, cfg.p_step, -cfg.p_step)).clamp(0, 1), average

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from act_ray.core.options import Schedule
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes in, by Step.precision
+
 
 def time_input(t: Tensor, cfg: Schedule) -> Tensor:
     """What the networks are told of t: 250 ln t (CM's rescaling), or t itself (authors' code); [B] -> [B]."""
@@ -18,8 +20,9 @@ def time_input(t: Tensor, cfg: Schedule) -> Tensor:
 class Preconditioned(nn.Module, ABC):
     """c_skip(t) x + c_out(t) F(c_in(t) x, t') around a network F, with c_in = 1 / sqrt(t^2 + sd^2) (EDM eq. 7).
 
-    The network's forward runs under bf16 autocast when asked; t and the combination stay in float32. clip: clamp the
-    answers to [-1, 1], as OpenAI's samplers do at every evaluation (clip_denoised); never in training.
+    The network's forward runs under autocast where half precision is asked for; t and the combination stay in
+    float32. clip: clamp the answers to [-1, 1], as OpenAI's samplers do at every evaluation (clip_denoised); never in
+    training.
     """
 
     def __init__(self, network: nn.Module, cfg: Schedule, precision: str = "fp32", clip: bool = False) -> None:
@@ -34,7 +37,7 @@ class Preconditioned(nn.Module, ABC):
         """x [B,C,H,W] at noise level t [B] -> the clean image, same shape, float32."""
         s = t.view(-1, 1, 1, 1)
         c_skip, c_out = self.scalings(s)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(x.device.type, HALF.get(self.precision), enabled=self.precision in HALF):
             F = self.network(scale_input(x, t, self.cfg), time_input(t, self.cfg), labels)
         out: Tensor = c_skip * x + c_out * F.float()
         return out.clamp(-1, 1) if self.clip else out

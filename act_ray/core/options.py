@@ -43,6 +43,7 @@ class Augment:
     tau: float = 0.55
     p_step: float = 0.05  # p_r
     gp_decay: float = 0.93  # mu_p
+    controller: Literal["paper", "authors"] = "paper"  # compare and then average, or average and then compare
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,6 @@ class Step:
     augment: Augment = field(default_factory=Augment)
     diffusion: Diffusion = field(default_factory=Diffusion)
     conditional: bool = False  # D(x_0, x_t, t) of appendix H
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks; levels, losses and R1 are always fp32
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks; levels, losses and R1 are always fp32
     ema_decay: float = 0.9999  # of the average that is sampled and scored
     monitor_interval: int = 16  # steps between measurements of ||grad D||^2 where the penalty itself is not computed

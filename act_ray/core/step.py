@@ -10,17 +10,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from act_ray.core.augment import augment, update_p_aug
-from act_ray.core.consistency import Preconditioned, scale_input, time_input
+from act_ray.core.consistency import HALF, Preconditioned, scale_input, time_input
 from act_ray.core.losses import discriminator_loss_fake, discriminator_loss_real, generator_loss, squared_gradient
 from act_ray.core.noise import Noise
 from act_ray.core.options import Step
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
 
 Metrics = dict[str, Tensor]
+Images = tuple[Tensor, Tensor | None]  # x [B,C,H,W] in [-1, 1] and labels [B]
 OdeStep = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -38,6 +40,8 @@ class TrainState:
     p_aug: Tensor  # scalar on the device
     gp_ema: Tensor  # L_gp^-, starts at tau
     ode_step: OdeStep | None = None  # distillation: (x_t, t, t_prev, labels) -> x_{t_prev}
+    scaler_g: GradScaler | None = None  # of fp16, whose gradients would underflow
+    scaler_d: GradScaler | None = None
     step: int = 0  # k
 
     @property
@@ -54,17 +58,19 @@ def train_step(
     noise: Noise,
     cfg: Step,
     mean: Callable[[Tensor], Tensor] = lambda value: value,
+    own: Images | None = None,
 ) -> Metrics:
     """Algorithm 1 for one batch x [B,C,H,W] in [-1, 1]; returns scalars that stay on the device.
 
     lambda = 0 (w = 0) is consistency training and never runs D; lambda = 1 (w_mid = 1) never runs the teacher.
-    `mean` averages a scalar over workers: p_aug must be the same on all of them.
+    `mean` averages a scalar over workers: p_aug must be the same on all of them. `own`: D's own B images, as in the
+    authors' code; None: D is shown the generator's.
     """
     N = num_levels(state.step, cfg.total_steps, cfg.schedule)
     metrics = generator_half(state, x, labels, noise, N, cfg)
     update_averages(state, N, cfg)
     if cfg.loss.w > 0:
-        metrics |= discriminator_half(state, x, labels, noise, N, cfg)
+        metrics |= discriminator_half(state, *(own or (x, labels)), noise, N, cfg)
         if cfg.augment.enabled and "loss_gp" in metrics:
             loss_gp = mean(metrics["loss_gp"])
             state.p_aug, state.gp_ema = update_p_aug(state.p_aug, state.gp_ema, loss_gp, cfg.augment)
@@ -99,16 +105,15 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
         loss_f = loss_f + lam * loss_g
         metrics["loss_g"] = loss_g.detach().mean()
 
-    descend(state.optimizer_g, loss_f.mean())
+    descend(state.optimizer_g, loss_f.mean(), state.scaler_g)
     return {"loss_f": loss_f.detach().mean(), **metrics}
 
 
 @torch.no_grad()
 def update_averages(state: TrainState, N: int, cfg: Step) -> None:
     """theta^- <- mu(k) theta^- + (1 - mu(k)) theta, and the same for the average that is sampled."""
-    if cfg.loss.w_mid < 1:
-        online: list[Tensor] = list(unwrap(state.model).parameters())
-        torch._foreach_lerp_(list(state.teacher.parameters()), online, 1 - teacher_decay(N, cfg.schedule))
+    online: list[Tensor] = list(unwrap(state.model).parameters())
+    torch._foreach_lerp_(list(state.teacher.parameters()), online, 1 - teacher_decay(N, cfg.schedule))
     update_ema(state, cfg)
 
 
@@ -162,7 +167,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
             metrics["loss_gp"] = loss_gp.detach().mean()
 
     assert state.optimizer_d is not None
-    descend(state.optimizer_d, loss_d)
+    descend(state.optimizer_d, loss_d, state.scaler_d)
     return metrics
 
 
@@ -199,14 +204,19 @@ def discriminate(
         if twice:
             modes.enter_context(sdpa_kernel(SDPBackend.MATH))
             modes.enter_context(torch.compiler.set_stance("force_eager"))
-        elif cfg.precision == "bf16":
-            modes.enter_context(torch.autocast(x.device.type, torch.bfloat16))
+        elif cfg.precision in HALF:
+            modes.enter_context(torch.autocast(x.device.type, HALF[cfg.precision]))
         logit: Tensor = D(x, time_input(t, cfg.schedule), labels)
     return logit
 
 
-def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """One update."""
+def descend(optimizer: Optimizer, loss: Tensor, scaler: GradScaler | None = None) -> None:
+    """One update; with a scaler, none where the gradients overflowed."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+    if scaler is None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()

@@ -164,7 +164,11 @@ def provenance(generator: Generator) -> dict[str, str]:
         images = step * cfg.train.global_batch
         known |= {
             "step": f"{step:,} of {cfg.train.total_steps:,}, {cfg.train.global_batch} images each: {images:,} images",
-            "weights": f"averaged (EMA, up to {cfg.train.ema_decay})" if generator.weights == "ema" else "not averaged",
+            "weights": {
+                "ema": f"averaged (EMA, up to {cfg.train.ema_decay})",
+                "teacher": "the teacher theta^- (averaged by mu(k))",
+                "model": "not averaged",
+            }[generator.weights],
             "seed": str(cfg.train.seed),
             "data": shareable_settings(generator)["data"]["path"],
             "data checksum": generator.data_checksum or "unknown",

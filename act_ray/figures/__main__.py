@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from act_ray.cli import PATH, gpu_option, overwrite_option, run, which_option
+from act_ray.cli import PATH, gpu_option, overwrite_option, run, weights_option, which_option
 
 
 @click.command("figures", context_settings={"show_default": True})
@@ -15,6 +15,7 @@ from act_ray.cli import PATH, gpu_option, overwrite_option, run, which_option
 @click.option("--compare", multiple=True, metavar="RUN", help="Draw this run's curves into the same axes; repeatable.")
 @click.option("--data", metavar="DIR", help="Where the run's images are, if not at its data.path any more.")
 @which_option
+@weights_option
 @gpu_option
 def command(
     location: str,
@@ -23,6 +24,7 @@ def command(
     compare: tuple[str, ...],
     data: str | None,
     which: Literal["best", "last"],
+    weights: Literal["ema", "teacher", "model"] | None,
     gpu: bool | None,
 ) -> int:
     """Draw the ACT paper's figures from the folder or URI of a run, or of a search's trial.
@@ -41,7 +43,7 @@ def command(
     location = location.rstrip("/")
     if out is None:
         out = Path(location) / "figures" if "://" not in location else Path(f"{location.rpartition('/')[2]}-figures")
-    request = Request(location, compare, out, data, which, best_device(gpu), overwrite)
+    request = Request(location, compare, out, data, which, best_device(gpu), overwrite, weights)
     return 0 if draw_all(request, click.echo) else 1
 
 

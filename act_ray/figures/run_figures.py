@@ -63,6 +63,7 @@ class Request:
     which: Literal["best", "last"]
     device: torch.device
     overwrite: bool = False  # what `out` holds, if not this run's figures
+    weights: Literal["ema", "teacher", "model"] | None = None  # None: those that the score is of
 
 
 def draw_all(request: Request, say: Callable[[str], None]) -> int:
@@ -133,7 +134,7 @@ def _signed(history: History) -> str:
 def open_subject(request: Request) -> Subject:
     """The run's network and images. Raises Missing where it has none; UserError for other images than it needs."""
     try:
-        generator = read_generator(request.location, which=request.which)
+        generator = read_generator(request.location, which=request.which, weights=request.weights)
     except UserError as error:
         raise Missing(str(error)) from error
     path = request.data or generator.cfg.data.path

@@ -13,9 +13,10 @@ from act_ray.generators.generator import Generator, Kind
 from act_ray.runs import checkpoint
 from act_ray.runs.checkpoint import CorruptCheckpoint
 from act_ray.runs.folder import MANIFEST, RunFolder, read_config
-from act_ray.runs.rows import parse_rows
+from act_ray.runs.rows import Row, parse_rows
 
 PREFIX = "network.unet."  # of UNet2DModel's weights in a checkpoint
+Weights = Literal["ema", "teacher", "model"]
 MEASURED = ("scores.jsonl", EVALUATIONS)
 
 
@@ -24,7 +25,7 @@ def is_checkpoint(path: Path) -> bool:
     return (path / MANIFEST).exists()
 
 
-def read_run(location: str, which: Literal["best", "last"], weights: Literal["ema", "model"]) -> Generator:
+def read_run(location: str, which: Literal["best", "last"], weights: Weights | None) -> Generator:
     """The generator of a run's best or newest whole checkpoint. Raises UserError for what is no run's folder or URI."""
     run = RunFolder(location, scratch="views")
     cfg = read_config(run)
@@ -37,7 +38,7 @@ def read_run(location: str, which: Literal["best", "last"], weights: Literal["em
         raise UserError(f"best checkpoint damaged: {error}; the last one may be whole") from None
 
 
-def read_checkpoint(folder: Path, weights: Literal["ema", "model"]) -> Generator:
+def read_checkpoint(folder: Path, weights: Weights | None) -> Generator:
     """The generator of a checkpoint's folder, which lies in its run's. Raises UserError."""
     run = RunFolder(str(folder.parents[1]))
     cfg = read_config(run)
@@ -76,13 +77,17 @@ def _whole(run: RunFolder, step: int) -> Path:
     return folder
 
 
-def _read(run: RunFolder, cfg: Config, folder: Path, weights: str) -> Generator:
+def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None) -> Generator:
+    weights = asked or cfg.scored_weights[0]
+    if weights == "teacher" and cfg.train.method == "diffusion":
+        raise UserError(f"--weights teacher: {run.location} is a diffusion run, which has none; ema or model")
     state = json.loads((folder / "state.json").read_text())
     if "image_shape" not in state:
         raise UserError(f"{folder}: the checkpoint does not say 'image_shape': an older act_ray wrote it")
     tensors = load_file(folder / f"{weights}.safetensors")
     channels, height, width = state["image_shape"]
-    rows = [row for name in MEASURED for row in parse_rows(run.read(name) or "")]  # scores.jsonl's are of the ema
+    rows = [row for name in MEASURED for row in parse_rows(run.read(name) or "") if row["step"] == state["step"]]
+    measured = [found for row in rows if (found := _of_weights(row, weights)) is not None]
     return Generator(
         cfg,
         (channels, height, width),
@@ -90,10 +95,19 @@ def _read(run: RunFolder, cfg: Config, folder: Path, weights: str) -> Generator:
         f"{run.location}, step {state['step']:,}",
         Kind.DENOISER if cfg.train.method == "diffusion" else Kind.CONSISTENCY,
         step=state["step"],
-        score=None if state["score"] is None else float(state["score"]),  # "NaN"
+        score=next((float(row["score"]) for row in measured if row.get("score") is not None), None),  # "NaN"
         label_counts=state["label_counts"],
         data_checksum=state["data_checksum"],
         weights=weights,
         name=run.name,
-        measured=[row for row in rows if (row["step"], row.get("weights", "ema")) == (state["step"], weights)],
+        measured=measured,
     )
+
+
+def _of_weights(row: Row, weights: str) -> Row | None:
+    """What a row of scores or evaluations says of some weights; None where it says nothing."""
+    if row.get("weights", "ema") == weights:
+        return {name: value for name, value in row.items() if not name.startswith("score_")}
+    if (score := row.get(f"score_{weights}")) is None:
+        return None
+    return {"step": row["step"], "score": score, "weights": weights, "metric": row["metric"]}

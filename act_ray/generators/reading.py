@@ -17,7 +17,7 @@ def read_generator(
     location: str,
     *,
     which: Literal["best", "last"] = "best",
-    weights: Literal["ema", "model"] = "ema",
+    weights: Literal["ema", "teacher", "model"] | None = None,
     image_size: int | None = None,
     head_width: int | None = None,
     kind: Literal["consistency", "denoiser"] | None = None,
@@ -26,7 +26,8 @@ def read_generator(
     """The generator of a run's folder (or URI), a checkpoint's, a diffusers folder, the ACT authors' .ckpt, or OpenAI's
     .pt. Raises UserError for anything else.
 
-    which, weights: of a run. image_size, head_width, kind: what OpenAI's .pt may not say, see `openai.read_openai`.
+    which, weights: of a run; weights = None takes those that its score is of. image_size, head_width, kind: what
+    OpenAI's .pt may not say, see `openai.read_openai`.
     clip: clamp its answers to [-1, 1] or not, whatever its files say.
     """
     generator = _read(location.rstrip("/"), which, weights, image_size, head_width, kind)
@@ -36,7 +37,7 @@ def read_generator(
 def _read(
     location: str,
     which: Literal["best", "last"],
-    weights: Literal["ema", "model"],
+    weights: Literal["ema", "teacher", "model"] | None,
     image_size: int | None,
     head_width: int | None,
     kind: str | None,

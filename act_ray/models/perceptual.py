@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from act_ray.config import LossConfig
@@ -13,7 +14,10 @@ FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
 
 
 class Lpips(nn.Module):
-    """d(a, b) per sample for images in [-1, 1]; [B,3,H,W] -> [B]. Never trained, never in training mode."""
+    """d(a, b) per sample for images in [-1, 1], of which b is the target; [B,3,H,W] -> [B].
+
+    Never trained, never in training mode. Resizing and clipping as the authors' code has them, or torch-fidelity.
+    """
 
     def __init__(self, cfg: LossConfig) -> None:
         # Only here: a run with another distance does not wait for torchvision, which comes with it.
@@ -21,9 +25,15 @@ class Lpips(nn.Module):
 
         super().__init__()
         require_weights(cfg)
-        self.net = SampleSimilarityLPIPS("lpips", sample_similarity_resize=cfg.lpips_size).requires_grad_(False).eval()
+        area = cfg.lpips_size if cfg.lpips_resize == "area" else None
+        self.net = SampleSimilarityLPIPS("lpips", sample_similarity_resize=area).requires_grad_(False).eval()
+        self.size = cfg.lpips_size if cfg.lpips_resize == "bilinear" else None
+        self.clip = cfg.lpips_clip_target
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        b = b.clamp(-1, 1) if self.clip else b
+        if self.size is not None:
+            a, b = (F.interpolate(x, size=self.size, mode="bilinear") for x in (a, b))
         out: Tensor = self.net(127.5 * (a + 1), 127.5 * (b + 1)).float().flatten()
         return out
 

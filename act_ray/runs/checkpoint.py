@@ -3,7 +3,7 @@
     step-00000200/
       model.safetensors teacher.safetensors ema.safetensors discriminator.safetensors
       optimizer_g.safetensors optimizer_d.safetensors controller.safetensors   (no D, no file of it)
-      state.json       step, optimizer settings, detector, score
+      state.json       step, optimizer settings, loss scales of fp16, detector, score
       MANIFEST.json    size and sha256 of each file, and of this list; written last
 
 There is no random state to save: every draw depends on (seed, step) alone (core/noise.py).
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from act_ray import jsonfile
@@ -43,6 +44,12 @@ def optimizers(state: TrainState) -> dict[str, Optimizer]:
     """The optimizers, by the names of their files."""
     found = {"optimizer_g": state.optimizer_g, "optimizer_d": state.optimizer_d}
     return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
+
+
+def scalers(state: TrainState) -> dict[str, GradScaler]:
+    """The loss scales of fp16."""
+    found = {"scaler_g": state.scaler_g, "scaler_d": state.scaler_d}
+    return {name: scaler for name, scaler in found.items() if scaler is not None}
 
 
 def scalars(state: TrainState) -> dict[str, Tensor]:
@@ -99,7 +106,8 @@ def _fill(folder: Path, state: TrainState, extra: dict[str, Any]) -> None:
         tensors, settings[name] = _flatten(optimizer)
         _write(folder, name, tensors)
     _write(folder, "controller", scalars(state))
-    jsonfile.write(folder / "state.json", {"step": state.step, "optimizers": settings, **extra})
+    scales = {name: scaler.state_dict() for name, scaler in scalers(state).items()}
+    jsonfile.write(folder / "state.json", {"step": state.step, "optimizers": settings, "scalers": scales, **extra})
     files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
     jsonfile.write(folder / MANIFEST, _manifest(files))
 
@@ -161,6 +169,8 @@ def load(folder: Path, state: TrainState) -> dict[str, Any]:
     extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
     for name, optimizer in optimizers(state).items():
         _restore(optimizer, load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
+    for name, scaler in scalers(state).items():
+        scaler.load_state_dict(extra["scalers"][name])
     controller = load_file(folder / "controller.safetensors")
     state.p_aug, state.gp_ema = controller["p_aug"].to(device), controller["gp_ema"].to(device)
     state.step = extra["step"]

@@ -225,7 +225,7 @@ def read_config(run: Folder) -> Config | None:
     """The run's config.yaml, from the object store for a remote run; None when there is none."""
     text = run.read("config.yaml")
     where = f"{run.location}/config.yaml"
-    return None if text is None else settings.build(read_yaml(text, where) or {}, where)
+    return None if text is None else settings.build(settings.upgrade(read_yaml(text, where) or {}), where)
 
 
 def grid_name(step: int) -> str:

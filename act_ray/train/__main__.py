@@ -13,6 +13,7 @@ from act_ray.cli import (
     PATH,
     data_option,
     dry_run_option,
+    recipe_option,
     run,
     set_option,
     shared_storage_option,
@@ -33,6 +34,7 @@ from act_ray.outcomes import RunOutcome
 @click.option(
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings as YAML, such as a run's config.yaml."
 )
+@recipe_option
 @set_option
 @data_option
 @click.option("--seed", type=click.IntRange(0), help="Short for train.seed.")
@@ -47,6 +49,7 @@ from act_ray.outcomes import RunOutcome
 def command(
     preset_name: str | None,
     config_file: Path | None,
+    recipe: str | None,
     overrides: tuple[str, ...],
     data: str | None,
     seed: int | None,
@@ -69,11 +72,11 @@ def command(
     from act_ray.runs.storage import join
 
     if resume is not None:
-        if preset_name or config_file or data or overrides or name or seed is not None:
+        if preset_name or config_file or recipe or data or overrides or name or seed is not None:
             raise UserError("--resume RUN: takes its settings from the run; give no other settings and no name with it")
         cfg, location = saved_config(resume), resume.rstrip("/")
     else:
-        cfg = new_config(preset_name, config_file, overrides, data, seed)
+        cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
@@ -94,7 +97,12 @@ def command(
 
 
 def new_config(
-    preset_name: str | None, config_file: Path | None, overrides: tuple[str, ...], data: str | None, seed: int | None
+    preset_name: str | None,
+    config_file: Path | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    data: str | None,
+    seed: int | None,
 ) -> Config:
     """The settings of a new run. Raises UserError."""
     from act_ray.train.warm_start import adopt_architecture
@@ -107,9 +115,9 @@ def new_config(
             raise UserError(f"{option} {value}: given twice, also by --set {name}; leave one of them out")
         dotted |= {} if value is None else {name: value}
     if config_file is not None:
-        cfg = settings.load_file(config_file, dotted)
+        cfg = settings.load_file(config_file, dotted, recipe)
     else:
-        cfg = settings.load(preset_name or "digits", dotted)
+        cfg = settings.load(preset_name or "digits", dotted, recipe_name=recipe)
     return adopt_architecture(settings.absolute_paths(cfg), dotted)
 
 

@@ -5,12 +5,13 @@ from contextlib import closing
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from act_ray.config import Config
 from act_ray.core.diffusion import diffusion_step
 from act_ray.core.noise import Noise
-from act_ray.core.step import train_step
+from act_ray.core.step import Images, train_step
 from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import ImageData
 from act_ray.device import best_device, prepare_process
@@ -57,28 +58,41 @@ def loop(run: TrainingRun) -> Iterator[Report]:
                 run.leave()
                 raise
 
-        x, labels = fetch(run.data, cfg, step, ranks)
+        (x, labels), own = fetch(run.data, cfg, step, ranks)
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
         if cfg.model.dropout:  # its masks come from torch's global generator, so they do depend on the workers
             torch.manual_seed(noise.generator.initial_seed() + ranks.rank)
         if cfg.train.method == "diffusion":
             run.record(diffusion_step(run.state, x, labels, noise, cfg.step))
         else:
-            run.record(train_step(run.state, x, labels, noise, cfg.step, ranks.mean))
+            run.record(train_step(run.state, x, labels, noise, cfg.step, ranks.mean, own))
         if run.state.step % cfg.train.log_every == 0:
             run.flush()
 
 
-def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Tensor, Tensor | None]:
-    """This worker's share of the batch of a step: x [B/W,C,H,W] in [-1, 1], labels [B/W] where they are used."""
-    index = batch_indices(len(data.images), cfg.train.global_batch, cfg.train.seed, step)
-    share = len(index) // ranks.world
-    index = index[ranks.rank * share : (ranks.rank + 1) * share]
-    x = from_uint8(to_device(data.images[index], ranks.device))
+def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images, Images | None]:
+    """This worker's share of a step's images, for the generator and, where it has its own, for D.
+
+    x [B/W,C,H,W] in [-1, 1], and labels [B/W] where they are used. With D's own images a step takes 2B of the data.
+    """
+    batch = cfg.train.global_batch
+    own = cfg.adversarial and cfg.train.discriminator_images == "own"
+    index = batch_indices(len(data.images), 2 * batch if own else batch, cfg.train.seed, step)
+    noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world).branch("flip")
+    share = slice(ranks.rank * batch // ranks.world, (ranks.rank + 1) * batch // ranks.world)
+    parts = [gather(data, cfg, part[share], noise, ranks.device) for part in index.reshape(-1, batch)]
+    return parts[0], parts[1] if own else None
+
+
+def gather(data: ImageData, cfg: Config, index: NDArray[np.int64], noise: Noise, device: torch.device) -> Images:
+    """Images by their numbers, on the device, mirrored where that is drawn."""
+    x = from_uint8(to_device(data.images[index], device))
+    if cfg.data.flip:
+        x = torch.where(noise.uniform(len(x)).view(-1, 1, 1, 1) < 0.5, x.flip(3), x)
     if cfg.model.num_classes is None:
         return x, None
     assert data.labels is not None
-    return x, to_device(data.labels[index], ranks.device)
+    return x, to_device(data.labels[index], device)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -52,6 +53,8 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         distance=ranks.together(lambda: distance(cfg, device)),
         p_aug=torch.tensor(0.0, device=device),
         gp_ema=torch.tensor(cfg.augment.tau, device=device),
+        scaler_g=scaler(cfg, device),
+        scaler_d=None if discriminator is None else scaler(cfg, device),
         ode_step=ranks.together(lambda: distillation(cfg, data, device)),
     )
 
@@ -79,6 +82,11 @@ def optimizer(cfg: Config, module: nn.Module, lr: float, beta2: float) -> Optimi
     if cfg.optim.name == "adam":
         return torch.optim.Adam(weights, lr, betas, fused=True)
     return torch.optim.RAdam(weights, lr, betas, foreach=True)
+
+
+def scaler(cfg: Config, device: torch.device) -> GradScaler | None:
+    """For fp16: the loss is scaled, so that small gradients do not vanish, by as much as does not overflow."""
+    return GradScaler(device.type) if cfg.train.precision == "fp16" else None
 
 
 def distance(cfg: Config, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:

@@ -43,6 +43,7 @@ class SpaceFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str
+    recipe: str | None = Field(None, description="paper or authors; null: the preset's")
     about: str = Field("", description="what the search is for")
     set: dict[str, Any] = Field({}, description="settings that all trials share")
     parameters: dict[str, dict[str, list[Any]]] = Field(min_length=1)
@@ -107,7 +108,7 @@ class Space:
 
     def config(self, values: Mapping[str, Any]) -> Config:
         """The config of these values. Raises UserError for values that the config refuses."""
-        return settings.load(self.file.preset, {**self.file.set, **values}, "search space")
+        return settings.load(self.file.preset, {**self.file.set, **values}, "search space", self.file.recipe)
 
     def with_setting(self, name: str, value: Any) -> "Space":
         """The same space with one shared setting changed."""
@@ -227,7 +228,7 @@ class Space:
             return f"parameters.{name} is {kind} {values}"
         if name in self.file.set:
             return f"set.{name} is {self.file.set[name]}"
-        preset = settings.merge(Config().model_dump(), settings.preset(self.file.preset))
+        preset = settings.merge(Config().model_dump(), settings.base_values(self.file.preset, self.file.recipe))
         return f"{name} is {settings.get(preset, name)} (preset {self.file.preset})"
 
 

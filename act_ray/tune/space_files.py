@@ -74,7 +74,7 @@ def parse_space(raw: Mapping[str, Any], where: str) -> Space:
     space = Space(file, tuple(_constraint(text, where) for text in file.constraints))
     for constraint in space.constraints:
         try:
-            constraint.holds(settings.load(file.preset))
+            constraint.holds(settings.load(file.preset, recipe_name=file.recipe))
         except TypeError:
             raise UserError(f"{where}: constraint '{constraint.text}': compares a number with a text") from None
     try:
@@ -96,7 +96,7 @@ def _explain(error: Any) -> str:
 
 def _check_endpoint(file: SpaceFile, name: str, value: Any, where: str) -> None:
     """Refuse a value that its setting never takes; whether it goes with the others is for draw() to see."""
-    values = settings.merge(settings.preset(file.preset), settings.nested({**file.set, name: value}))
+    values = settings.merge(settings.base_values(file.preset, file.recipe), settings.nested({**file.set, name: value}))
     try:
         Config.model_validate(values)
     except ValidationError as error:

@@ -90,12 +90,14 @@ def describe_best(experiment: Experiment) -> list[str]:
         settings["collapse.action"] = "record"
         note = " (collapse.action=record lets it go on past its collapse)"
     sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
+    space = experiment.space.file
+    base = f"--preset {space.preset}" + (f" --recipe {space.recipe}" if space.recipe else "")
     return [
         f"best: {best.plan.name}, score {format_value(best.best_score)} at step {best.best_step:,} of {best.total:,}; "
         + describe_end(experiment, best),
         f"its checkpoint: {checkpoint}",
         f"sample from it: python -m act_ray.sample {shlex.quote(location)}",
-        f"run it again: python -m act_ray.train --preset {experiment.space.file.preset} {sets}{note}",
+        f"run it again: python -m act_ray.train {base} {sets}{note}",
     ]
 
 

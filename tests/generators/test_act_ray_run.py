@@ -26,11 +26,23 @@ def run(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = TrainingRun(tiny(), RunFolder(str(folder)), Ranks())
     for step in (2, 4, 6):
         job.state.step, job.last_score, job.best = step, 10.0 * step, (5.0, min(step, 4))
-        for name in ("model", "ema"):
-            unwrap(getattr(job.state, name)).network.unet.conv_in.bias.data += 1 + (name == "ema")
+        for add, name in enumerate(("model", "teacher", "ema")):
+            unwrap(getattr(job.state, name)).network.unet.conv_in.bias.data += 1 + add
         checkpoint.save(job.folder.checkpoints, job.state, extra(job))
     job.folder.append(
-        "scores.jsonl", [{"step": n, "score": float(n), "diversity": 1.0, "metric": "FD"} for n in (4, 6)]
+        "scores.jsonl",
+        [
+            {
+                "step": n,
+                "score": 10.0 * n,
+                "score_ema": 10.0 * n,
+                "score_teacher": 10.0 * n + 1,
+                "diversity": 1.0,
+                "weights": "ema",
+                "metric": "FD",
+            }
+            for n in (4, 6)
+        ],
     )
     job.folder.append(
         "evaluations.jsonl", [{"step": 6, "weights": w, "metrics": {"fd": 1.0}} for w in ("ema", "model")]
@@ -54,19 +66,24 @@ def damage(run: Path, step: int) -> None:
 
 @pytest.mark.parametrize(("which", "step"), [("best", 4), ("last", 6)])
 @pytest.mark.parametrize("remote", [False, True])
-@pytest.mark.parametrize("weights", ["ema", "model"])
+@pytest.mark.parametrize("weights", [None, "ema", "teacher", "model"])
 def test_the_best_and_the_last_checkpoint_of_a_run(
     run: Path, which: Any, step: int, remote: bool, weights: Any
 ) -> None:
     source = read_generator((run.as_uri() if remote else str(run)) + "/", which=which, weights=weights)
-    assert (source.step, source.score, source.shape, source.name) == (step, 10.0 * step, (1, 8, 8), "a")
+    score = {"teacher": 10.0 * step + 1, "model": None}.get(weights, 10.0 * step)
+    assert (source.step, source.score, source.shape, source.name) == (step, score, (1, 8, 8), "a")
+    weights = weights or "ema"  # the first of eval.weights
+    assert source.weights == weights
     assert source.label_counts == [1, 2]
     assert source.cfg == tiny()
     assert same(source.tensors, saved(at(run, step), weights))
     assert [sorted(row) for row in source.measured] == {
-        (4, "ema"): [["diversity", "metric", "score", "step"]],
+        (4, "ema"): [["diversity", "metric", "score", "step", "weights"]],
+        (4, "teacher"): [["metric", "score", "step", "weights"]],
         (4, "model"): [],
-        (6, "ema"): [["diversity", "metric", "score", "step"], ["metrics", "step", "weights"]],
+        (6, "ema"): [["diversity", "metric", "score", "step", "weights"], ["metrics", "step", "weights"]],
+        (6, "teacher"): [["metric", "score", "step", "weights"]],
         (6, "model"): [["metrics", "step", "weights"]],
     }[step, weights]
     f = source.build(CPU)

@@ -37,8 +37,9 @@ def run(**more: Any) -> list[dict[str, float]]:
     data, ranks = open_data(cfg.data.path), Ranks()
     state, rows = build_state(cfg, data, ranks, print), []
     for step in range(cfg.train.total_steps):
-        x, labels = fetch(data, cfg, step, ranks)
-        metrics = train_step(state, x, labels, Noise(cfg.train.seed, step, ranks.device), cfg.step)
+        (x, labels), own = fetch(data, cfg, step, ranks)
+        noise = Noise(cfg.train.seed, step, ranks.device)
+        metrics = train_step(state, x, labels, noise, cfg.step, ranks.mean, own)
         rows.append({**{name: value.item() for name, value in metrics.items()}, "p_aug": state.p_aug.item()})
     return rows
 

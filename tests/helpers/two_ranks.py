@@ -26,9 +26,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "augmented": {"augment.enabled": True, "augment.tau": 0.001, "augment.p_step": 0.3},
     "class-conditional": {"model.num_classes": 10, "loss.w": 0.8, "loss.w_mid": 0.3},
     "monitor only": {"loss.gp_weight": 0, "collapse.monitor_interval": 2},
-    "residual": {"discriminator.residual": True, "discriminator.activation": "leaky_relu", "discriminator.pool": 2},
+    "residual": {"discriminator.residual": True, "discriminator.activation": "leaky_relu", "discriminator.head": "act"},
     "consistency training": {"loss.w": 0.0, "loss.w_mid": 0.0},
     "pure GAN": {"loss.w": 1.0, "loss.w_mid": 1.0},
+    "shared images": {"train.discriminator_images": "shared"},
+    "flipped": {"data.flip": True},
 }
 COMMON: dict[str, Any] = {
     "train.total_steps": 12,
@@ -53,9 +55,10 @@ def train(dotted: dict[str, Any], steps: int, ranks: Ranks) -> tuple[list[dict[s
     cfg, data, rows = settings.load("digits", {**COMMON, **dotted}), open_data("digits"), []
     state = build_state(cfg, data, ranks, print)
     for step in range(steps):
-        x, labels = fetch(data, cfg, step, ranks)
+        images = fetch(data, cfg, step, ranks)
+        (x, labels), own = (part and (part[0].to(torch.get_default_dtype()), part[1]) for part in images)
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
-        metrics = train_step(state, x.to(torch.get_default_dtype()), labels, noise, cfg.step, ranks.mean)
+        metrics = train_step(state, x, labels, noise, cfg.step, ranks.mean, own)
         rows.append({name: ranks.mean(value).item() for name, value in metrics.items()})
         rows[-1]["p_aug"] = state.p_aug.item()
     nets: list[nn.Module] = [unwrap(state.model), state.teacher, state.ema]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch_fidelity.sample_similarity_lpips import NetLinLayer
+from torchvision.transforms.functional import InterpolationMode, resize
 
 from act_ray.config import LossConfig
 from act_ray.errors import UserError
@@ -53,7 +55,6 @@ def test_lpips_is_a_distance(weights: Path) -> None:
     assert d.shape == (2,)
     assert d.dtype == torch.float32
     assert (d > 0).all()
-    torch.testing.assert_close(lpips(b, a), d)
     torch.testing.assert_close(lpips(a[:1], b[:1]), d[:1])
     near = lpips(a, a + 0.05 * (b - a))
     assert (near < d).all()
@@ -67,6 +68,20 @@ def test_lpips_is_a_distance(weights: Path) -> None:
     lpips.train()
     assert not any(m.training for m in lpips.net.modules())  # it holds dropout
     assert torch.equal(lpips(a, b), lpips(a, b))
+
+
+def test_the_target_is_clipped_and_images_are_enlarged_as_in_the_authors_code(weights: Path) -> None:
+    """clip to [-1, 1], then bilinear to 224; torchvision's and torch-fidelity's parts put together by hand."""
+    torch.manual_seed(1)
+    a, b = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    d = Lpips(LossConfig(lpips_weights=str(weights)))(a, b)
+    plain = Lpips(LossConfig(lpips_weights=str(weights), lpips_size=None, lpips_clip_target=False))
+    large = [resize(x, [224, 224], InterpolationMode.BILINEAR, antialias=False) for x in (a, b.clamp(-1, 1))]
+    torch.testing.assert_close(d, plain(*large), rtol=1e-4, atol=1e-5)
+    assert not torch.isclose(d, plain(*(resize(x, [224, 224], antialias=False) for x in (a, b))), rtol=1e-3).any()
+    area = Lpips(LossConfig(lpips_weights=str(weights), lpips_size=16, lpips_resize="area", lpips_clip_target=False))
+    halves = [F.avg_pool2d(x, 2) for x in (a, b)]
+    torch.testing.assert_close(area(a, b), plain(*halves), rtol=1e-4, atol=1e-5)
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:

@@ -10,22 +10,35 @@ from tests.helpers.small_networks import count, small
 
 
 @pytest.mark.parametrize(
-    ("preset", "channels", "size", "generator", "discriminator"),
+    ("preset", "recipe", "channels", "size", "generator", "discriminator"),
     [
-        ("cifar10", 3, 32, 27_495_427, 14_086_401),
-        ("cifar10_aug", 3, 32, 27_495_427, 14_086_401),
-        ("digits", 1, 8, 163_985, 102_257),
+        ("cifar10", "paper", 3, 32, 27_495_427, 14_087_681),
+        ("cifar10_aug", "paper", 3, 32, 27_495_427, 14_087_681),
+        ("cifar10", "authors", 3, 32, 27_495_427, 17_975_809),
+        ("digits", None, 1, 8, 163_985, 102_257 + 3 * 32 + 2 * 32),
     ],
 )
-def test_parameter_counts(preset: str, channels: int, size: int, generator: int, discriminator: int) -> None:
-    cfg = settings.load(preset)
+def test_parameter_counts(
+    preset: str, recipe: str | None, channels: int, size: int, generator: int, discriminator: int
+) -> None:
+    cfg = settings.load(preset, recipe_name=recipe)
     with torch.device("meta"):
         assert count(UNet(cfg, channels, size)) == generator
         assert count(DdpmDiscriminator(cfg, channels, size)) == discriminator
 
 
+def test_released_and_published_discriminators_of_cifar10() -> None:
+    """As released 17,976,834 with 1,025 in a second head that nothing uses; as published 14.1M, whatever the end."""
+    with torch.device("meta"):
+        released = DdpmDiscriminator(settings.load("cifar10", recipe_name="authors"), 3, 32)
+        assert count(released) + (4 * 256 + 1) == 17_976_834
+        for end, number in {("plain", 1): 14_086_401, ("act", 2): 14_087_169}.items():
+            cfg = settings.load("cifar10", {"discriminator.head": end[0], "discriminator.pool": end[1]})
+            assert count(DdpmDiscriminator(cfg, 3, 32)) == number
+
+
 def test_parameter_counts_of_imagenet() -> None:
-    """The published size of D fits a head on a 2x2 grid (`pool: 2`)."""
+    """As released 53,901,570, of which 2,049 are in a second head that nothing uses."""
     with torch.device("meta"):
         cfg = settings.load("imagenet64")
         assert count(UNet(cfg, 3, 64)) == 107_601_667
@@ -37,7 +50,9 @@ def test_parameter_counts_of_lsun() -> None:
     cfg = settings.load("lsun_cat256")
     with torch.device("meta"):
         assert round(count(UNet(cfg, 3, 256)) / 1e6, 1) == 113.7
-        assert round(count(DdpmDiscriminator(cfg, 3, 256)) / 1e6, 1) == 57.0
+        assert count(DdpmDiscriminator(cfg, 3, 256)) + 2_049 == 56_985_090  # as released, with an unused head
+        unet = UNet(cfg, 3, 256).unet
+    assert (unet.time_proj.flip_sin_to_cos, unet.time_proj.downscale_freq_shift) == (False, 1)
 
 
 @pytest.mark.parametrize("classes", [None, 5])

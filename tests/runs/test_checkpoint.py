@@ -39,8 +39,8 @@ MODULES, OPTIMIZERS = ("model", "teacher", "ema", "discriminator"), ("optimizer_
 
 def advance(state: TrainState, cfg: Config, steps: int) -> None:
     for _ in range(steps):
-        x, labels = fetch(open_data("digits"), cfg, state.step, Ranks())
-        train_step(state, x, labels, Noise(0, state.step, x.device), cfg.step)
+        (x, labels), own = fetch(open_data("digits"), cfg, state.step, Ranks())
+        train_step(state, x, labels, Noise(0, state.step, x.device), cfg.step, own=own)
 
 
 def whole_state(state: TrainState) -> dict[str, Any]:

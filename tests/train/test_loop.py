@@ -303,17 +303,17 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
 def test_a_step_copies_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor made from a list is copied to a GPU from pageable memory, which waits for all that is queued."""
     for channels_last, step in ((False, 0), (True, 3), (False, 5)):
-        cfg = tiny({**AUGMENTED, "model.num_classes": 10, "train.channels_last": channels_last})
+        cfg = tiny({**AUGMENTED, "model.num_classes": 10, "train.channels_last": channels_last, "data.flip": True})
         state = setup.build_state(cfg, open_data("digits"), Ranks(), print)
         state.step = step
-        x, labels = loop.fetch(open_data("digits"), cfg, step, Ranks())
+        (x, labels), own = loop.fetch(open_data("digits"), cfg, step, Ranks())
         noise = Noise(0, step, x.device)
         with monkeypatch.context() as patch:
             for optimizer in (state.optimizer_g, state.optimizer_d):  # their step counts live on the host
                 patch.setattr(optimizer, "step", lambda: None)
             for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")):
                 patch.setattr(owner, name, lambda *_, **__: pytest.fail("copies from the host"))
-            loop.train_step(state, x, labels, noise, cfg.step)
+            loop.train_step(state, x, labels, noise, cfg.step, own=own)
 
 
 def test_metrics_reach_the_host_once_per_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""DDPM's discriminator (Table 4): the generator's down path and mid block under a pooled linear head (section 5)."""
+"""DDPM's discriminator (Table 4): the generator's down path and mid block under a pooled linear head (section 5).
+
+The head, as in the authors' code: [GroupNorm on CIFAR-10,] SiLU, average pool to 2x2, linear to one logit.
+"""
 
 import math
 
@@ -33,6 +36,8 @@ class DdpmDiscriminator(nn.Module):
         super().__init__()
         d = cfg.discriminator
         arguments = unet_arguments(cfg, channels, size) | {"layers_per_block": d.layers_per_block}
+        widths = d.block_out_channels or tuple(arguments["block_out_channels"])
+        arguments["block_out_channels"] = widths
         if not d.time_embedding and cfg.model.num_classes is None:
             arguments["resnet_time_scale_shift"] = "default"  # nothing to scale and shift by
         unet = build_unet(arguments)
@@ -42,12 +47,13 @@ class DdpmDiscriminator(nn.Module):
         self.class_embedding = unet.class_embedding
         if self.time_embedding is None and self.class_embedding is None:
             _drop_embedding_inputs(self)
-        widths = tuple(arguments["block_out_channels"])
         self.skips = (
             nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip((widths[0], *widths), widths, strict=False))
             if d.residual
             else None
         )
+        norm = nn.GroupNorm(arguments["norm_num_groups"], widths[-1]) if d.head == "norm_act" else nn.Identity()
+        self.before_pool = nn.Sequential(norm, nn.Identity() if d.head == "plain" else nn.SiLU())
         self.pool = d.pool
         self.head = nn.Linear(widths[-1] * d.pool**2, 1)
         if d.activation == "leaky_relu":
@@ -64,7 +70,7 @@ class DdpmDiscriminator(nn.Module):
             h = out
         if self.mid_block is not None:
             h = self.mid_block(h, embedding)
-        h = F.adaptive_avg_pool2d(h, self.pool).flatten(1)
+        h = F.adaptive_avg_pool2d(self.before_pool(h), self.pool).flatten(1)
         logit: Tensor = self.head(h).squeeze(1).float()
         return logit
 

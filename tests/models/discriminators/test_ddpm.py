@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from act_ray.models.discriminators.ddpm import DdpmDiscriminator
@@ -21,7 +21,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "discriminator.residual": True,
         "discriminator.time_embedding": False,
     },
-    "pool": {"discriminator.pool": 2},
+    "pooled to one": {"discriminator.pool": 1},
+    "without a norm": {"discriminator.head": "act"},
+    "plain": {"discriminator.head": "plain", "discriminator.pool": 1},
+    "widths": {"discriminator.block_out_channels": [8, 24]},
     "classes": {"model.num_classes": 5},
     "classes without t": {"model.num_classes": 5, "discriminator.time_embedding": False},
     "attention": {"model.down": "DA", "model.up": "AU"},
@@ -62,7 +65,34 @@ def test_variants_are_what_they_say() -> None:
     assert not [m for m in leaky.modules() if isinstance(m, nn.SiLU)]
     assert {m.negative_slope for m in leaky.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
     assert not [m for m in DdpmDiscriminator(small(), 1, 8).modules() if isinstance(m, nn.LeakyReLU)]
-    plain, pooled = DdpmDiscriminator(small(), 1, 8), DdpmDiscriminator(small(**VARIANTS["pool"]), 1, 8)
-    assert count(pooled) - count(plain) == 3 * 16
+    usual, one = DdpmDiscriminator(small(), 1, 8), DdpmDiscriminator(small(**VARIANTS["pooled to one"]), 1, 8)
+    assert count(usual) - count(one) == 3 * 16
     residual = DdpmDiscriminator(small(**VARIANTS["ddpm-res"]), 1, 8)
-    assert count(residual) - count(plain) == 8 * 8 + 8 * 16
+    assert count(residual) - count(usual) == 8 * 8 + 8 * 16
+    wide = DdpmDiscriminator(small(**VARIANTS["widths"]), 1, 8)
+    assert [block.resnets[0].conv2.out_channels for block in wide.down_blocks] == [8, 24]
+
+
+@pytest.mark.parametrize("name", ["ddpm", "without a norm", "plain", "leaky"])
+def test_the_end_is_that_of_the_authors_or_a_variant(name: str) -> None:
+    """[GroupNorm,] SiLU, average over a 2x2 grid, one linear layer (a LeakyReLU where all are)."""
+    D = DdpmDiscriminator(small(**VARIANTS[name]), 1, 8)
+    inner: list[Tensor] = []
+    assert D.mid_block is not None
+    D.mid_block.register_forward_hook(lambda _, __, out: inner.append(out))
+    for norm in (m for m in D.before_pool if isinstance(m, nn.GroupNorm)):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    logit = D(torch.randn(3, 1, 8, 8), torch.zeros(3))
+    (h,) = inner
+    if name in ("ddpm", "leaky"):
+        groups = h.reshape(3, 4, -1)
+        h = (
+            (groups - groups.mean(2, keepdim=True)) / (groups.var(2, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        ).view_as(h)
+        h = h * D.before_pool[0].weight.view(1, -1, 1, 1) + D.before_pool[0].bias.view(1, -1, 1, 1)
+    if name != "plain":
+        h = torch.where(h > 0, h, 0.2 * h) if name == "leaky" else h * torch.sigmoid(h)
+    side = 1 if name == "plain" else 2
+    h = h.reshape(3, 16, side, 4 // side, side, 4 // side).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(logit, (h * D.head.weight).sum(1) + D.head.bias)
