@@ -34,6 +34,9 @@ class DataConfig(Section):
     path: str = path_field(
         "digits", "'digits' (built in), a folder written by act_ray.prepare, or its s3:// URI", name="digits"
     )
+    subset: int | None = Field(
+        None, ge=2, description="train on so many of the images, the same in every run; scores compare with all of them"
+    )
     flip: bool = Field(False, description="mirror each training image left and right with probability 1/2")
 
 
@@ -210,7 +213,10 @@ class TrainConfig(Section):
     total_steps: int = Field(Step.total_steps, ge=1, description="K")
     global_batch: int = Field(80, ge=2, multiple_of=2, description="B images per generator update over all workers")
     discriminator_images: Literal["own", "shared"] = Field(
-        "own", description="D sees B images of its own, or those that the generator has just seen"
+        "own", description="D sees images of its own, or those that the generator has just seen"
+    )
+    discriminator_batch: int | None = Field(
+        None, ge=2, multiple_of=2, description="own images of D per update, half of them made fakes; null = B"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         Step.precision,
@@ -280,6 +286,13 @@ class Config(Section):
     def consistent(self) -> bool:
         """Whether there is an L_CT, and so a use for its distance and its teacher."""
         return self.train.method == "act" and self.loss.w_mid < 1
+
+    @property
+    def own_images(self) -> int:
+        """How many images a step takes for D alone."""
+        if not self.adversarial or self.train.discriminator_images == "shared":
+            return 0
+        return self.train.discriminator_batch or self.train.global_batch
 
     @property
     def scored_weights(self) -> tuple[str, ...]:

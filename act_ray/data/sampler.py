@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def subset_indices(n: int, count: int) -> NDArray[np.int64]:
+    """`count` of n images, a function of the two numbers alone: a smaller subset lies within a larger one."""
+    return _permutation(n, 0, 0)[:count]
+
+
 def batch_indices(n: int, batch: int, seed: int, step: int) -> NDArray[np.int64]:
     """Indices [batch] into n images for 0-based `step`: without replacement within an epoch.
 

@@ -12,7 +12,7 @@ from act_ray.config import Config
 from act_ray.core.diffusion import diffusion_step
 from act_ray.core.noise import Noise
 from act_ray.core.step import Images, train_step
-from act_ray.data.sampler import batch_indices
+from act_ray.data.sampler import batch_indices, subset_indices
 from act_ray.data.shards import ImageData
 from act_ray.device import best_device, prepare_process
 from act_ray.outcomes import RunOutcome
@@ -75,13 +75,14 @@ def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images
 
     x [B/W,C,H,W] in [-1, 1], and labels [B/W] where they are used. With D's own images a step takes 2B of the data.
     """
-    batch = cfg.train.global_batch
-    own = cfg.adversarial and cfg.train.discriminator_images == "own"
-    index = batch_indices(len(data.images), 2 * batch if own else batch, cfg.train.seed, step)
+    n, batch, own = len(data.images), cfg.train.global_batch, cfg.own_images
+    index = batch_indices(cfg.data.subset or n, batch + own, cfg.train.seed, step)
+    if cfg.data.subset is not None:
+        index = subset_indices(n, cfg.data.subset)[index]
     noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world).branch("flip")
-    share = slice(ranks.rank * batch // ranks.world, (ranks.rank + 1) * batch // ranks.world)
-    parts = [gather(data, cfg, part[share], noise, ranks.device) for part in index.reshape(-1, batch)]
-    return parts[0], parts[1] if own else None
+    mine = [np.split(part, ranks.world)[ranks.rank] for part in (index[:batch], index[batch:])]
+    for_g = gather(data, cfg, mine[0], noise, ranks.device)
+    return for_g, gather(data, cfg, mine[1], noise, ranks.device) if own else None
 
 
 def gather(data: ImageData, cfg: Config, index: NDArray[np.int64], noise: Noise, device: torch.device) -> Images:

@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from act_ray import settings
 from act_ray.collapse.record import PruneRecord, replay
 from act_ray.core import losses
 from act_ray.core.noise import Noise
+from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
 from act_ray.metrics import classifier
 from act_ray.metrics.scores import WORST
+from act_ray.pictures import from_uint8
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
@@ -288,13 +291,60 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
 
 
 def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
-    for settings in ({"model.num_classes": 9}, {"data.path": str(tmp_path / "none")}):
+    for wrong in ({"model.num_classes": 9}, {"data.path": str(tmp_path / "none")}):
         with pytest.raises(UserError):
-            go(tiny(settings), tmp_path / "run")
+            go(tiny(wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be used as a run's folder"):
         go(tiny(), tmp_path / "file" / "run")
+
+
+# ---------------------------------------------------------------------------------------------- a step's images
+
+
+def fetched(step: int, **dotted: Any) -> tuple[Tensor, Tensor]:
+    """The generator's images of a step, and D's own."""
+    cfg = settings.load("digits", {name.replace("__", "."): value for name, value in dotted.items()})
+    (x, _), own = loop.fetch(open_data("digits"), cfg, step, Ranks())
+    return x, torch.empty(0) if own is None else own[0]
+
+
+def test_d_has_images_of_its_own() -> None:
+    """The stream of batch_indices, B for the generator and then D's; an epoch holds every image once."""
+    data = open_data("digits").images
+    for own, size in (({}, 64), ({"train__discriminator_batch": 10}, 10)):
+        parts = [part for step in range(3) for part in fetched(step, train__global_batch=64, **own)]
+        order = np.concatenate([batch_indices(len(data), 64 + size, 0, step) for step in range(3)])
+        assert torch.equal(torch.cat(parts), from_uint8(torch.from_numpy(data[order])))
+        assert [len(part) for part in parts] == [64, size] * 3
+    for shared in ({"train__discriminator_images": "shared"}, {"loss__w": 0.0, "loss__w_mid": 0.0}):
+        assert len(fetched(0, **shared)[1]) == 0
+
+
+def test_flips_are_half_of_the_images_drawn_from_seed_and_step() -> None:
+    plain, flipped = (torch.cat(fetched(7, data__flip=flip, train__global_batch=200)) for flip in (False, True))
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(plain, flipped, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(plain, flipped, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, same, strict=True))
+    assert 160 < sum(mirrored) < 240  # of 400; two in three million draws are outside
+    assert mirrored[:200] != mirrored[200:]
+    assert torch.equal(torch.cat(fetched(7, data__flip=True, train__global_batch=200)), flipped)
+    other = torch.cat(fetched(8, data__flip=True, train__global_batch=200))
+    again = torch.cat(fetched(8, data__flip=False, train__global_batch=200))
+    assert [torch.equal(a, b.flip(2)) for a, b in zip(again, other, strict=True)] != mirrored
+
+
+def test_a_subset_is_the_same_in_every_run_and_each_image_comes_once_an_epoch() -> None:
+    found = []
+    for seed in (0, 1):
+        seen = torch.cat([fetched(step, data__subset=50, train__global_batch=10, train__discriminator_images="shared",
+                                  train__seed=seed)[0] for step in range(5)])  # fmt: skip
+        found.append({image.numpy().tobytes() for image in seen})
+    assert found[0] == found[1]
+    assert len(found[0]) == 50
+    smaller = {image.numpy().tobytes() for image in fetched(0, data__subset=20, train__global_batch=20)[0]}
+    assert smaller < found[0]
 
 
 # ---------------------------------------------------------------------------------------------- on the device
