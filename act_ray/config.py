@@ -119,7 +119,12 @@ class AugmentConfig(Section):
     """ACT-Aug, Algorithm 2: the probability p_aug follows L_gp."""
 
     enabled: bool = Field(Augment.enabled, description="show the discriminator augmented images")
-    tau: float = Field(Augment.tau, gt=0, description="threshold for the EMA of L_gp (w_gp included)")
+    tau: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        Augment.tau, description="threshold for the EMA of L_gp (w_gp included); auto: tau_ratio x what L_gp settles at"
+    )
+    tau_ratio: float = Field(
+        Augment.tau_ratio, gt=0, description="of augment.tau = auto, which watches L_gp for a quarter of the budget"
+    )
     p_step: float = Field(Augment.p_step, gt=0, le=1, description="p_r: change of p_aug every gp_interval steps")
     gp_decay: float = Field(Augment.gp_decay, ge=0, lt=1, description="mu_p: EMA rate of L_gp")
     controller: Literal["paper", "authors"] = Field(

@@ -8,6 +8,7 @@ a list: on a GPU its copy from the host would wait for all that is queued.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from kornia.geometry import axis_angle_to_rotation_matrix, warp_affine
@@ -199,12 +200,43 @@ def _shift(x: Tensor, y: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- controller
 
 
-def update_p_aug(p_aug: Tensor, gp_ema: Tensor, loss_gp: Tensor, cfg: Augment) -> tuple[Tensor, Tensor]:
+SETTLING = (0.1, 0.25)  # shares of the budget between which augment.tau = auto sees what L_gp settles at
+
+
+@dataclass
+class Controller:
+    """What Algorithm 2 carries from step to step: scalars on the device, the same on every worker."""
+
+    p_aug: Tensor
+    gp_ema: Tensor  # L_gp^-
+    tau: Tensor
+
+    @classmethod
+    def start(cls, cfg: Augment, device: torch.device) -> "Controller":
+        """p_aug = 0 and L_gp^- = tau."""
+        tau = torch.tensor(0.0 if cfg.tau == "auto" else cfg.tau, device=device)
+        return cls(torch.zeros_like(tau), tau.clone(), tau)
+
+    def update(self, loss_gp: Tensor, k: int, K: int, interval: int, cfg: Augment) -> None:
+        """Take L_gp of step k of K, w_gp included, the mean over all workers.
+
+        augment.tau = auto: p_aug stays 0 for a quarter of the budget, and tau becomes tau_ratio times the mean of L_gp
+        after the first tenth of it.
+        """
+        start, end = (math.ceil(share * K) for share in SETTLING)
+        if cfg.tau != "auto" or k >= end:
+            self.p_aug, self.gp_ema = update_p_aug(self.p_aug, self.gp_ema, self.tau, loss_gp, cfg)
+        elif k >= start:
+            n = (k - start) // interval + 1
+            self.gp_ema = self.gp_ema + (loss_gp - self.gp_ema) / n
+            self.tau = cfg.tau_ratio * self.gp_ema
+
+
+def update_p_aug(p_aug: Tensor, gp_ema: Tensor, tau: Tensor, loss_gp: Tensor, cfg: Augment) -> tuple[Tensor, Tensor]:
     """Algorithm 2: p_aug <- clip_[0,1](p_aug + sign(Lgp_ema >= tau) p_r); Lgp_ema <- mu_p Lgp_ema + (1-mu_p) L_gp.
 
     The authors' code takes the average first, and p_aug grows only where it is strictly greater than tau.
-    All scalars on the device. L_gp includes w_gp and is the mean over all workers, so every worker keeps the same p.
     """
     average = cfg.gp_decay * gp_ema + (1 - cfg.gp_decay) * loss_gp
-    above = average > cfg.tau if cfg.controller == "authors" else gp_ema >= cfg.tau
+    above = average > tau if cfg.controller == "authors" else gp_ema >= tau
     return (p_aug + torch.where(above, cfg.p_step, -cfg.p_step)).clamp(0, 1), average

@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
-from act_ray.core.augment import augment, update_p_aug
+from act_ray.core.augment import Controller, augment
 from act_ray.core.consistency import HALF, Preconditioned, scale_input, time_input
 from act_ray.core.losses import discriminator_loss_fake, discriminator_loss_real, generator_loss, squared_gradient
 from act_ray.core.noise import Noise
@@ -37,8 +37,7 @@ class TrainState:
     optimizer_g: Optimizer
     optimizer_d: Optimizer | None
     distance: Callable[[Tensor, Tensor], Tensor]  # d, per sample
-    p_aug: Tensor  # scalar on the device
-    gp_ema: Tensor  # L_gp^-, starts at tau
+    controller: Controller  # p_aug and what it follows
     ode_step: OdeStep | None = None  # distillation: (x_t, t, t_prev, labels) -> x_{t_prev}
     scaler_g: GradScaler | None = None  # of fp16, whose gradients would underflow
     scaler_d: GradScaler | None = None
@@ -73,7 +72,7 @@ def train_step(
         metrics |= discriminator_half(state, *(own or (x, labels)), noise, N, cfg)
         if cfg.augment.enabled and "loss_gp" in metrics:
             loss_gp = mean(metrics["loss_gp"])
-            state.p_aug, state.gp_ema = update_p_aug(state.p_aug, state.gp_ema, loss_gp, cfg.augment)
+            state.controller.update(loss_gp, state.step, cfg.total_steps, cfg.loss.gp_interval, cfg.augment)
     state.step += 1
     return metrics
 
@@ -187,7 +186,7 @@ def add_noise(x: Tensor, t: Tensor, z: Tensor) -> Tensor:
 
 def augmented(x: Tensor, state: TrainState, noise: Noise, cfg: Step) -> Tensor:
     """What D sees: A(x, p_aug), or x."""
-    return augment(x, state.p_aug, noise) if cfg.augment.enabled else x
+    return augment(x, state.controller.p_aug, noise) if cfg.augment.enabled else x
 
 
 def split(labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

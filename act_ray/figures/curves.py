@@ -217,7 +217,13 @@ def _draw_panel(axis: Axes, panel: Panel, histories: Sequence[History], names: S
 def _draw_tau(axis: Axes, panel: Panel, history: History, colour: str) -> None:
     """The threshold that L_gp is held near; tau includes w_gp."""
     weight = history.cfg.loss.gp_weight if panel.field == "gp" else 1.0
-    tau = history.cfg.augment.tau / weight
+    tau = history.cfg.augment.tau
+    if tau == "auto":
+        found = history.points("tau")[1]
+        tau = float(found[-1]) if len(found) else 0.0
+        if tau == 0:  # not found yet
+            return
+    tau /= weight
     axis.axhline(tau, color=colour, lw=0.8, ls=(0, (4, 2)))
     text = rf"$\tau$ = {tau:.3g}" if weight == 1 else rf"$\tau/w_{{gp}}$ = {tau:.3g}"
     axis.annotate(text, (1, tau), (3, 0), axis.get_yaxis_transform(), "offset points", color=colour, va="center")

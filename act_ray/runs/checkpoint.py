@@ -54,7 +54,7 @@ def scalers(state: TrainState) -> dict[str, GradScaler]:
 
 def scalars(state: TrainState) -> dict[str, Tensor]:
     """What Algorithm 2 carries from step to step, in controller.safetensors."""
-    return {"p_aug": state.p_aug, "gp_ema": state.gp_ema}
+    return vars(state.controller)
 
 
 # ---------------------------------------------------------------------------------------------- folders
@@ -163,7 +163,7 @@ def newest_whole(root: Path) -> tuple[int | None, list[str]]:
 
 def load(folder: Path, state: TrainState) -> dict[str, Any]:
     """Put a verified checkpoint into `state`, in place; returns state.json."""
-    device = state.p_aug.device
+    device = state.controller.p_aug.device
     for name, module in modules(state).items():
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
     extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
@@ -172,7 +172,8 @@ def load(folder: Path, state: TrainState) -> dict[str, Any]:
     for name, scaler in scalers(state).items():
         scaler.load_state_dict(extra["scalers"][name])
     controller = load_file(folder / "controller.safetensors")
-    state.p_aug, state.gp_ema = controller["p_aug"].to(device), controller["gp_ema"].to(device)
+    for name, value in controller.items():  # 0.1.0 wrote no tau, which was always the setting
+        setattr(state.controller, name, value.to(device))
     state.step = extra["step"]
     return extra
 

@@ -114,7 +114,9 @@ class TrainingRun:
     def record(self, metrics: Metrics) -> None:
         """Keep a step's metrics on the device until the next flush."""
         if self.cfg.augment.enabled:
-            metrics["p_aug"] = self.state.p_aug
+            metrics["p_aug"] = self.state.controller.p_aug
+            if self.cfg.augment.tau == "auto":
+                metrics["tau"] = self.state.controller.tau
         self.pending.append((self.state.step - 1, metrics))
 
     def flush(self) -> None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from act_ray.config import Config
 from act_ray.core import losses
+from act_ray.core.augment import Controller
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser, ode_step
 from act_ray.core.step import OdeStep, TrainState, discriminate
@@ -51,8 +52,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         if discriminator is None
         else optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
         distance=ranks.together(lambda: distance(cfg, device)),
-        p_aug=torch.tensor(0.0, device=device),
-        gp_ema=torch.tensor(cfg.augment.tau, device=device),
+        controller=Controller.start(cfg.step.augment, device),
         scaler_g=scaler(cfg, device),
         scaler_d=None if discriminator is None else scaler(cfg, device),
         ode_step=ranks.together(lambda: distillation(cfg, data, device)),

@@ -12,6 +12,7 @@ from act_ray.core.augment import (
     COLOUR,
     GEOMETRY,
     GREY,
+    Controller,
     Transform,
     augment,
     brightness,
@@ -325,9 +326,28 @@ def test_r1_through_the_augmentation_trains_d() -> None:
 def follow(losses: list[float], cfg: Augment, p: float = 0.0) -> list[tuple[float, float]]:
     p_aug, ema, path = P(p), P(cfg.tau), []
     for loss in losses:
-        p_aug, ema = update_p_aug(p_aug, ema, P(loss), cfg)
+        p_aug, ema = update_p_aug(p_aug, ema, P(cfg.tau), P(loss), cfg)
         path.append((p_aug.item(), ema.item()))
     return path
+
+
+def test_the_authors_controller_by_hand() -> None:
+    """The average comes first, and p grows only where it is strictly greater than tau."""
+    cfg = Augment(tau=0.5, p_step=0.25, gp_decay=0.5, controller="authors")
+    path = follow([0.5, 1.5, 0.0, 0.5], cfg)
+    assert path == [(0.0, 0.5), (0.25, 1.0), (0.0, 0.5), (0.0, 0.5)]
+
+
+def test_a_threshold_of_its_own_is_what_l_gp_settles_at() -> None:
+    """K = 40, I_gp = 2: L_gp of steps 4, 6 and 8 is averaged, and p_aug moves from step 10 on."""
+    cfg = Augment(tau="auto", tau_ratio=1.5, p_step=0.25, gp_decay=0.5)
+    controller, path = Controller.start(cfg, CPU), []
+    for k, loss in zip(range(0, 18, 2), [9.0, 9.0, 0.2, 0.3, 0.4, 0.8, 0.8, 0.0, 0.0], strict=True):
+        controller.update(P(loss), k, 40, 2, cfg)
+        path.append((controller.p_aug.item(), controller.gp_ema.item()))
+    assert controller.tau.item() == pytest.approx(1.5 * 0.3)
+    assert [p for p, _ in path] == [0, 0, 0, 0, 0, 0, 0.25, 0.5, 0.25]  # 0.3, 0.55, 0.675, 0.3375 against 0.45
+    assert [ema for _, ema in path[4:]] == pytest.approx([0.3, 0.55, 0.675, 0.3375, 0.16875])
 
 
 def test_controller_by_hand() -> None:

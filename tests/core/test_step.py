@@ -92,7 +92,7 @@ def test_w_0_is_consistency_training_without_d(make_config: MakeConfig, make_sta
     assert all(p.requires_grad and p.grad is None for p in state.discriminator.parameters())
     assert [set(row) for row in rows] == [{"loss_f", "loss_ct"}] * 2
     assert all(row["loss_f"] == row["loss_ct"] for row in rows)
-    assert (state.p_aug, state.step) == (0, 2)
+    assert (state.controller.p_aug, state.step) == (0, 2)
 
 
 def test_w_mid_1_is_a_gan_without_teacher(make_config: MakeConfig, make_state: MakeState) -> None:
@@ -243,7 +243,7 @@ def test_augmented_step_with_the_penalty(make_config: MakeConfig, make_state: Ma
     before, p = copies(state.discriminator), []
     for _ in range(6):
         go(state, cfg, 1)
-        p.append(state.p_aug.item())
+        p.append(state.controller.p_aug.item())
     assert p == pytest.approx([0.4, 0.4, 0.8, 0.8, 1.0, 1.0])  # every I_gp steps, clipped
     assert not same(state.discriminator, before)
     assert all(q.isfinite().all() for q in (*state.model.parameters(), *state.discriminator.parameters()))
@@ -262,7 +262,7 @@ def test_the_penalty_is_at_the_augmented_image(make_config: MakeConfig, make_sta
 
     cfg = make_config(augment__enabled=True)
     state = make_state(cfg)
-    state.discriminator, state.p_aug = Linear(), torch.tensor(1.0)
+    state.discriminator, state.controller.p_aug = Linear(), torch.tensor(1.0)
     state.optimizer_d = torch.optim.SGD(state.discriminator.parameters(), 0.1)
     norm2 = state.discriminator.a.square().sum().item()
     metrics = discriminator_half(state, batch(), None, noise(), 5, cfg.step)
@@ -279,7 +279,7 @@ def test_p_aug_uses_the_mean_over_workers(make_config: MakeConfig, make_state: M
 
     metrics = train_step(state, batch(), None, noise(), cfg.step, mean)
     assert [value.item() for value in asked] == [metrics["loss_gp"].item()]
-    assert state.gp_ema.item() == pytest.approx(0.5 * cfg.augment.tau + 0.5 * 2.0)
+    assert state.controller.gp_ema.item() == pytest.approx(0.5 * cfg.augment.tau + 0.5 * 2.0)
 
 
 # ---------------------------------------------------------------------------------------------- variants
@@ -390,6 +390,7 @@ def test_two_workers_equal_one_in_float32(two_ranks: Any, scenario: str) -> None
         "pure GAN",
         "shared images",
         "flipped",
+        "own threshold",
     ],
 )
 def test_two_workers_equal_one_but_for_round_off(two_ranks: Any, scenario: str) -> None:

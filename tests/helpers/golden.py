@@ -40,7 +40,7 @@ def run(**more: Any) -> list[dict[str, float]]:
         (x, labels), own = fetch(data, cfg, step, ranks)
         noise = Noise(cfg.train.seed, step, ranks.device)
         metrics = train_step(state, x, labels, noise, cfg.step, ranks.mean, own)
-        rows.append({**{name: value.item() for name, value in metrics.items()}, "p_aug": state.p_aug.item()})
+        rows.append({**{name: value.item() for name, value in metrics.items()}, "p_aug": state.controller.p_aug.item()})
     return rows
 
 

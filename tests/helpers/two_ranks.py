@@ -31,6 +31,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "pure GAN": {"loss.w": 1.0, "loss.w_mid": 1.0},
     "shared images": {"train.discriminator_images": "shared"},
     "flipped": {"data.flip": True},
+    "own threshold": {"augment.enabled": True, "augment.tau": "auto", "augment.tau_ratio": 0.5, "augment.p_step": 0.3},
 }
 COMMON: dict[str, Any] = {
     "train.total_steps": 12,
@@ -60,7 +61,7 @@ def train(dotted: dict[str, Any], steps: int, ranks: Ranks) -> tuple[list[dict[s
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
         metrics = train_step(state, x, labels, noise, cfg.step, ranks.mean, own)
         rows.append({name: ranks.mean(value).item() for name, value in metrics.items()})
-        rows[-1]["p_aug"] = state.p_aug.item()
+        rows[-1]["p_aug"] = state.controller.p_aug.item()
     nets: list[nn.Module] = [unwrap(state.model), state.teacher, state.ema]
     nets += [] if state.discriminator is None else [unwrap(state.discriminator)]
     return rows, [p.detach().clone() for net in nets for p in net.parameters()]

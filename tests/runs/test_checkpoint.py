@@ -45,7 +45,7 @@ def advance(state: TrainState, cfg: Config, steps: int) -> None:
 
 def whole_state(state: TrainState) -> dict[str, Any]:
     """Everything that a step changes, flat."""
-    flat: dict[str, Any] = {"step": state.step, "p_aug": state.p_aug, "gp_ema": state.gp_ema}
+    flat: dict[str, Any] = {"step": state.step, **vars(state.controller)}
     for name in MODULES:
         flat |= {f"{name}.{key}": value for key, value in getattr(state, name).state_dict().items()}
     for name in OPTIMIZERS:
