@@ -220,9 +220,6 @@ class TrainConfig(Section):
     discriminator_images: Literal["own", "shared"] = Field(
         "own", description="D sees images of its own, or those that the generator has just seen"
     )
-    discriminator_batch: int | None = Field(
-        None, ge=2, multiple_of=2, description="own images of D per update, half of them made fakes; null = B"
-    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         Step.precision,
         description="fp32 (TF32 on GPUs), or autocast to bf16, or fp16 with loss scaling: levels, losses, R1 stay fp32",
@@ -291,13 +288,6 @@ class Config(Section):
     def consistent(self) -> bool:
         """Whether there is an L_CT, and so a use for its distance and its teacher."""
         return self.train.method == "act" and self.loss.w_mid < 1
-
-    @property
-    def own_images(self) -> int:
-        """How many images a step takes for D alone."""
-        if not self.adversarial or self.train.discriminator_images == "shared":
-            return 0
-        return self.train.discriminator_batch or self.train.global_batch
 
     @property
     def scored_weights(self) -> tuple[str, ...]:

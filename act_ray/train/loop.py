@@ -75,8 +75,9 @@ def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images
 
     x [B/W,C,H,W] in [-1, 1], and labels [B/W] where they are used. With D's own images a step takes 2B of the data.
     """
-    n, batch, own = len(data.images), cfg.train.global_batch, cfg.own_images
-    index = batch_indices(cfg.data.subset or n, batch + own, cfg.train.seed, step)
+    n, batch = len(data.images), cfg.train.global_batch
+    own = cfg.adversarial and cfg.train.discriminator_images == "own"
+    index = batch_indices(cfg.data.subset or n, 2 * batch if own else batch, cfg.train.seed, step)
     if cfg.data.subset is not None:
         index = subset_indices(n, cfg.data.subset)[index]
     noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world).branch("flip")

@@ -20,11 +20,11 @@ def check_fit(cfg: Config, data: ImageData, world: int) -> None:
         )
     if cfg.data.subset is not None and cfg.data.subset > len(data.images):
         raise UserError(f"data.subset = {cfg.data.subset}: {cfg.data.path} has {len(data.images):,} images")
-    for name in ("global_batch", "discriminator_batch"):
-        batch = getattr(cfg.train, name) or 0
-        if batch % (2 * world):
-            near = max(2 * world, round(batch / (2 * world)) * 2 * world)
-            raise UserError(f"train.{name} = {batch}: must be a multiple of 2 x {world} workers; nearest: {near}")
+    if cfg.train.global_batch % (2 * world):
+        near = max(2 * world, round(cfg.train.global_batch / (2 * world)) * 2 * world)
+        raise UserError(
+            f"train.global_batch = {cfg.train.global_batch}: must be a multiple of 2 x {world} workers; nearest: {near}"
+        )
     check_discriminator(cfg, channels, height, world)
     if cfg.model.num_classes is not None and data.num_classes != cfg.model.num_classes:
         raise UserError(

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from act_ray.config import Config
 from act_ray.core import losses
@@ -305,21 +306,49 @@ def test_class_conditional_step(make_config: MakeConfig, make_state: MakeState) 
     assert go(make_state(cfg), cfg, 1, labels.flip(0)) != first
 
 
-def test_bf16_step_is_close_to_fp32(make_config: MakeConfig, make_state: MakeState) -> None:
+@pytest.mark.parametrize(("kind", "near"), [("bf16", 0.03), ("fp16", 0.01)])
+def test_half_precision_is_close_to_fp32(
+    make_config: MakeConfig, make_state: MakeState, kind: str, near: float
+) -> None:
     rows = []
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", kind):
         cfg = make_config(train__precision=precision, loss__gp_interval=2)
         state = make_state(cfg)
         rows.append(go(state, cfg, 3))
         assert {p.dtype for p in (*state.model.parameters(), *state.discriminator.parameters())} == {torch.float32}
     for full, half in zip(*rows, strict=True):
         for name in full:
-            assert half[name] == pytest.approx(full[name], rel=0.03, abs=0.03), name
+            assert half[name] == pytest.approx(full[name], rel=near, abs=near), name
     assert rows[0] != rows[1]
 
 
-def test_penalty_steps_do_not_run_in_bf16(make_config: MakeConfig, make_state: MakeState) -> None:
-    cfg = make_config(train__precision="bf16", loss__gp_interval=2, collapse__monitor_interval=1000)
+def test_fp16_skips_a_step_whose_gradients_overflow(make_config: MakeConfig, make_state: MakeState) -> None:
+    """And halves the scale of the loss, which cancels from the update otherwise."""
+    cfg = make_config(train__precision="fp16", loss__gp_interval=2)
+    state = make_state(cfg)
+    assert state.scaler_g is not None
+    assert state.scaler_d is not None
+    state.scaler_g = GradScaler("cpu", init_scale=2.0**127)
+    before, D = copies(state.model), copies(state.discriminator)
+    go(state, cfg, 1)
+    assert state.scaler_g.get_scale() == 2.0**126
+    assert same(state.model, before)
+    assert not same(state.discriminator, D)
+    state.scaler_g = GradScaler("cpu", init_scale=2.0**10)
+    other = copy.deepcopy(state)
+    other.scaler_g = GradScaler("cpu", init_scale=2.0**6)
+    other.optimizer_g = torch.optim.SGD(other.model.parameters(), 0.05)
+    go(state, cfg, 1)
+    go(other, cfg, 1)
+    for p, q in zip(state.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_penalty_steps_do_not_run_in_half_precision(
+    make_config: MakeConfig, make_state: MakeState, precision: str
+) -> None:
+    cfg = make_config(train__precision=precision, loss__gp_interval=2, collapse__monitor_interval=1000)
     state, autocast = make_state(cfg), []
     state.discriminator.register_forward_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     go(state, cfg, 2)

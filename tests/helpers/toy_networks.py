@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.core import losses
+from act_ray.core.augment import Controller
 from act_ray.core.consistency import Consistency
 from act_ray.core.step import TrainState
+from act_ray.train.setup import scaler
 
 
 class ToyF(nn.Module):
@@ -60,6 +62,7 @@ def toy_state(cfg: Config, channels: int = 1, lr: float = 0.05) -> TrainState:
         optimizer_g=torch.optim.SGD(model.parameters(), lr),
         optimizer_d=torch.optim.SGD(discriminator.parameters(), lr),
         distance=losses.pseudo_huber,
-        p_aug=torch.tensor(0.0),
-        gp_ema=torch.tensor(cfg.augment.tau),
+        controller=Controller.start(cfg.step.augment, torch.device("cpu")),
+        scaler_g=scaler(cfg, torch.device("cpu")),
+        scaler_d=scaler(cfg, torch.device("cpu")),
     )

@@ -46,6 +46,7 @@ def advance(state: TrainState, cfg: Config, steps: int) -> None:
 def whole_state(state: TrainState) -> dict[str, Any]:
     """Everything that a step changes, flat."""
     flat: dict[str, Any] = {"step": state.step, **vars(state.controller)}
+    flat |= {name: scaler.state_dict() for name, scaler in checkpoint.scalers(state).items()}
     for name in MODULES:
         flat |= {f"{name}.{key}": value for key, value in getattr(state, name).state_dict().items()}
     for name in OPTIMIZERS:
@@ -101,6 +102,8 @@ def save_as(root: Path, state: TrainState, step: int) -> None:
         {"optim.name": "adam"},
         {"optim.name": "adam", "train.channels_last": True},
         {"model.num_classes": 10},
+        {"train.precision": "fp16"},
+        {"augment.enabled": True, "augment.tau": "auto"},
     ],
 )
 def test_a_loaded_state_is_the_saved_one_and_goes_on_the_same(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -313,11 +313,10 @@ def fetched(step: int, **dotted: Any) -> tuple[Tensor, Tensor]:
 def test_d_has_images_of_its_own() -> None:
     """The stream of batch_indices, B for the generator and then D's; an epoch holds every image once."""
     data = open_data("digits").images
-    for own, size in (({}, 64), ({"train__discriminator_batch": 10}, 10)):
-        parts = [part for step in range(3) for part in fetched(step, train__global_batch=64, **own)]
-        order = np.concatenate([batch_indices(len(data), 64 + size, 0, step) for step in range(3)])
-        assert torch.equal(torch.cat(parts), from_uint8(torch.from_numpy(data[order])))
-        assert [len(part) for part in parts] == [64, size] * 3
+    parts = [part for step in range(3) for part in fetched(step, train__global_batch=64)]
+    order = np.concatenate([batch_indices(len(data), 128, 0, step) for step in range(3)])
+    assert torch.equal(torch.cat(parts), from_uint8(torch.from_numpy(data[order])))
+    assert [len(part) for part in parts] == [64] * 6
     for shared in ({"train__discriminator_images": "shared"}, {"loss__w": 0.0, "loss__w_mid": 0.0}):
         assert len(fetched(0, **shared)[1]) == 0
 
