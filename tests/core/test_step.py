@@ -314,6 +314,8 @@ def test_half_precision_is_close_to_fp32(
     for precision in ("fp32", kind):
         cfg = make_config(train__precision=precision, loss__gp_interval=2)
         state = make_state(cfg)
+        if kind == precision == "fp16":  # a scale that these gradients never overflow
+            state.scaler_g, state.scaler_d = (GradScaler("cpu", init_scale=4.0) for _ in range(2))
         rows.append(go(state, cfg, 3))
         assert {p.dtype for p in (*state.model.parameters(), *state.discriminator.parameters())} == {torch.float32}
     for full, half in zip(*rows, strict=True):
@@ -334,10 +336,9 @@ def test_fp16_skips_a_step_whose_gradients_overflow(make_config: MakeConfig, mak
     assert state.scaler_g.get_scale() == 2.0**126
     assert same(state.model, before)
     assert not same(state.discriminator, D)
-    state.scaler_g = GradScaler("cpu", init_scale=2.0**10)
+    state.scaler_g = GradScaler("cpu", init_scale=2.0**4)
     other = copy.deepcopy(state)
-    other.scaler_g = GradScaler("cpu", init_scale=2.0**6)
-    other.optimizer_g = torch.optim.SGD(other.model.parameters(), 0.05)
+    other.scaler_g = None
     go(state, cfg, 1)
     go(other, cfg, 1)
     for p, q in zip(state.model.parameters(), other.model.parameters(), strict=True):
