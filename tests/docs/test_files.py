@@ -68,8 +68,8 @@ def runs(whole_augmented: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     shutil.copytree(whole_augmented, root / "whole")
     (newest(root / "whole") / "ema.safetensors").write_bytes(b"")
     go(tiny(AUGMENTED), root / "whole")
-    go(tiny(DIFFUSION), root / "diffusion")
-    go(tiny({"optim.lr_g": 1e8}), root / "diverged")
+    go(tiny({**DIFFUSION, "eval.weights": ["ema", "model"]}), root / "diffusion")
+    go(tiny({"optim.lr_g": 1e8, **AUGMENTED, "augment.tau": "auto"}), root / "diverged")
     return [root / name for name in ("whole", "diffusion", "diverged")]
 
 
