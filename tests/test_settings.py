@@ -41,15 +41,54 @@ def test_presets_hold_the_papers_settings() -> None:
     assert a.model_copy(update={"preset": "cifar10", "augment": c.augment}) == c
     i = settings.load("imagenet64")
     assert (i.optim.lr_g, i.train.global_batch, i.schedule.mu0, i.schedule.s1) == (5e-5, 320, 0.95, 200)
-    assert (i.loss.w, i.loss.w_mid, i.train.total_steps, i.train.precision) == (0.6, 0.2, 400_000, "bf16")
+    assert (i.loss.w, i.loss.w_mid, i.train.total_steps, i.train.precision) == (0.6, 0.2, 400_000, "fp16")
     s = settings.load("lsun_cat256")
     assert (s.optim.lr_g, s.train.global_batch, s.schedule.mu0, s.schedule.s1) == (5e-5, 640, 0.95, 150)
-    assert (s.loss.w, s.loss.w_mid, s.train.total_steps, s.train.precision) == (0.6, 0.2, 800_000, "bf16")
+    assert (s.loss.w, s.loss.w_mid, s.train.total_steps, s.train.precision) == (0.6, 0.2, 800_000, "fp16")
+
+
+def test_a_recipe_is_over_its_preset_and_under_what_is_set(tmp_path: Path) -> None:
+    cfg = settings.load("cifar10_aug", {"schedule.levels": "paper"}, recipe_name="authors")
+    assert (cfg.preset, cfg.recipe, cfg.schedule.levels, cfg.optim.beta2_d) == (
+        "cifar10_aug",
+        "authors",
+        "paper",
+        0.9318,
+    )
+    assert (cfg.augment.enabled, cfg.augment.p_step, cfg.eval.weights) == (True, 0.00512, ("teacher", "ema"))
+    assert cfg.discriminator.block_out_channels == (128, 256, 256, 256)  # as of cifar10, which it extends
+    assert saved(cfg) == cfg
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: cifar10\nrecipe: authors\nloss.w: 0.4\n")
+    read = settings.load_file(file)
+    assert (read.recipe, read.loss.w, read.schedule.levels) == ("authors", 0.4, "authors")
+    assert settings.load_file(file, {}, "paper").schedule.levels == "paper"
+    assert "--recipe author: no such recipe; did you mean 'authors'?" in refusal(
+        lambda: settings.load("digits", recipe_name="author")
+    )
+
+
+def test_a_run_of_0_1_0_keeps_what_it_did() -> None:
+    """Its config.yaml has all settings of its time; those that came later have other defaults now."""
+    old = settings.load("digits").model_dump(mode="json")
+    for name in settings.BEFORE:
+        section, _, key = name.partition(".")
+        del old[section][key]
+    cfg = settings.build(settings.upgrade(old))
+    assert {name: settings.get(cfg, name) for name in settings.BEFORE} == {
+        "discriminator.head": "plain",
+        "train.discriminator_images": "shared",
+        "eval.weights": ("ema",),
+        "loss.lpips_resize": "area",
+        "loss.lpips_clip_target": False,
+    }
+    new = settings.load("digits")
+    assert settings.build(settings.upgrade(new.model_dump(mode="json"))) == new
 
 
 def test_unknown_preset_names_the_nearest() -> None:
     assert "did you mean 'cifar10'" in refusal(settings.load, "cifar-10")
-    assert "valid: cifar10, cifar10_aug, digits" in refusal(settings.load, "xyz")
+    assert "valid: cifar10, cifar10_16, cifar10_aug, digits" in refusal(settings.load, "xyz")
     assert "no such preset" in refusal(settings.load, "../presets/digits")
 
 
