@@ -41,7 +41,7 @@ class Augment:
 
     enabled: bool = False
     tau: float | Literal["auto"] = 0.55  # auto: tau_ratio times what L_gp settles at, while p_aug is 0
-    tau_ratio: float = 1.0
+    tau_ratio: float = 0.7
     p_step: float = 0.05  # p_r
     gp_decay: float = 0.93  # mu_p
     controller: Literal["paper", "authors"] = "paper"  # compare and then average, or average and then compare

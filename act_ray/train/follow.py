@@ -62,10 +62,7 @@ class Follow:
                 self._print(describe(row))
         for row in self._new("scores.jsonl"):
             rate = f", {self.rate}" if self.rate else ""
-            self._print(
-                f"step {row['step']:,}/{self.total:,}: {row['metric']} {float(row['score']):.4g}, "
-                f"diversity {float(row['diversity']):.2f}{rate}"
-            )
+            self._print(f"step {row['step']:,}/{self.total:,}: {describe_scores(row)}{rate}")
         for row in ended:
             self._print(describe(row))
         if self.bar.disable and time.monotonic() - self.spoke > QUIET_S:
@@ -98,6 +95,17 @@ class Follow:
         whole = text[: text.rfind(b"\n") + 1]
         self.offsets[name] += len(whole)
         return [json.loads(line) for line in whole.splitlines()]
+
+
+def describe_scores(row: dict[str, Any]) -> str:
+    """The score, those of the other weights beside it, and the diversity."""
+    others = [
+        f"{name.removeprefix('score_')} {float(value):.4g}"
+        for name, value in row.items()
+        if name.startswith("score_") and name != f"score_{row['weights']}"
+    ]
+    beside = f" ({', '.join(others)})" if others else ""
+    return f"{row['metric']} {float(row['score']):.4g}{beside}, diversity {float(row['diversity']):.2f}"
 
 
 def describe(row: dict[str, Any]) -> str:
