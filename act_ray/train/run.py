@@ -168,8 +168,7 @@ class TrainingRun:
         """Score the samples of each of eval.weights; the first gives the grid and what detector and search see."""
         started = time.monotonic()
         networks = checkpoint.modules(self.state)
-        scored = {name: self.scorer(networks[name]) for name in self.cfg.scored_weights}
-        first, (result, images) = next(iter(scored.items()))
+        result, images = self.scorer({name: networks[name] for name in self.cfg.scored_weights})
         step, score = self.state.step, result["score"]
         self.last_score, self.diversity = score, result["diversity"]
         self.improved = self.best is None or score < self.best[0]
@@ -178,9 +177,8 @@ class TrainingRun:
         self._watch(self.detector.observe_eval(step, self.diversity, score))
         if self.ranks.first:
             save_grid(images, self.folder.path / "samples" / grid_name(step))
-            each = {f"score_{name}": found["score"] for name, (found, _) in scored.items()}
-            row = {"step": step, **result, **each, "weights": first, "metric": metric_name(self.cfg.eval)}
-            self.folder.append("scores.jsonl", [row])
+            about = {"weights": self.cfg.scored_weights[0], "metric": metric_name(self.cfg.eval)}
+            self.folder.append("scores.jsonl", [{"step": step, **result, **about}])
         self.clock += time.monotonic() - started  # the rate that is shown is that of training
         return self.report()
 

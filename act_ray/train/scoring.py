@@ -1,6 +1,7 @@
 """The periodic score: one-step samples from fixed noise, spread over the workers, and what they look like."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,27 @@ class Scorer:
             lambda: reference_statistics(self.network, data) if ranks.first else {}
         )
 
-    def __call__(self, model: nn.Module) -> tuple[dict[str, float], Tensor]:
-        """({"score", "diversity"}, grid images uint8 [grid,C,H,W]); the same on every worker.
+    def __call__(self, models: Mapping[str, nn.Module]) -> tuple[dict[str, float], Tensor]:
+        """The score of each model by its name, and the diversity and grid images uint8 [grid,C,H,W] of the first.
+
+        {"score", "diversity", "score_NAME", ...}; the same on every worker, "score" being that of the first.
+        """
+        (first, model), *others = models.items()
+        result: dict[str, Any] = {}
+        score, images = self._score(model, max(self.cfg.eval.grid, DIVERSITY_IMAGES))
+        scores = {first: score} | {name: self._score(other, 0)[0] for name, other in others}
+        if self.ranks.first:
+            result = {"score": score, "diversity": diversity(images, self.data)}
+            result |= {f"score_{name}": value for name, value in scores.items()}
+        return self.ranks.from_first(result), images[: self.cfg.eval.grid]
+
+    def _score(self, model: nn.Module, kept: int) -> tuple[float, Tensor]:
+        """A model's Frechet distance (of the first worker, nan on the others), and its first `kept` images.
 
         Worker r draws the batches r, r + W, ...; features are put back in order, so W does not change the score.
         """
         n, size, ranks = self.cfg.eval.samples, self.cfg.eval.batch, self.ranks
         shape = self.data.images.shape[1:]
-        kept = max(self.cfg.eval.grid, DIVERSITY_IMAGES)
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         mine = []
         for i in range(ranks.rank, len(batches), ranks.world):
@@ -44,10 +58,8 @@ class Scorer:
             images_kept = images.cpu().numpy() if batches[i].start < kept else None
             mine.append((i, compute_features(self.network, images).numpy(), images_kept))
         parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
-        images = torch.from_numpy(np.concatenate([part[2] for part in parts if part[2] is not None]))[:kept]
-        result: dict[str, Any] = {}
-        if ranks.first:
-            features = torch.from_numpy(np.concatenate([part[1] for part in parts]))
-            result["score"] = frechet_distance(features, self.reference)
-            result["diversity"] = diversity(images, self.data)
-        return ranks.from_first(result), images[: self.cfg.eval.grid]
+        seen = [part[2] for part in parts if part[2] is not None]
+        images = torch.from_numpy(np.concatenate(seen))[:kept] if seen else torch.empty(0)
+        if not ranks.first:
+            return math.nan, images
+        return frechet_distance(torch.from_numpy(np.concatenate([part[1] for part in parts])), self.reference), images

@@ -77,6 +77,18 @@ def test_the_distance_is_the_one_of_training(run: Path, capfd: pytest.CaptureFix
     assert ended.out.splitlines()[-1] == f"1 row appended to {run}/evaluations.jsonl"
 
 
+def test_the_scores_of_training_are_those_of_its_weights(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The slow average and theta^- side by side; `evaluate` measures each of them, and theta, again."""
+    *_, scored = rows(run / "scores.jsonl")
+    assert (scored["weights"], scored["score"]) == ("ema", scored["score_ema"])
+    for weights in ("ema", "teacher", "model"):
+        Ended(capfd, "evaluate", run, "--workers", 0, "--which", "last", "--weights", weights, *SAMPLES).succeeded()
+    measured = {row["weights"]: row["metrics"]["fd"] for row in rows(run / "evaluations.jsonl")}
+    assert len(set(measured.values())) == 3
+    for weights in ("ema", "teacher"):
+        assert measured[weights] == pytest.approx(scored[f"score_{weights}"], rel=1e-9)
+
+
 def test_any_number_of_workers_measures_the_same(
     cluster: None, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,12 +50,12 @@ def test_all_outputs_at_once_hold_the_same_samples(succeed: Callable[[str], str]
 
 def test_weights_label_and_seed_are_used(succeed: Callable[[str], str], tmp_path: Path) -> None:
     found = {}
-    for options in ("", "--weights model", "--label 3", "--seed 4", "--nfe 2"):
+    for options in ("", "--weights model", "--weights teacher", "--label 3", "--seed 4", "--nfe 2"):
         succeed(f"sample run -n 4 {options} -o x.npz --overwrite --which last")
         with np.load(tmp_path / "x.npz", allow_pickle=False) as saved:
             found[options] = saved["arr_0"].tobytes()
             assert options != "--label 3" or saved["arr_1"].tolist() == [3] * 4
-    assert len(set(found.values())) == 5
+    assert len(set(found.values())) == 6
 
 
 def test_only_what_is_asked_for_is_evaluated(
