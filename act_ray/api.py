@@ -64,20 +64,22 @@ def run_search(
     folder: str,
     *,
     changes: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
     trials: int | None = None,
     workers_per_trial: int = 0,
     concurrent: int | None = None,
 ) -> list[dict[str, Any]]:
     """Search a space (a shipped one's name, or a YAML file) in the new folder or URI `folder`.
 
-    changes: settings for all trials. Returns a row per trial, best first (docs/files.md, results.parquet).
+    changes: settings for all trials. recipe: as of load_config, instead of the space's. Returns a row per trial, best
+    first (docs/files.md, results.parquet).
     """
     from act_ray.tune.__main__ import DEFAULTS, read_space, run_search
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.results import result_rows
 
     options = {**DEFAULTS, "workers_per_trial": workers_per_trial, "concurrent": concurrent}
-    checked = read_space(space, {"trials": trials}, dict(changes or {}), workers_per_trial)
+    checked = read_space(space, {"trials": trials, "recipe": recipe}, dict(changes or {}), workers_per_trial)
     location = folder if "://" in folder else os.path.abspath(folder)
     experiment = Experiment.create(location, checked, options)
     run_search(experiment, shared_storage=False)

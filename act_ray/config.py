@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from act_ray.collapse.rules import CollapseConfig
-from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step
+from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step, settling
 
 T = TypeVar("T")
 
@@ -226,7 +226,9 @@ class TrainConfig(Section):
     )
     channels_last: bool = Field(False, description="the memory format that GPUs' convolutions like")
     compile: bool = Field(False, description="torch.compile the networks where that works")
-    ema_decay: float = Field(Step.ema_decay, ge=0, lt=1, description="EMA of the generator that is sampled and scored")
+    ema_decay: float = Field(
+        Step.ema_decay, ge=0, lt=1, description="of the slow average of the generator (eval.weights: ema)"
+    )
     log_every: int = Field(50, ge=1, description="steps between two transfers of metrics to the host")
     threads: int | None = Field(None, ge=1, description="CPU threads per worker; null = its share of the cores")
 
@@ -322,6 +324,12 @@ class Config(Section):
             raise ValueError(
                 "discriminator.conditional = true: not with discriminator.kind = 'projected', whose features are of "
                 "one image; use ddpm or stylegan2"
+            )
+        window, every = settling(self.train.total_steps), self.loss.gp_interval
+        if self.augment.enabled and self.augment.tau == "auto" and not any(k % every == 0 for k in window):
+            raise ValueError(
+                f"augment.tau = 'auto': no gradient penalty (every loss.gp_interval = {every} steps) falls into steps "
+                f"{window.start:,} to {window.stop:,}, where L_gp is measured; give a number"
             )
         if self.distill.teacher and self.train.method == "diffusion":
             raise ValueError("distill.teacher: only for train.method = act; a diffusion run has no teacher")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from act_ray.config import Config
+from act_ray.core.options import Augment
 from act_ray.errors import UserError, nearest
 from act_ray.yamlfile import read_yaml, write_yaml
 
@@ -47,6 +48,15 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
         section, _, key = name.partition(".")
         values = merge(values, {section: {key: value}})
     return values
+
+
+def dotted_names(values: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted names of the settings in nested values, or in values that are dotted themselves."""
+    for section, part in values.items():
+        if isinstance(part, Mapping):
+            yield from (f"{section}.{key}" for key in part)
+        else:
+            yield section
 
 
 def nearest_setting(name: str) -> str:
@@ -157,7 +167,13 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: 
     values = read_yaml(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of sections, as a run's config.yaml")
+    given = set(dotted_names(values))
+    if set(field_names()) - given == set(BEFORE):  # a whole config.yaml, of 0.1.0
+        values = upgrade(values)
     if recipe_name is not None:
+        recipe(recipe_name, None)  # there is one of this name
+        if mine := sorted(given & {*dotted_names(recipe("authors", values.get("preset")))} - {"recipe"}):
+            raise UserError(f"--recipe {recipe_name}: {path} sets {mine[0]} itself; leave out one of the two")
         values["recipe"] = recipe_name
     base = base_values(*(values[key] if isinstance(values.get(key), str) else None for key in ("preset", "recipe")))
     names = {name: value for name, value in values.items() if isinstance(name, str) and "." in name}
@@ -167,17 +183,22 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: 
 
 # What a run did of which its config.yaml, of 0.1.0, says nothing: these settings came later, with other defaults.
 BEFORE = {
+    "data.flip": False,
+    "data.subset": None,
+    "discriminator.block_out_channels": None,
     "discriminator.head": "plain",
     "train.discriminator_images": "shared",
     "eval.weights": ["ema"],
     "loss.lpips_resize": "area",
     "loss.lpips_clip_target": False,
+    "augment.controller": "paper",
+    "augment.tau_ratio": Augment.tau_ratio,
 }
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a run's config.yaml, which has every setting that there was, with those that came later."""
-    return merge(nested(BEFORE), values)
+    return merge({**nested(BEFORE), "recipe": None}, values)
 
 
 def build(values: Mapping[str, Any], where: str = "config") -> Config:
@@ -185,17 +206,31 @@ def build(values: Mapping[str, Any], where: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(explain(e) for e in error.errors())) from None
+        raise UserError(f"{where}: " + "; ".join(explain_all(error.errors()))) from None
+
+
+def explain_all(errors: Iterable[Any]) -> list[str]:
+    """Each of pydantic's errors, those of a setting that may be of several kinds as one."""
+    found: dict[str, str] = {}
+    for error in errors:
+        text = explain(error)
+        name = text.partition(": ")[0]
+        found[name] = f"{found[name]} or {text.partition(': ')[2].removeprefix('must be ')}" if name in found else text
+    return list(found.values())
 
 
 def explain(error: Any) -> str:
     """One of pydantic's errors as `loss.w = 2: must be less than or equal to 1`."""
     name = ".".join(str(part) for part in error["loc"])
+    if (setting := ".".join(str(part) for part in error["loc"][:2])) in field_names():
+        name = setting if isinstance(error["loc"][-1], str) else name  # pydantic adds which of several kinds it tried
     if error["type"] == "extra_forbidden":
         if name in Config.model_fields or "." in name:
             return f"{name}: no such setting; {nearest_setting(name)}"
         return f"{name}: no such setting; {nearest(name, [*field_names(), *Config.model_fields])}"
     message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.replace("must be a valid tuple", "must be a list, as [A, B]").replace("Tuple should", "must")
+    message = message.removesuffix(" after validation, not 0")
     if error["type"] == "value_error":  # our own validators name the setting themselves
         return message
     return f"{name} = {error['input']!r}: {message}"

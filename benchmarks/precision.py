@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from act_ray.core.noise import Noise
 from act_ray.core.options import Step
@@ -22,6 +23,8 @@ from act_ray.runs.folder import RunFolder, read_config
 from act_ray.train.loop import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
+
+SCALE = 2.0**10
 
 Half = Callable[[TrainState, Tensor, Tensor | None, Noise, int, Step], object]
 
@@ -66,6 +69,8 @@ def main(run: str, levels: str, batches: int, at: int | None) -> None:
             for precision in ("fp32", "bf16", "fp16"):
                 for f in (G, state.teacher):
                     f.precision = precision  # type: ignore[union-attr]
+                for scaler in ("scaler_g", "scaler_d"):  # a scale that these gradients do not overflow; grad / scale
+                    setattr(state, scaler, GradScaler("cpu", init_scale=SCALE) if precision == "fp16" else None)
                 exact = replace(step, precision=precision)  # type: ignore[arg-type]
                 found[precision] = [
                     gradient(state, net, half, b, N, exact, fetch(data, cfg, b, ranks)[0])

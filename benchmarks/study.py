@@ -110,9 +110,10 @@ def draw(histories: Sequence[History], names: Sequence[str]) -> Figure:
         if panel != "p_aug":
             axis.set_yscale("log")
     axes[-1].set_xlabel("steps")
-    longest = max(len(text.get_text()) for text in figure.legend().get_texts())
-    figure.legends.clear()
-    figure.legend(loc="outside upper center", ncols=max(1, 100 // (longest + 6)))
+    if names:
+        longest = max(len(text.get_text()) for text in figure.legend().get_texts())
+        figure.legends.clear()
+        figure.legend(loc="outside upper center", ncols=max(1, 100 // (longest + 6)))
     return figure
 
 

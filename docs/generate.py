@@ -90,7 +90,8 @@ def kind(annotation: Any, limits: str = "") -> str:
     if origin is Annotated:
         return kind(args[0], bounds([found for extra in args[1:] for found in getattr(extra, "metadata", [extra])]))
     if origin in (Union, UnionType):
-        return " or ".join(kind(arg, limits) for arg in args if arg is not type(None)) + ", or `null`"
+        null = ", or `null`" if type(None) in args else ""
+        return " or ".join(kind(arg, limits) for arg in args if arg is not type(None)) + null
     if origin is Literal:
         return ", ".join(f"`{arg}`" for arg in args)
     if origin is tuple:

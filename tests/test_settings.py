@@ -7,7 +7,7 @@ import pytest
 
 from act_ray import settings
 from act_ray.config import Config
-from act_ray.yamlfile import read_yaml
+from act_ray.yamlfile import read_yaml, write_yaml
 from tests.helpers.mistakes import refusal
 
 
@@ -68,14 +68,32 @@ def test_a_recipe_is_over_its_preset_and_under_what_is_set(tmp_path: Path) -> No
     )
 
 
-def test_a_run_of_0_1_0_keeps_what_it_did() -> None:
+def test_a_recipe_is_not_laid_over_a_file_that_sets_what_it_chooses(tmp_path: Path) -> None:
+    """Nor named by a run that does something else."""
+    file = tmp_path / "config.yaml"
+    file.write_text(settings.dump(settings.load("digits")))
+    said = refusal(settings.load_file, file, {}, "authors")
+    assert said == f"--recipe authors: {file} sets augment.controller itself; leave out one of the two"
+    file.write_text("preset: digits\noptim: {beta2_d: 0.9}\n")
+    assert "sets optim.beta2_d itself" in refusal(settings.load_file, file, {}, "paper")
+
+
+def test_a_run_of_0_1_0_keeps_what_it_did(tmp_path: Path) -> None:
     """Its config.yaml has all settings of its time; those that came later have other defaults now."""
-    old = settings.load("digits").model_dump(mode="json")
+    old = settings.load("cifar10").model_dump(mode="json")
+    del old["recipe"]
     for name in settings.BEFORE:
         section, _, key = name.partition(".")
         del old[section][key]
     cfg = settings.build(settings.upgrade(old))
+    (tmp_path / "config.yaml").write_text(write_yaml(old))
+    assert settings.load_file(tmp_path / "config.yaml") == cfg  # also as the settings of a new run
     assert {name: settings.get(cfg, name) for name in settings.BEFORE} == {
+        "data.flip": False,
+        "data.subset": None,
+        "discriminator.block_out_channels": None,
+        "augment.controller": "paper",
+        "augment.tau_ratio": 0.7,
         "discriminator.head": "plain",
         "train.discriminator_images": "shared",
         "eval.weights": ("ema",),
@@ -84,6 +102,23 @@ def test_a_run_of_0_1_0_keeps_what_it_did() -> None:
     }
     new = settings.load("digits")
     assert settings.build(settings.upgrade(new.model_dump(mode="json"))) == new
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"augment.tau": -1}, "config: augment.tau = -1: must be greater than 0 or 'auto'"),
+        ({"eval.weights": "ema"}, "config: eval.weights = 'ema': must be a list, as [A, B]"),
+        ({"eval.weights": []}, "config: eval.weights = []: must have at least 1 item"),
+        (
+            {"augment.enabled": True, "augment.tau": "auto", "train.total_steps": 40},
+            "config: augment.tau = 'auto': no gradient penalty (every loss.gp_interval = 16 steps) falls into steps 4 "
+            "to 10, where L_gp is measured; give a number",
+        ),
+    ],
+)
+def test_what_a_setting_may_be_is_said_without_names_that_are_none(changes: dict[str, Any], said: str) -> None:
+    assert refusal(settings.load, "digits", changes) == said
 
 
 def test_unknown_preset_names_the_nearest() -> None:

@@ -15,7 +15,7 @@ from kornia.geometry import axis_angle_to_rotation_matrix, warp_affine
 from torch import Tensor
 
 from act_ray.core.noise import Noise
-from act_ray.core.options import Augment
+from act_ray.core.options import Augment, settling
 
 # x [B,C,H,W], p, noise -> matrices [B,3,3] (geometry, in pixels) or [B,4,4] (colour), and which samples they change [B]
 Transform = Callable[[Tensor, Tensor, Noise], tuple[Tensor, Tensor]]
@@ -200,9 +200,6 @@ def _shift(x: Tensor, y: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- controller
 
 
-SETTLING = (0.1, 0.25)  # shares of the budget between which augment.tau = auto sees what L_gp settles at
-
-
 @dataclass
 class Controller:
     """What Algorithm 2 carries from step to step: scalars on the device, the same on every worker."""
@@ -223,11 +220,11 @@ class Controller:
         augment.tau = auto: p_aug stays 0 for a quarter of the budget, and tau becomes tau_ratio times the mean of L_gp
         after the first tenth of it.
         """
-        start, end = (math.ceil(share * K) for share in SETTLING)
-        if cfg.tau != "auto" or k >= end:
+        window = settling(K)
+        if cfg.tau != "auto" or k >= window.stop:
             self.p_aug, self.gp_ema = update_p_aug(self.p_aug, self.gp_ema, self.tau, loss_gp, cfg)
-        elif k >= start:
-            n = (k - start) // interval + 1
+        elif k in window:
+            n = (k - window.start) // interval + 1
             self.gp_ema = self.gp_ema + (loss_gp - self.gp_ema) / n
             self.tau = cfg.tau_ratio * self.gp_ema
 

@@ -31,7 +31,7 @@ def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
     t = (cfg.diffusion.p_mean + cfg.diffusion.p_std * noise.normal(len(x))).exp()
     z = noise.normal(*x.shape)
     loss = denoising_loss(state.model(add_noise(x, t, z), t, labels), x, t, cfg.schedule).mean()
-    descend(state.optimizer_g, loss)
+    descend(state.optimizer_g, loss, state.scaler_g)
     update_ema(state, cfg)
     state.step += 1
     return {"loss_dsm": loss.detach()}

@@ -4,6 +4,7 @@ Plain dataclasses, so that `core` can be used alone. act_ray/config.py takes the
 names are the same there (`schedule.s1`, `loss.w`, ...), and Config.step hands them over.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +46,11 @@ class Augment:
     p_step: float = 0.05  # p_r
     gp_decay: float = 0.93  # mu_p
     controller: Literal["paper", "authors"] = "paper"  # compare and then average, or average and then compare
+
+
+def settling(K: int) -> range:
+    """The steps whose L_gp gives `Augment.tau` = auto: from a tenth to a quarter of the budget."""
+    return range(math.ceil(0.1 * K), math.ceil(0.25 * K))
 
 
 @dataclass(frozen=True)

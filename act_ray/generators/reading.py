@@ -31,6 +31,8 @@ def read_generator(
     clip: clamp its answers to [-1, 1] or not, whatever its files say.
     """
     generator = _read(location.rstrip("/"), which, weights, image_size, head_width, kind)
+    if weights is not None and generator.step is None:
+        raise UserError(f"--weights {weights}: only for act_ray's runs; {location} holds one set; leave it out")
     return generator if clip is None else replace(generator, clip=clip)
 
 

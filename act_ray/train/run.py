@@ -12,7 +12,6 @@ from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.core.step import Metrics, unwrap
-from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import label_counts, open_data
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, finite_or_worst, metric_name
@@ -21,6 +20,7 @@ from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.runs.progress import Progress
+from act_ray.train.batches import step_indices
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
 from act_ray.train.scoring import Scorer
@@ -232,10 +232,9 @@ class TrainingRun:
 
     def _evidence(self, step: int) -> dict[str, Any]:
         """What led to a value that is not finite: its batch (seed and step give it again), the last rows."""
-        seed, batch = self.cfg.train.seed, self.cfg.train.global_batch
         return {
-            "seed": seed,
-            "images": batch_indices(len(self.data.images), batch, seed, step).tolist(),
+            "seed": self.cfg.train.seed,
+            "images": step_indices(self.cfg, len(self.data.images), step).tolist(),
             "last_rows": self.folder.rows("metrics.jsonl")[-50:],
             "checkpoint_before": max(checkpoint.saved_steps(self.folder.checkpoints), default=None),
         }

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from act_ray import settings
-from act_ray.cli import data_option, dry_run_option, run, set_option, shared_storage_option, storage_option
+from act_ray.cli import (
+    data_option,
+    dry_run_option,
+    recipe_option,
+    run,
+    set_option,
+    shared_storage_option,
+    storage_option,
+)  # fmt: skip
 from act_ray.errors import Interrupted, UserError
 from act_ray.outcomes import TrialOutcome
 from act_ray.tune.schedulers import SCHEDULERS
@@ -32,6 +40,7 @@ DEFAULTS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 2}  # of
 @click.option("--scheduler", type=click.Choice(list(SCHEDULERS)), help="Beside collapse pruning. Default: the space's.")
 @click.option("--workers-per-trial", type=click.IntRange(0), help="Ray Train workers; 0: the trial's process.  [0]")
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
+@recipe_option
 @set_option
 @click.option("--seed", type=click.IntRange(0), help="Seed of the draws. Default: what the space says.")
 @storage_option
@@ -48,6 +57,7 @@ def command(
     scheduler: str | None,
     workers_per_trial: int | None,
     concurrent: int | None,
+    recipe: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
     storage: str,
@@ -70,7 +80,7 @@ def command(
 
     options = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
     given = {option: value for option, value in options.items() if value is not None}
-    of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed}
+    of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe}
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
             raise UserError("--resume NAME: only --storage and how to run (workers, concurrent, failures) go with it")

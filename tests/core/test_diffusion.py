@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from act_ray.config import Config
 from act_ray.core.diffusion import Denoiser, denoising_loss, diffusion_step, ode_step, sample_ode
@@ -87,6 +88,18 @@ def test_diffusion_trains_the_model_and_its_average_only(make_config: MakeConfig
             [p for net in (state.teacher, state.discriminator) for p in net.parameters()], others, strict=True
         )
     )
+
+
+def test_fp16_scales_the_denoisers_loss(make_config: MakeConfig, make_state: MakeState) -> None:
+    cfg = make_config(train__method="diffusion", train__precision="fp16")
+    state, plain = make_state(cfg), make_state(cfg)
+    state.scaler_g, plain.scaler_g = GradScaler("cpu", init_scale=2.0**127), None
+    before = [p.detach().clone() for p in state.model.parameters()]
+    diffusion_step(state, images(), None, Noise(0, 0, torch.device("cpu")), cfg.step)
+    assert state.scaler_g.get_scale() == 2.0**126  # its gradients overflowed, and nothing was changed
+    assert all(torch.equal(p, q) for p, q in zip(state.model.parameters(), before, strict=True))
+    diffusion_step(plain, images(), None, Noise(0, 0, torch.device("cpu")), cfg.step)
+    assert not all(torch.equal(p, q) for p, q in zip(plain.model.parameters(), before, strict=True))
 
 
 def test_distilling_the_oracle_is_consistency_training(make_config: MakeConfig, make_state: MakeState) -> None:

@@ -31,7 +31,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "pure GAN": {"loss.w": 1.0, "loss.w_mid": 1.0},
     "shared images": {"train.discriminator_images": "shared"},
     "flipped": {"data.flip": True},
-    "own threshold": {"augment.enabled": True, "augment.tau": "auto", "augment.tau_ratio": 0.5, "augment.p_step": 0.3},
+    "own threshold": {"augment.enabled": True, "augment.tau": "auto", "augment.p_step": 0.3, "loss.gp_interval": 1},
 }
 COMMON: dict[str, Any] = {
     "train.total_steps": 12,

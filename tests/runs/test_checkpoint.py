@@ -103,7 +103,7 @@ def save_as(root: Path, state: TrainState, step: int) -> None:
         {"optim.name": "adam", "train.channels_last": True},
         {"model.num_classes": 10},
         {"train.precision": "fp16"},
-        {"augment.enabled": True, "augment.tau": "auto"},
+        {"augment.enabled": True, "augment.tau": "auto", "loss.gp_interval": 1},
     ],
 )
 def test_a_loaded_state_is_the_saved_one_and_goes_on_the_same(settings: dict[str, Any], tmp_path: Path) -> None:

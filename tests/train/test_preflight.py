@@ -84,6 +84,18 @@ def test_an_explicit_network_beside_model_init_is_refused(tmp_path: Path) -> Non
         ({"train.global_batch": 10}, 3, "train.global_batch = 10: must be a multiple of 2 x 3 workers; nearest: 12"),
         ({"train.global_batch": 2}, 4, "train.global_batch = 2: must be a multiple of 2 x 4 workers; nearest: 8"),
         ({"loss.distance": "lpips"}, 1, "loss.distance = 'lpips': needs 3 channels, digits has 1; use pseudo_huber"),
+        (
+            {"discriminator.block_out_channels": [8, 8]},
+            1,
+            "discriminator.block_out_channels = [8, 8]: needs 1 widths, as model.block_out_channels; null takes the "
+            "generator's",
+        ),
+        (
+            {"discriminator.block_out_channels": [30]},
+            1,
+            "discriminator.block_out_channels = [30]: 30 is no multiple of the 8 groups of the norms; nearest: 32",
+        ),
+        ({"data.subset": 2000}, 1, "data.subset = 2000: digits has 1,797 images"),
         ({"model.num_classes": 9}, 1, "model.num_classes = 9: digits has 10 classes"),
         (
             {"model.block_out_channels": [8] * 5, "model.down": "DDDDD", "model.up": "UUUUU"},

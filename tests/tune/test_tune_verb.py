@@ -95,8 +95,15 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert shown["set"]["optim.beta1"] == 0.5
     assert parse_space(shown, "stdout").draw() == load_space("digits", {"trials": 3}).draw()
     assert ended.stdout.count("# trial 00") == 3
-    assert "# at most 2,100 steps and 134,400 images over 3 trials, a score every 100 steps" in ended.stdout
-    assert "# ASHA compares trials at 17,920, 35,840 images" in ended.stdout
+    assert "# at most 2,100 steps and 67,200 images over 3 trials, a score every 100 steps" in ended.stdout
+    assert "# ASHA compares trials at 8,960, 17,920 images" in ended.stdout
+
+
+def test_a_recipe_is_that_of_all_trials(capfd: pytest.CaptureFixture[str]) -> None:
+    shown = Ended(capfd, "tune", "--dry-run", "--space", "seeds", "--recipe", "authors").succeeded()
+    assert "recipe: authors" in shown
+    said = Ended(capfd, "tune", "--dry-run", "--space", "seeds", "--recipe", "author").mistake()
+    assert said.endswith("--recipe author: no such recipe; did you mean 'authors'?")
 
 
 def test_a_resumed_search_keeps_its_options_but_those_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

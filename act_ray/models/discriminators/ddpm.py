@@ -10,6 +10,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from act_ray.config import Config
+from act_ray.errors import UserError
 from act_ray.models.unet import build_unet, unet_arguments
 
 
@@ -19,7 +20,20 @@ def build(cfg: Config, channels: int, size: int) -> nn.Module:
 
 
 def check(cfg: Config, channels: int, size: int, world: int) -> None:
-    """It fits wherever the generator fits."""
+    """It fits wherever the generator fits, unless it has channels of its own."""
+    widths, levels, groups = cfg.discriminator.block_out_channels, len(cfg.model.block_out_channels), _groups(cfg)
+    if widths is None:
+        return
+    where = f"discriminator.block_out_channels = {list(widths)}"
+    if len(widths) != levels:
+        raise UserError(f"{where}: needs {levels} widths, as model.block_out_channels; null takes the generator's")
+    if wrong := next((width for width in widths if width % groups), None):
+        near = max(groups, round(wrong / groups) * groups)
+        raise UserError(f"{where}: {wrong} is no multiple of the {groups} groups of the norms; nearest: {near}")
+
+
+def _groups(cfg: Config) -> int:
+    return int((cfg.model.unet or {}).get("norm_num_groups", cfg.model.norm_num_groups))
 
 
 def require_files(cfg: Config) -> None:
