@@ -33,6 +33,7 @@ from tqdm import tqdm
 from act_ray import config, settings
 from act_ray.cli import run
 from act_ray.core import losses
+from act_ray.core.augment import Controller
 from act_ray.core.consistency import Consistency
 from act_ray.core.noise import Noise
 from act_ray.core.schedule import noise_level, num_levels
@@ -119,8 +120,8 @@ def train(cfg: config.Config, title: str) -> Map:
     teacher, ema = (copy.deepcopy(model).requires_grad_(False) for _ in range(2))
     betas = (cfg.optim.beta1, cfg.optim.beta2_g)
     opt_g, opt_d = (torch.optim.RAdam(net.parameters(), cfg.optim.lr_g, betas) for net in (model, discriminator))
-    p_aug, gp_ema = torch.tensor(0.0), torch.tensor(cfg.augment.tau)
-    state = TrainState(model, teacher, ema, discriminator, opt_g, opt_d, losses.pseudo_huber, p_aug, gp_ema)
+    controller = Controller.start(cfg.step.augment, torch.device("cpu"))  # of an augmentation that is off
+    state = TrainState(model, teacher, ema, discriminator, opt_g, opt_d, losses.pseudo_huber, controller)
 
     data = torch.Generator().manual_seed(cfg.train.seed)
     for k in tqdm(range(cfg.train.total_steps), title, unit="step", disable=not sys.stderr.isatty()):
