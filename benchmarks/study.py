@@ -77,7 +77,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     for key, members in groups(rows, names).items():
         cells = [*key, str(len(members))]
         for column in columns:
-            values = [float(row[column]) for row in members if row.get(column) not in (None, "")]
+            values = [round(float(row[column]), 6) for row in members if row.get(column) not in (None, "")]
             spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3g}{spread}" if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
