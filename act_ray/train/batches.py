@@ -28,16 +28,18 @@ def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images
     x [B/W,C,H,W] in [-1, 1], and labels [B/W] where they are used. With D's own images a step takes 2B of the data.
     """
     index, batch = step_indices(cfg, len(data.images), step), cfg.train.global_batch
-    noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world).branch("flip")
+    noise = None
+    if cfg.data.flip:  # two generators, which other runs need not make at every step
+        noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world).branch("flip")
     mine = [np.split(part, ranks.world)[ranks.rank] for part in (index[:batch], index[batch:])]
     for_g = gather(data, cfg, mine[0], noise, ranks.device)
     return for_g, gather(data, cfg, mine[1], noise, ranks.device) if len(mine[1]) else None
 
 
-def gather(data: ImageData, cfg: Config, index: NDArray[np.int64], noise: Noise, device: torch.device) -> Images:
+def gather(data: ImageData, cfg: Config, index: NDArray[np.int64], noise: Noise | None, device: torch.device) -> Images:
     """Images by their numbers, on the device, mirrored where that is drawn."""
     x = from_uint8(to_device(data.images[index], device))
-    if cfg.data.flip:
+    if noise is not None:
         x = torch.where(noise.uniform(len(x)).view(-1, 1, 1, 1) < 0.5, x.flip(3), x)
     if cfg.model.num_classes is None:
         return x, None
