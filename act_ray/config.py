@@ -37,6 +37,9 @@ class DataConfig(Section):
     subset: int | None = Field(
         None, ge=2, description="train on so many of the images, the same in every run; scores compare with all of them"
     )
+    held_out: float = Field(
+        0.0, ge=0, le=0.5, description="share of these kept back, to see how much better D knows those it trains on"
+    )
     flip: bool = Field(False, description="mirror each training image left and right with probability 1/2")
 
 

@@ -90,6 +90,7 @@ def test_a_run_of_0_1_0_keeps_what_it_did(tmp_path: Path) -> None:
     assert settings.load_file(tmp_path / "config.yaml") == cfg  # also as the settings of a new run
     assert {name: settings.get(cfg, name) for name in settings.BEFORE} == {
         "data.flip": False,
+        "data.held_out": 0.0,
         "data.subset": None,
         "discriminator.block_out_channels": None,
         "augment.controller": "paper",
@@ -218,7 +219,7 @@ def test_a_relative_data_path_is_made_absolute_and_nothing_else(
         ("w_gp", "did you mean 'loss.gp_weight'?"),
         ("lr", "did you mean one of optim.lr_d, optim.lr_g?"),
         ("loss.ww", "did you mean 'loss.w'?"),
-        ("qqqq", "... (106 in all)"),
+        ("qqqq", "... (107 in all)"),
     ],
 )
 def test_a_wrong_name_gets_one_short_hint(wrong: str, meant: str) -> None:

@@ -18,8 +18,22 @@ def step_indices(cfg: Config, n: int, step: int) -> NDArray[np.int64]:
     """The numbers, out of n images, of the B images of the generator, and behind them of D's own where it has any."""
     own = cfg.adversarial and cfg.train.discriminator_images == "own"
     batch = (2 if own else 1) * cfg.train.global_batch
-    index = batch_indices(cfg.data.subset or n, batch, cfg.train.seed, step)
-    return index if cfg.data.subset is None else subset_indices(n, cfg.data.subset)[index]
+    if cfg.data.subset is None and not cfg.data.held_out:
+        return batch_indices(n, batch, cfg.train.seed, step)
+    used = cfg.data.subset or n
+    trained_on = subset_indices(n, used)[: used - held_out_count(cfg, n)]
+    return trained_on[batch_indices(len(trained_on), batch, cfg.train.seed, step)]
+
+
+def held_out_count(cfg: Config, n: int) -> int:
+    """How many of n images are kept back from training."""
+    return round(cfg.data.held_out * (cfg.data.subset or n))
+
+
+def held_out_indices(cfg: Config, n: int) -> NDArray[np.int64]:
+    """The numbers of the images that are kept back, a function of the settings alone."""
+    used = cfg.data.subset or n
+    return subset_indices(n, used)[used - held_out_count(cfg, n) :]
 
 
 def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images, Images | None]:

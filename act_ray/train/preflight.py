@@ -8,6 +8,7 @@ from act_ray.generators.reading import read_generator
 from act_ray.metrics.features import inception_weights
 from act_ray.models.discriminators import check_discriminator, require_discriminator_files
 from act_ray.models.perceptual import require_weights
+from act_ray.train.batches import held_out_count
 
 
 def check_fit(cfg: Config, data: ImageData, world: int) -> None:
@@ -20,6 +21,12 @@ def check_fit(cfg: Config, data: ImageData, world: int) -> None:
         )
     if cfg.data.subset is not None and cfg.data.subset > len(data.images):
         raise UserError(f"data.subset = {cfg.data.subset}: {cfg.data.path} has {len(data.images):,} images")
+    used = cfg.data.subset or len(data.images)
+    if cfg.data.held_out and held_out_count(cfg, len(data.images)) < 2:
+        raise UserError(
+            f"data.held_out = {cfg.data.held_out:g}: keeps back fewer than 2 of {used:,} images; give 0, or at least "
+            f"{2 / used:.2g}"
+        )
     if cfg.train.global_batch % (2 * world):
         near = max(2 * world, round(cfg.train.global_batch / (2 * world)) * 2 * world)
         raise UserError(

@@ -26,6 +26,7 @@ from act_ray.train.ranks import Ranks
 from act_ray.train.scoring import Scorer
 from act_ray.train.setup import build_state
 from act_ray.train.warm_start import warm_start
+from act_ray.train.witnesses import measure_witnesses
 
 Report = dict[str, Any]
 
@@ -169,6 +170,11 @@ class TrainingRun:
         started = time.monotonic()
         networks = checkpoint.modules(self.state)
         result, images = self.scorer({name: networks[name] for name in self.cfg.scored_weights})
+        if self.cfg.train.method == "act":
+            device = self.ranks.device
+            result |= self.ranks.from_first(
+                measure_witnesses(self.state, self.data, self.cfg, device) if self.ranks.first else {}
+            )
         step, score = self.state.step, result["score"]
         self.last_score, self.diversity = score, result["diversity"]
         self.improved = self.best is None or score < self.best[0]

@@ -63,14 +63,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def runs(whole_augmented: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A run that went on from a damaged checkpoint, a diffusion run, and one that diverges."""
+    """Runs: one that went on from a damaged checkpoint, of diffusion, one that diverges, one that keeps images back."""
     root = tmp_path_factory.mktemp("documented")
     shutil.copytree(whole_augmented, root / "whole")
     (newest(root / "whole") / "ema.safetensors").write_bytes(b"")
     go(tiny(AUGMENTED), root / "whole")
     go(tiny({**DIFFUSION, "eval.weights": ["ema", "model"]}), root / "diffusion")
     go(tiny({"optim.lr_g": 1e8, **AUGMENTED, "augment.tau": "auto", "loss.gp_interval": 1}), root / "diverged")
-    return [root / name for name in ("whole", "diffusion", "diverged")]
+    go(tiny({"data.held_out": 0.05, "train.total_steps": 5}), root / "kept_back")
+    return [root / name for name in ("whole", "diffusion", "diverged", "kept_back")]
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)

@@ -96,6 +96,11 @@ def test_an_explicit_network_beside_model_init_is_refused(tmp_path: Path) -> Non
             "discriminator.block_out_channels = [30]: 30 is no multiple of the 8 groups of the norms; nearest: 32",
         ),
         ({"data.subset": 2000}, 1, "data.subset = 2000: digits has 1,797 images"),
+        (
+            {"data.subset": 20, "data.held_out": 0.05},
+            1,
+            "data.held_out = 0.05: keeps back fewer than 2 of 20 images; give 0, or at least 0.1",
+        ),
         ({"model.num_classes": 9}, 1, "model.num_classes = 9: digits has 10 classes"),
         (
             {"model.block_out_channels": [8] * 5, "model.down": "DDDDD", "model.up": "UUUUU"},
