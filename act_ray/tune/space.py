@@ -134,13 +134,16 @@ class Space:
 
     @cached_property
     def budget(self) -> Budget:
-        """What schedulers are told; the longest trial has total_steps x global_batch at their upper ends."""
-        train = self.example().train
-        upper = {key: getattr(train, key) for key in ("total_steps", "global_batch")}
-        for key in upper:
-            if (spec := self.specs.get(f"train.{key}")) is not None:
-                upper[key] = max(endpoints(*spec))
-        return Budget(upper["total_steps"] * upper["global_batch"], self.file.grace, self.file.reduction)
+        """What schedulers are told."""
+        return Budget(
+            self.most("train.total_steps") * self.most("train.global_batch"), self.file.grace, self.file.reduction
+        )
+
+    def most(self, name: str) -> int:
+        """The largest value that a trial can have of a setting that is a number."""
+        spec = self.specs.get(name)
+        found: int = settings.get(self.example(), name) if spec is None else max(endpoints(*spec))
+        return found
 
     @cached_property
     def seed(self) -> int:

@@ -45,11 +45,10 @@ def check_values(space: Space, workers: int) -> None:
 def describe(space: Space) -> Iterator[str]:
     """The lines of --dry-run: the space as YAML, and in comments its trials and what they come to."""
     yield write_yaml(space.file.model_dump(mode="json")).rstrip("\n")
-    budget, train = space.budget, space.example().train
+    budget = space.budget
     if space.file.search == "optuna":
         yield f"# {space.trials} trials, which Optuna chooses one after the other"
-        steps = space.trials * train.total_steps
-        images = steps * train.global_batch
+        steps, images = space.trials * space.most("train.total_steps"), space.trials * budget.images
     else:
         plans = [plan_trial(space, index, values) for index, values in enumerate(space.draw())]
         for plan in plans:

@@ -99,6 +99,16 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert "# ASHA compares trials at 8,960, 17,920 images" in ended.stdout
 
 
+def test_what_optuna_may_choose_is_counted_at_its_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = {"train.global_batch": {"choice": [16, 64]}, "train.total_steps": {"randint": [50, 101]}}
+    Path("space.yaml").write_text(yaml.safe_dump({"preset": "digits", "parameters": parameters, "search": "optuna"}))
+    shown = Ended(capfd, "tune", "--dry-run", "--space", "space.yaml", "--trials", "3").succeeded()
+    assert "# at most 300 steps and 19,200 images over 3 trials" in shown
+
+
 def test_a_recipe_is_that_of_all_trials(capfd: pytest.CaptureFixture[str]) -> None:
     shown = Ended(capfd, "tune", "--dry-run", "--space", "seeds", "--recipe", "authors").succeeded()
     assert "recipe: authors" in shown
