@@ -219,7 +219,7 @@ def test_a_relative_data_path_is_made_absolute_and_nothing_else(
         ("w_gp", "did you mean 'loss.gp_weight'?"),
         ("lr", "did you mean one of optim.lr_d, optim.lr_g?"),
         ("loss.ww", "did you mean 'loss.w'?"),
-        ("qqqq", "... (107 in all)"),
+        ("qqqq", "... (110 in all)"),
     ],
 )
 def test_a_wrong_name_gets_one_short_hint(wrong: str, meant: str) -> None:

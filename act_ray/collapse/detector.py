@@ -1,4 +1,4 @@
-"""The detector: observations of a run in, at most one prune record out."""
+"""The detector: observations of a run in; a flag out, and later perhaps its confirmation."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from act_ray.collapse.record import PruneRecord, make_record
-from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, first_finding
+from act_ray.collapse.record import PruneRecord, judge
+from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig
 from act_ray.collapse.trace import Block, Evaluation, NotFinite, Trace
 
+LONGEST = 0.05  # of the budget, a block
 _KEPT = 64  # observations kept of a block: memory and checkpoints stay small however long the run is
 
 
@@ -35,27 +36,39 @@ class Sample:
 
 
 class Detector:
-    """Watches one run of `total_steps` for the signatures of collapse; the first finding is latched in `record`.
+    """Watches one run of `total_steps` for the signatures of collapse.
 
-    A value that is not finite is always a finding (`diverged`), whatever the settings and what was found before.
-    `gp_interval` (I_gp) is the number of steps from one penalty to the next: ||grad D||^2 swings in that period, so a
-    block holds at least one. Steps that go back count as the latest: rewind with `load_state_dict`.
+    The first signature is a flag, in `record`: the run may be collapsing. `confirmed` says that it is not worth its
+    remaining budget, because nothing comes back from such a signature or because its scores have not improved since
+    (rules.confirmation); both are latched. A value that is not finite is always confirmed, whatever the settings and
+    what was found before. `gp_interval` (I_gp) is the number of steps from one penalty to the next, in which
+    ||grad D||^2 swings: a block holds one, but is at most LONGEST of the budget. `gp_weight` is w_gp. Steps that go
+    back count as the latest: rewind with `load_state_dict`.
     """
 
     version = DETECTOR_VERSION
 
-    def __init__(self, cfg: CollapseConfig, total_steps: int, gp_interval: int | None = None) -> None:
+    def __init__(
+        self, cfg: CollapseConfig, total_steps: int, gp_interval: int | None = None, gp_weight: float = 0.0
+    ) -> None:
         if total_steps < 1:
             raise ValueError(f"total_steps={total_steps} must be at least 1")
         if gp_interval is not None and gp_interval < 1:
             raise ValueError(f"gp_interval={gp_interval} must be at least 1")
         self.cfg = cfg
         # No shorter than the measurements are apart: a block without one could tell nothing.
-        self.trace = Trace(total_steps, float(max(total_steps / cfg.blocks, cfg.monitor_interval, gp_interval or 1)))
+        period = min(gp_interval or 1, LONGEST * total_steps)
+        self.trace = Trace(total_steps, float(max(total_steps / cfg.blocks, cfg.monitor_interval, period)))
+        self.trace.gp_weight = gp_weight
         self.record: PruneRecord | None = None
         self._step = 0
         self._index = 0
         self._gp, self._loss = Sample(), Sample()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the run is not worth its remaining budget."""
+        return self.record is not None and self.record.confirmed is not None
 
     @property
     def diverged(self) -> bool:
@@ -68,7 +81,7 @@ class Detector:
         """Take L_CT and ||grad_x D||^2 (sum over pixels, mean over the batch, without w_gp) of a step.
 
         None for what was not measured. `others`, such as L_G or a norm of the weights, must only be finite. Returns the
-        record at the observation that leads to it, None before and after.
+        record at the observations that lead to the flag and to its confirmation, None at all others.
         """
         self._step = max(self._step, step)
         if (bad := self._not_finite({"L_CT": loss_ct, "||grad D||^2": gp, **(others or {})})) is not None:
@@ -110,10 +123,13 @@ class Detector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; raises ValueError for other rules, budget or block length."""
         trace = Trace.from_dict(state["trace"])
-        theirs = (state["version"], trace.total_steps, trace.block_steps)
-        ours = (self.version, self.trace.total_steps, self.trace.block_steps)
-        if theirs != ours:
-            raise ValueError(f"detector state of (version, steps, block) {theirs} does not fit {ours}")
+        if state["version"] == "1":  # of 0.1.0, whose blocks may be longer, and which did not know w_gp
+            trace.gp_weight = self.trace.gp_weight
+        else:
+            theirs = (state["version"], trace.total_steps, trace.block_steps)
+            ours = (self.version, self.trace.total_steps, self.trace.block_steps)
+            if theirs != ours:
+                raise ValueError(f"detector state of (version, steps, block) {theirs} does not fit {ours}")
         self.trace = trace
         self._step, self._index = int(state["step"]), int(state["index"])
         self._gp, self._loss = (
@@ -123,7 +139,7 @@ class Detector:
 
     @property
     def _watching(self) -> bool:
-        return self.cfg.enabled and self.record is None
+        return self.cfg.enabled and not self.confirmed
 
     def _not_finite(self, values: Mapping[str, float | None]) -> PruneRecord | None:
         """A value that is not finite ends the run at once, whatever the warm-up."""
@@ -131,7 +147,10 @@ class Detector:
             if value is not None and not math.isfinite(value) and not self.diverged:
                 self.trace.not_finite = NotFinite(self._step, name, float(value))
                 # A run that is already to be stopped is stopped for what came first.
-                return None if self.record is not None and self.cfg.action == "stop" else self._judge()
+                if self.confirmed and self.cfg.action == "stop":
+                    return None
+                self.record = judge(self.record if self.cfg.action == "stop" else None, self.trace, self.cfg)
+                return self.record
         return None
 
     def _close_block(self) -> PruneRecord | None:
@@ -148,6 +167,5 @@ class Detector:
         return self._judge()
 
     def _judge(self) -> PruneRecord | None:
-        found = first_finding(self.trace, self.cfg)  # divergence, the gravest, comes first
-        self.record = None if found is None else make_record(found, self.trace, self.cfg)
-        return self.record
+        before, self.record = self.record, judge(self.record, self.trace, self.cfg)
+        return None if self.record is before else self.record

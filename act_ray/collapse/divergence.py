@@ -20,7 +20,7 @@ def divergence(trace: Trace, cfg: DivergenceThresholds) -> Finding | None:
     if trace.not_finite is not None:
         bad = trace.not_finite
         text = f"{bad.name} is {bad.value} at step {bad.step}: the run has diverged"
-        return Finding("divergence", bad.step, bad.value, math.inf, text, [(bad.step, bad.value)])
+        return Finding("divergence", bad.step, bad.value, math.inf, text, [(bad.step, bad.value)], certain=True)
     floor = math.log(cfg.gp_floor)
     gp = [(b.step, math.exp(max(b.log_gp, floor))) for b in trace.blocks if b.log_gp is not None]
     for name, raw, limit in (
@@ -35,5 +35,5 @@ def divergence(trace: Trace, cfg: DivergenceThresholds) -> Finding | None:
                 f"{name} rose to {value:.3g}, {value / lowest:.3g} times its least (limit x{limit:.3g}) "
                 f"by step {step}: the run has diverged"
             )
-            return Finding("divergence", step, value / lowest, limit, text, series[-3:])
+            return Finding("divergence", step, value / lowest, limit, text, series[-3:], certain=name == "L_CT")
     return None

@@ -5,18 +5,20 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from act_ray import jsonfile
-from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, first_finding
+from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, confirmation, first_finding
 from act_ray.collapse.series import diversities, losses
 from act_ray.collapse.trace import Block, Evaluation, Finding, Trace, Window
 
-SUMMARY = ("signature", "step", "value", "threshold", "message")
+SUMMARY = ("signature", "step", "value", "threshold", "message", "confirmed", "because")
 
 
 @dataclass(frozen=True)
 class PruneRecord:
     """One decision: what was seen, against which threshold, by which rules; `trace` is all the rules had seen.
 
-    `evidence`, of a value that was not finite, is added by the run: the batch, and the rows before it.
+    `step` is that of the signature; `confirmed` that at which the run was not worth its remaining budget, and `because`
+    the reason; both None of a run that is only flagged. `evidence`, of a value that was not finite, is added by the
+    run: the batch, and the rows before it.
     """
 
     signature: str
@@ -31,6 +33,8 @@ class PruneRecord:
     config: dict[str, Any]
     detector_version: str
     trace: dict[str, Any]
+    confirmed: int | None = None
+    because: str | None = None
     evidence: dict[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -55,7 +59,7 @@ class PruneRecord:
     def from_dict(cls, data: dict[str, Any]) -> "PruneRecord":
         """Inverse of `to_dict`; raises ValueError when a field is missing or unknown."""
         names = {f.name for f in fields(cls)}
-        data = {"evidence": None, **data}
+        data = {"evidence": None, "confirmed": None, "because": None, **data}
         if set(data) != names:
             raise ValueError(f"not a prune record: missing {names - set(data)}, unknown {set(data) - names}")
         windows = {k: [(int(s), float(v)) for s, v in data[k]] for k in names if k.endswith("window")}
@@ -87,27 +91,41 @@ def make_record(found: Finding, trace: Trace, cfg: CollapseConfig) -> PruneRecor
     )
 
 
+def judge(record: PruneRecord | None, trace: Trace, cfg: CollapseConfig) -> PruneRecord | None:
+    """What the rules make of a trace, of which they made `record` before: None, a flag, or a confirmed collapse."""
+    if record is not None and record.confirmed is not None:
+        return record
+    certain = first_finding(trace, cfg, certain=True)
+    if certain is not None:
+        return replace(make_record(certain, trace, cfg), confirmed=certain.step, because="nothing comes back from that")
+    if record is None:
+        found = first_finding(trace, cfg)
+        if found is None:
+            return None
+        record = make_record(found, trace, cfg)
+    why = confirmation(trace, cfg, record.step)
+    now = max([b.step for b in trace.blocks[-1:]] + [e.step for e in trace.evals[-1:]])
+    return record if why is None else replace(record, confirmed=now, because=why, trace=trace.to_dict())
+
+
 def replay(record: PruneRecord) -> PruneRecord:
-    """Run today's rules over the recorded trace, event by event, to the first finding.
+    """Run today's rules over the recorded trace, event by event, to the same decision.
 
     Raises ValueError when there is none: the record was altered, or `detector_version` is not today's.
     """
     cfg, whole = CollapseConfig.model_validate(record.config), Trace.from_dict(record.trace)
-    trace = Trace(whole.total_steps, whole.block_steps)
+    trace = Trace(whole.total_steps, whole.block_steps, gp_weight=whole.gp_weight)
     # A block is closed before an evaluation at its last step, as in the detector.
     events: list[Block | Evaluation] = sorted([*whole.blocks, *whole.evals], key=lambda e: e.step)
-    # A value that is not finite ends a run also where signatures are only recorded, or not watched at all.
-    watched = events if whole.not_finite is None or cfg.action == "stop" else []
-    for event in watched:
-        if isinstance(event, Block):
-            trace.blocks.append(event)
-        else:
-            trace.evals.append(event)
-        if cfg.enabled and (found := first_finding(trace, cfg)) is not None:
-            return make_record(found, trace, cfg)
-    trace.blocks, trace.evals, trace.not_finite = whole.blocks, whole.evals, whole.not_finite
-    if (found := first_finding(trace, cfg)) is not None:
-        return make_record(found, trace, cfg)
+    found: PruneRecord | None = None
+    for event in events if cfg.enabled else ():
+        (trace.blocks if isinstance(event, Block) else trace.evals).append(event)  # type: ignore[arg-type]
+        found = judge(found, trace, cfg)
+    if whole.not_finite is not None:
+        trace = whole
+        found = judge(found if cfg.action == "stop" else None, trace, cfg)
+    if found is not None and (found.confirmed is None) == (record.confirmed is None):
+        return found
     raise ValueError(
         f"the recorded observations do not lead to {record.signature} under detector version {DETECTOR_VERSION} "
         f"(recorded by {record.detector_version})"

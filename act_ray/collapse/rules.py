@@ -11,13 +11,14 @@ from act_ray.collapse.divergence import DivergenceThresholds, divergence
 from act_ray.collapse.drift import DriftThresholds, drift
 from act_ray.collapse.mode_collapse import ModeCollapseThresholds, mode_collapse
 from act_ray.collapse.spike import SpikeThresholds, spike
+from act_ray.collapse.steep import SteepThresholds, steep
 from act_ray.collapse.trace import Finding, Trace
 
-DETECTOR_VERSION = "1"  # of the rules: change it with every change that could alter a decision
+DETECTOR_VERSION = "2"  # of the rules: change it with every change that could alter a decision
 
 
-class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThresholds, DriftThresholds):
-    """When a run shows a signature of collapse and is not worth its remaining budget.
+class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThresholds, DriftThresholds, SteepThresholds):
+    """When a run shows a signature of collapse, and when it is not worth its remaining budget.
 
     Ratios are of ||grad_x D||^2 itself (without w_gp); lengths are in blocks or shares of the planned budget, so
     that nothing depends on how long a run is.
@@ -32,9 +33,30 @@ class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThreshol
         return self.model_copy(update={"gp_floor": max(self.gp_floor, min(0.3, 0.1 / gp_weight))})
 
 
-SIGNATURES: tuple[Callable[[Trace, CollapseConfig], Finding | None], ...] = (divergence, spike, drift, mode_collapse)
+SIGNATURES: tuple[Callable[[Trace, CollapseConfig], Finding | None], ...] = (
+    divergence, mode_collapse, spike, drift, steep,
+)  # fmt: skip
 
 
-def first_finding(trace: Trace, cfg: CollapseConfig) -> Finding | None:
-    """The first signature that the trace meets, the gravest first."""
-    return next((found for rule in SIGNATURES if (found := rule(trace, cfg)) is not None), None)
+def first_finding(trace: Trace, cfg: CollapseConfig, certain: bool = False) -> Finding | None:
+    """The first signature that the trace meets, the gravest first; of the `certain` ones alone where that is asked."""
+    findings = (found for rule in SIGNATURES if (found := rule(trace, cfg)) is not None)
+    return next((found for found in findings if found.certain or not certain), None)
+
+
+def confirmation(trace: Trace, cfg: CollapseConfig, since: int) -> str | None:
+    """Why a run that was flagged at step `since` is not worth its remaining budget; None: it may be.
+
+    There has been no new best score for `patience` of the budget, at two evaluations or more. A run that is not scored
+    is given up that long after it was flagged.
+    """
+    scored = [(e.step, e.score) for e in trace.evals if e.score is not None]
+    wait = cfg.patience * trace.total_steps
+    if not scored:
+        last = max([b.step for b in trace.blocks] + [since])
+        return f"{last - since:,} steps have passed since" if last - since >= wait else None
+    best = min(scored, key=lambda e: e[1])
+    later = [step for step, _ in scored if step > best[0]]
+    if len(later) < 2 or later[-1] - best[0] < wait:
+        return None
+    return f"no score since step {best[0]:,} was better than its {best[1]:.4g}"

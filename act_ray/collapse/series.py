@@ -22,10 +22,13 @@ class Watching(BaseModel):
         True, description="watch for collapse; a value that is not finite ends a run whatever is set here"
     )
     action: Literal["stop", "record"] = Field(
-        "stop", description="stop a run that shows a signature, or only record it and let the run go on (an audit)"
+        "stop", description="stop a run whose collapse is confirmed, or only record it and let it go on (an audit)"
     )
     monitor_interval: int = Field(
         16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
+    )
+    patience: float = Field(
+        0.15, gt=0, lt=1, description="share of the budget without a new best score that confirms a signature"
     )
     blocks: int = Field(75, ge=10, le=1000, description="blocks the planned budget is cut into; a rule sees medians")
     warmup: float = Field(0.12, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")

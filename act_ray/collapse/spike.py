@@ -20,7 +20,8 @@ class SpikeThresholds(Watching):
 def spike(trace: Trace, cfg: SpikeThresholds) -> Finding | None:
     """||grad D||^2 rises over spike_ratio within spike_blocks, and L_CT then exceeds spike_loss_ratio of its usual."""
     gp, loss = smoothed(gp_after_warmup(trace, cfg)), smoothed(losses(trace))
-    if len(loss) < 2 * cfg.spike_blocks:
+    gan = bool(trace.blocks) and not any(block.loss_ct is not None for block in trace.blocks)  # w_mid = 1: no L_CT
+    if not gan and len(loss) < 2 * cfg.spike_blocks:
         return None
     reach = cfg.spike_blocks * trace.block_steps
     recent = [(step, v) for step, v in gp if step > trace.blocks[-1].step - reach]
@@ -28,15 +29,19 @@ def spike(trace: Trace, cfg: SpikeThresholds) -> Finding | None:
         return None
     low = min(recent, key=lambda p: p[1])
     high = max((p for p in recent if p[0] >= low[0]), key=lambda p: p[1])
-    usual = median(v for _, v in loss[-2 * cfg.spike_blocks : -cfg.spike_blocks])
-    after = max((v for step, v in loss if step >= high[0]), default=0.0)
     ratio = math.exp(high[1] - low[1])
-    if ratio <= cfg.spike_ratio or after <= cfg.spike_loss_ratio * usual:
+    if ratio <= cfg.spike_ratio:
         return None
+    answer = ""
+    if not gan:
+        usual = median(v for _, v in loss[-2 * cfg.spike_blocks : -cfg.spike_blocks])
+        after = max((v for step, v in loss if step >= high[0]), default=0.0)
+        if after <= cfg.spike_loss_ratio * usual:
+            return None
+        answer = f" and L_CT rose from {usual:.3g} to {after:.3g}"
     message = (
-        f"||grad D||^2 spiked from {math.exp(low[1]):.3g} to {math.exp(high[1]):.3g} "
-        f"(x{ratio:.3g}, limit x{cfg.spike_ratio:.3g}) over steps {low[0]}-{high[0]} and L_CT rose from "
-        f"{usual:.3g} to {after:.3g}: training turns unstable (paper Fig. 4)"
+        f"||grad D||^2 spiked from {math.exp(low[1]):.3g} to {math.exp(high[1]):.3g} (x{ratio:.3g}, limit "
+        f"x{cfg.spike_ratio:.3g}) over steps {low[0]}-{high[0]}{answer}: training turns unstable (paper Fig. 4)"
     )
     window = [(step, math.exp(v)) for step, v in recent]
     return Finding("spike", trace.blocks[-1].step, ratio, cfg.spike_ratio, message, window)

@@ -37,13 +37,14 @@ class NotFinite:
 
 @dataclass
 class Trace:
-    """What a run has shown so far; `block_steps` is the length of a block in steps."""
+    """What a run has shown so far; `block_steps` is the length of a block in steps, `gp_weight` is w_gp."""
 
     total_steps: int
     block_steps: float
     blocks: list[Block] = field(default_factory=list)
     evals: list[Evaluation] = field(default_factory=list)
     not_finite: NotFinite | None = None
+    gp_weight: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: blocks [step, log gp, L_CT], evals [step, diversity, score], broken [step, name, value] or None.
@@ -54,6 +55,7 @@ class Trace:
         return {
             "total_steps": self.total_steps,
             "block_steps": self.block_steps,
+            "gp_weight": self.gp_weight,
             "blocks": [[b.step, b.log_gp, b.loss_ct] for b in self.blocks],
             "evals": [[e.step, e.diversity, e.score] for e in self.evals],
             "broken": None if bad is None else [bad.step, bad.name, jsonfile.plain(bad.value)],
@@ -63,6 +65,7 @@ class Trace:
     def from_dict(cls, data: dict[str, Any]) -> "Trace":
         """Inverse of `to_dict`."""
         trace = cls(int(data["total_steps"]), float(data["block_steps"]))
+        trace.gp_weight = float(data.get("gp_weight", 0.0))  # 0.1.0 had none
         trace.blocks = [Block(*b) for b in data["blocks"]]
         trace.evals = [Evaluation(*e) for e in data["evals"]]
         if data["broken"] is not None:
@@ -73,7 +76,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class Finding:
-    """A signature that was met: `value` passed `threshold`; `window` is the (step, value) pairs that did it."""
+    """A signature that was met: `value` passed `threshold`; `window` is the (step, value) pairs that did it.
+
+    `certain`: nothing comes back from it. Any other is a flag, which the scores have to confirm.
+    """
 
     signature: str
     step: int
@@ -81,3 +87,4 @@ class Finding:
     threshold: float
     message: str
     window: Window
+    certain: bool = False

@@ -187,7 +187,8 @@ def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -
             click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location, workers)}")
             return 0
         case RunOutcome.PRUNED:
-            click.echo(f"stopped at step {step:,} of {total:,}: {report['prune']['message']}")
+            prune = report["prune"]
+            click.echo(f"stopped at step {step:,} of {total:,}: {prune['message']}; {prune['because']}")
             broken = isinstance(report["prune"]["value"], str)  # not finite: nothing lets such a run go on
             hint = "" if broken else "; --set collapse.action=record lets such a run go on"
             click.echo(f"evidence: {location}/prune.json{hint}")

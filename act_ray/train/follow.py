@@ -118,7 +118,11 @@ def describe(row: dict[str, Any]) -> str:
         case "note":
             return str(row["text"])
         case "signature":
-            return f"step {row['step']:,}: {row['signature']}: {row['message']}"
+            return (
+                f"step {row['step']:,}: {row['signature']}: {row['message']}; the run goes on while its score improves"
+            )
+        case "confirmed":
+            return f"step {row['confirmed']:,}: {row['signature']} confirmed: {row['because']}"
         case what:
             return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")
 

@@ -44,7 +44,9 @@ class TrainingRun:
         ranks.on_first(folder.open)
         self.state = build_state(cfg, self.data, ranks, self.note)
         gp_interval = cfg.loss.gp_interval if cfg.loss.gp_weight else None
-        self.detector = Detector(cfg.collapse.beside_penalty(cfg.loss.gp_weight), cfg.train.total_steps, gp_interval)
+        self.detector = Detector(
+            cfg.collapse.beside_penalty(cfg.loss.gp_weight), cfg.train.total_steps, gp_interval, cfg.loss.gp_weight
+        )
         self.pending: list[tuple[int, Metrics]] = []  # of the steps since the last flush, on the device
         self.last_score: float | None = None
         self.diversity: float | None = None
@@ -142,9 +144,9 @@ class TrainingRun:
             self._write_progress(rows[-1])
 
     def _watch(self, found: PruneRecord | None) -> None:
-        """Log a signature when it is found: with collapse.action = record the run continues."""
+        """Log a signature when it is found, and when it is confirmed."""
         if found is not None and self.ranks.first:
-            self.folder.event("signature", **found.summary())
+            self.folder.event("signature" if found.confirmed is None else "confirmed", **found.summary())
 
     @torch.no_grad()
     def check_weights(self) -> None:
@@ -199,13 +201,12 @@ class TrainingRun:
             "diversity": None if self.diversity is None or math.isnan(self.diversity) else self.diversity,
             "seconds": round(self.seconds, 3),
             "outcome": None,
-            "prune": None,
+            "prune": None if self.detector.record is None else self.detector.record.summary(),
         }
 
     def ending(self) -> RunOutcome | None:
         """Why the loop is over, if it is."""
-        found = self.detector.record is not None and self.cfg.collapse.action == "stop"
-        if found or self.detector.diverged:
+        if (self.detector.confirmed and self.cfg.collapse.action == "stop") or self.detector.diverged:
             return RunOutcome.PRUNED
         if self.state.step >= self.cfg.train.total_steps:
             return RunOutcome.COMPLETED
@@ -221,8 +222,8 @@ class TrainingRun:
 
     def finish(self, outcome: RunOutcome) -> Report:
         """Write why the run ended; the last report."""
-        found = self.detector.record  # the reason, or what was only recorded
-        report = {**self.report(), "outcome": outcome.value, "prune": None if found is None else found.summary()}
+        found = self.detector.record  # the reason, or what was only flagged
+        report = {**self.report(), "outcome": outcome.value}
         if self.detector.diverged:
             report["score"] = WORST
         if self.ranks.first:

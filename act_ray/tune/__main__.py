@@ -1,4 +1,4 @@
-"""`python -m act_ray.tune`: search ACT's hyper-parameters on Ray Tune, stopping trials that collapse."""
+"""`python -m act_ray.tune`: search ACT's hyper-parameters on Ray Tune, with no compute for trials that collapse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.space import Space
 
-DEFAULTS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 2}  # of the options that --resume may change
+DEFAULTS = {
+    "workers_per_trial": 0,
+    "concurrent": None,
+    "max_failures": 2,
+    "budget": None,
+}  # of the options that --resume may change
 
 
 @click.command("tune")
@@ -37,8 +42,11 @@ DEFAULTS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 2}  # of
 @data_option
 @click.option("--trials", type=click.IntRange(1), help="Number of trials. Default: what the space says.")
 @click.option("--search", type=click.Choice(["random", "grid", "optuna"]), help="Default: what the space says.")
-@click.option("--scheduler", type=click.Choice(list(SCHEDULERS)), help="Beside collapse pruning. Default: the space's.")
+@click.option("--scheduler", type=click.Choice(list(SCHEDULERS)), help="What lets trials wait or stops them. Default: the space's.")
 @click.option("--workers-per-trial", type=click.IntRange(0), help="Ray Train workers; 0: the trial's process.  [0]")
+@click.option(
+    "--budget", help="What it may take: 60%, 5 trials, 20000 steps, 1e6 images, 8 hours. Default: the space's."
+)
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
 @recipe_option
 @set_option
@@ -56,6 +64,7 @@ def command(
     search: str | None,
     scheduler: str | None,
     workers_per_trial: int | None,
+    budget: str | None,
     concurrent: int | None,
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -69,21 +78,25 @@ def command(
 ) -> int:
     """Search ACT's hyper-parameters on Ray Tune: on this machine, or on the cluster that runs the job.
 
-    Trials that show a signature of collapse are stopped, and say why. Ends with a ranked table, the compute saved, and
-    the best trial's samples beside real images. Exit code 0: trials ran (some may have collapsed); 1: all failed;
-    2: a mistake in the input; 130: interrupted, and --resume NAME goes on.
+    The more promising trials go on, the others wait with their checkpoints, behind them those with a signature of
+    collapse. Ends with a ranked table, the compute saved, and the best trial's samples beside real images. Exit code
+    0: trials ran (some may have collapsed); 1: all failed; 2: a mistake in the input; 130: interrupted, and --resume
+    NAME goes on.
     """
     warnings.simplefilter("ignore")
     from act_ray.tune.experiment import Experiment, default_location
     from act_ray.tune.space_checks import describe
     from act_ray.tune.space_files import DEFAULT
 
-    options = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "max_failures": max_failures}
+    options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
+    options |= {"max_failures": max_failures, "budget": budget}
     given = {option: value for option, value in options.items() if value is not None}
     of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe}
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
-            raise UserError("--resume NAME: only --storage and how to run (workers, concurrent, failures) go with it")
+            raise UserError(
+                "--resume NAME: only --storage and how to run (workers, concurrent, failures, budget) go with it"
+            )
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
         return run_search(Experiment.resume(default_location(*split_resume(resume, storage)), given), shared_storage)
@@ -92,6 +105,7 @@ def command(
         raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
     fixed |= {} if data is None else {"data.path": data}
     space = read_space(space_name or DEFAULT, of_the_space, fixed, workers_per_trial or 0)
+    space.plan(budget)  # a mistake in it
     if dry_run:
         for line in describe(space):
             click.echo(line)

@@ -43,6 +43,7 @@ class TrialRecord:
     plan: TrialPlan
     reports: list[Report] = field(default_factory=list)
     outcome: TrialOutcome | None = None  # None: it has not ended
+    waiting: str | None = None  # why, where it gave way to others and may go on later
     reason: str | None = None  # of what the scheduler stopped, or of a failure; in one line
     prune: dict[str, Any] | None = None  # the signature of collapse that it showed, where it did
 
@@ -60,6 +61,11 @@ class TrialRecord:
     def total(self) -> int:
         """Steps planned."""
         return self.plan.config.train.total_steps
+
+    @property
+    def flag(self) -> dict[str, Any] | None:
+        """The signature of collapse that it has shown, confirmed or not."""
+        return self.prune or (self.reports[-1]["prune"] if self.reports else None)
 
     @property
     def best_score(self) -> float | None:
@@ -184,6 +190,7 @@ class Experiment:
     def _take(self, row: dict[str, Any]) -> None:
         index = int(row["trial"])
         trial = self.trials.setdefault(index, TrialRecord(self.plan(index, row["values"])))
+        trial.waiting = row["reason"] if row["event"] == "waiting" else None
         if row["event"] == "reported":
             # A resumed trial reports again what it had reported after its last checkpoint.
             trial.reports = [r for r in trial.reports if r["step"] < row["report"]["step"]] + [row["report"]]

@@ -45,7 +45,8 @@ class ProgressLine:
     def line(self) -> str:
         """Trials ended and running, steps per second over all, the best score and its trial, time left; 79 columns."""
         trials, total = list(self.experiment.trials.values()), self.experiment.space.trials
-        running = [trial for trial in trials if trial.outcome is None]
+        running = [trial for trial in trials if trial.outcome is None and trial.waiting is None]
+        waiting = sum(trial.waiting is not None for trial in trials)
         begun = {trial.plan.index for trial in trials}
         rate, left = 0.0, 0.0
         for trial in running:
@@ -58,8 +59,9 @@ class ProgressLine:
         eta = f", at most {format_seconds(left / rate)} left" if rate else ""
         best = self.experiment.best
         score = f", best {best.best_score:.4g} ({best.plan.index:03d})" if best else ""
-        ended = len(trials) - len(running)
-        return f"{ended}/{total} ended, {len(running)} running, {rate:.1f} steps/s{score}{eta}"
+        ended = len(trials) - len(running) - waiting
+        waits = f", {waiting} waiting" if waiting else ""
+        return f"{ended}/{total} ended, {len(running)} running{waits}, {rate:.1f} steps/s{score}{eta}"
 
     def _position(self, trial: TrialRecord) -> tuple[int, float]:
         """(step, steps per second) of a running trial; on an object store as of its last report."""

@@ -11,8 +11,9 @@ from act_ray.runs.folder import RunFolder
 from act_ray.tune.experiment import Experiment, Report, TrialPlan
 from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_placement import Placement
-from act_ray.tune.ray_schedulers import CollapseAware, index_of
+from act_ray.tune.ray_schedulers import index_of
 from act_ray.tune.results import format_value
+from act_ray.tune.schedulers import Scheduler
 
 KEYS = ("step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "prune")
 VERBS = {
@@ -26,9 +27,10 @@ VERBS = {
 class Recorder(tune.Callback):  # type: ignore[misc]
     """Tells Tune's trials from each other by their index in the search, under which the experiment has their plans."""
 
-    def __init__(self, experiment: Experiment, scheduler: CollapseAware, place: Placement) -> None:
+    def __init__(self, experiment: Experiment, scheduler: Scheduler, place: Placement) -> None:
         self.experiment, self.scheduler, self.place = experiment, scheduler, place
         self.running: dict[int, TrialPlan] = {}
+        self.flagged = set[int]()  # trials whose signature of collapse has been told
         self.told_when = False  # the first score comes
         self.interrupted = False
 
@@ -50,7 +52,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         }
 
     def interrupt(self) -> None:
-        """Ctrl-C: ask the running trials to save and end; EndAfterInterrupt ends the search once they have."""
+        """Ctrl-C: ask the running trials to save and end; EndWhenIdle ends the search once they have."""
         self.interrupted = True
         count = len(self.running)
         doing = f"{count} trial{' saves its' if count == 1 else 's save their'} state" if count else "no trial runs yet"
@@ -85,9 +87,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         report = read_report(result)
         self.experiment.log("reported", plan, report=report)
-        if report["outcome"] is None:
-            score = format_value(report["score"])
-            announce(f"{plan.name} {report['step']:,}/{plan.config.train.total_steps:,}: score {score}")
+        if report["outcome"] is not None:
+            return
+        total = plan.config.train.total_steps
+        announce(f"{plan.name} {report['step']:,}/{total:,}: score {format_value(report['score'])}")
+        if (flag := report["prune"]) is not None and plan.index not in self.flagged:
+            self.flagged.add(plan.index)
+            announce(f"{plan.name} flagged: {flag['signature']} at step {flag['step']:,}: {flag['message']}")
+        member = self.scheduler.members[plan.index]
+        if member.state == "waiting":
+            self.running.pop(plan.index, None)
+            self.experiment.log("waiting", plan, reason=member.why)
+            announce(f"{plan.name} {member.why}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan, report = self._plan(trial), trial.last_result
@@ -99,8 +110,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._end(plan, TrialOutcome.COMPLETED, prune=report["prune"])
             case TrialOutcome.FAILED:
                 self._end(plan, TrialOutcome.FAILED, reason=report["reason"])
-            case _ if plan.index in self.scheduler.stopped:
-                self._end(plan, TrialOutcome.SCHEDULER, reason=self.scheduler.stopped[plan.index])
+            case None if self.scheduler.members[plan.index].why:
+                self._end(plan, TrialOutcome.SCHEDULER, reason=self.scheduler.members[plan.index].why)
             case _:  # somebody asked this run to stop (Ctrl-C, or its STOP file): it stays open for --resume
                 announce(f"{plan.name} saved at step {report.get('step', 0):,}")
 
@@ -122,8 +133,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         announce(f"{plan.name} {VERBS[outcome]}: {reason}")
 
 
-class EndAfterInterrupt(tune.Stopper):  # type: ignore[misc]
-    """Ends an interrupted search once no trial runs any more."""
+class EndWhenIdle(tune.Stopper):  # type: ignore[misc]
+    """Ends a search once no trial runs and none is to run, or after an interruption once none runs any more."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -132,7 +143,7 @@ class EndAfterInterrupt(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self.recorder.interrupted and not self.recorder.running
+        return not self.recorder.running and (self.recorder.interrupted or self.recorder.scheduler.finished)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

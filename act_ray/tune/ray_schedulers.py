@@ -1,98 +1,93 @@
-"""Ray Tune's schedulers beside collapse pruning: what each stopped, and why.
+"""Schedulers and Ray Tune: what Tune calls, and Ray's own stopping rules as a `Scheduler`."""
 
-They can be driven without a running search: `add`, `report` and `remove` know a trial by its index.
-"""
-
-from collections.abc import Iterable
-from types import SimpleNamespace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from act_ray.metrics.scores import finite_or_worst
-from act_ray.outcomes import RunOutcome
-from act_ray.tune.schedulers import Budget
+from act_ray.metrics.scores import WORST
+from act_ray.outcomes import RunOutcome, TrialOutcome
+from act_ray.tune.schedulers import Plan, Scheduler, Verdict
 
-METRIC, TIME = "score", "images"
+DECISIONS = {
+    Verdict.GO: TrialScheduler.CONTINUE,
+    Verdict.WAIT: TrialScheduler.PAUSE,
+    Verdict.STOP: TrialScheduler.STOP,
+}
 
 
-class CollapseAware(TrialScheduler):  # type: ignore[misc]
-    """Passes results to `inner`, one of Ray's schedulers, but keeps collapsed trials out of its rungs.
+class TuneScheduler(TrialScheduler):  # type: ignore[misc]
+    """What Tune calls. It decides how many trials run, too: Tune's own limit counts those that wait.
 
-    Collapse is found inside the training loop, which sees every step and ends by itself; its last result says so. That
-    score must not count as a normal completion at that budget. `inner` knows a trial by its index in the search, which
-    an interruption does not change. `stopped` holds a sentence for each trial that `inner` stopped, by that index.
+    Tune starts by itself what is pending, and what waits only when `choose_trial_to_run` names it. New trials come from
+    ray_searchers.py, which asks `wants_new`.
     """
 
-    def __init__(self, inner: TrialScheduler, label: str, rungs: Iterable[float] = ()) -> None:
+    def __init__(self, scheduler: Scheduler, concurrent: int) -> None:
         super().__init__()
-        self.inner, self.label, self.rungs = inner, label, list(rungs)
-        self.stopped: dict[int, str] = {}
+        self.scheduler, self.concurrent = scheduler, concurrent
+        self.known: dict[int, TuneTrial] = {}
 
-    # ------------------------------------------------------------------------------------------ by index
+    @property
+    def has_room(self) -> bool:
+        """Whether another trial may run."""
+        running = sum(trial.state == "running" for trial in self.scheduler.members.values())
+        return running < self.concurrent
 
-    def add(self, index: int) -> None:
-        """A trial begins, or goes on."""
-        self.inner.on_trial_add(None, trial_of(index))
-
-    def report(self, index: int, result: dict[str, Any]) -> bool:
-        """Take a trial's score at its images so far; whether it is to stop (`stopped` then says why)."""
-        result = {**result, METRIC: finite_or_worst(result[METRIC])}
-        stop = bool(self.inner.on_trial_result(None, trial_of(index), result) == TrialScheduler.STOP)
-        if stop:
-            rung = max((r for r in self.rungs if r <= result[TIME]), default=0)
-            self.stopped[index] = f"score {result[METRIC]:.4g} misses {self.label}'s cut at {rung:,.0f} images"
-        return stop
-
-    def remove(self, index: int) -> None:
-        """A trial is over, and is not to be compared with others at the images that it ended at."""
-        self.inner.on_trial_remove(None, trial_of(index))
-
-    def replay(self, index: int, results: Iterable[dict[str, Any]]) -> None:
-        """Fill the rungs with what a trial reported before the search was interrupted."""
-        self.add(index)
-        for result in results:
-            self.inner.on_trial_result(None, trial_of(index), {**result, METRIC: finite_or_worst(result[METRIC])})
-        self.remove(index)
+    def wants_new(self) -> int | None:
+        """The trial to start, where it is one that Tune does not know yet."""
+        index = self.scheduler.next() if self.has_room else None
+        return None if index in self.known else index
 
     # ------------------------------------------------------------------------------------------ as Tune calls it
 
     @property
     def metric(self) -> Any:
-        return self.inner.metric
+        return "score"
 
     @property
     def supports_buffered_results(self) -> bool:
         return False
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        return True  # `inner` has its metric from the start: rungs may be refilled before Tune runs
+        return True
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self.add(index_of(trial))
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self.known[index_of(trial)] = trial
+        self.scheduler.begin(index_of(trial))
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.inner.on_trial_error(tune_controller, trial_of(index_of(trial)))
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        if result["outcome"] == TrialOutcome.FAILED:
+            return str(TrialScheduler.CONTINUE)
+        flagged = result.get("prune/signature") is not None
+        verdict = self.scheduler.report(
+            index_of(trial), share_of(trial, result), result["score"], flagged, result["seconds"]
+        )
+        # A run that has ended by itself is told of by on_trial_complete.
+        return str(DECISIONS[verdict] if result["outcome"] is None else TrialScheduler.CONTINUE)
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        decision: str = TrialScheduler.STOP if self.report(index_of(trial), result) else TrialScheduler.CONTINUE
-        return decision
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self.scheduler.end(index_of(trial))
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if result.get("outcome") == RunOutcome.COMPLETED:
-            result = {**result, METRIC: finite_or_worst(result[METRIC])}
-            self.inner.on_trial_complete(tune_controller, trial_of(index_of(trial)), result)
-        else:
-            self.remove(index_of(trial))
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        self.scheduler.end(index_of(trial), collapsed=result.get("outcome") == RunOutcome.PRUNED)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self.remove(index_of(trial))
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tune takes away a trial that does not run, at the end of the search."""
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        return self.inner.choose_trial_to_run(tune_controller)
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        index = self.scheduler.next() if self.has_room else None
+        trial = self.known.get(index) if index is not None else None
+        if index is None or trial is None or trial.status != TuneTrial.PAUSED:  # it may still be saving
+            return None
+        self.scheduler.begin(index)
+        return trial
 
     def debug_string(self) -> str:
-        return f"collapse pruning over {self.inner.debug_string()}"
+        return self.scheduler.label
 
 
 def index_of(trial: Any) -> int:
@@ -101,23 +96,70 @@ def index_of(trial: Any) -> int:
     return index
 
 
-def trial_of(index: int) -> Any:
-    """What `inner` is shown of a trial: an id that is the same after an interruption."""
-    return SimpleNamespace(trial_id=f"trial-{index}")
+def share_of(trial: Any, result: dict[str, Any]) -> float:
+    """How much of its steps a trial has done."""
+    return float(result["step"] / trial.config["trial"]["config"]["train"]["total_steps"])
 
 
-# ---------------------------------------------------------------------------------------------- by name
+# ---------------------------------------------------------------------------------------------- Ray's own rules
 
 
-def asha(budget: Budget) -> CollapseAware:
-    """ASHA with images as its time: a resumed trial's iterations begin again, its images do not."""
-    inner = AsyncHyperBandScheduler(
-        time_attr=TIME, metric=METRIC, mode="min", max_t=budget.images, grace_period=budget.first,
-        reduction_factor=budget.reduction,
+@dataclass(frozen=True)
+class Shown:
+    """What Ray's rules are shown of a trial."""
+
+    trial_id: str
+
+
+class RayRule(Scheduler):
+    """One of Ray's schedulers that stop trials, for good.
+
+    A trial with a signature of collapse counts as the worst from then on. Left out, it would make the rule cut among
+    the good ones.
+    """
+
+    def __init__(self, plan: Plan, rule: TrialScheduler, label: str, rungs: Sequence[float] = ()) -> None:
+        super().__init__(plan)
+        self.rule, self.label, self.rungs = rule, label, list(rungs)
+        self.shown = {index: Shown(f"trial-{index}") for index in self.members}
+
+    def begin(self, index: int) -> None:
+        super().begin(index)
+        self.rule.on_trial_add(None, self.shown[index])
+
+    def judge(self, index: int, flagged: bool) -> Verdict:
+        trial = self.members[index]
+        share, score = trial.points[-1]
+        if not self._stops(index, share, WORST if flagged else score):
+            return Verdict.GO
+        trial.why = f"score {score:.4g} misses {self.label}'s cut at {share:.0%}"
+        return Verdict.STOP
+
+    def end(self, index: int, collapsed: bool = False) -> None:
+        if collapsed:
+            for share in self.rungs:
+                self._stops(index, share, WORST)
+        super().end(index)
+
+    def _stops(self, index: int, share: float, score: float) -> bool:
+        result = {"share": share, "score": score, "training_iteration": len(self.members[index].points)}
+        return bool(self.rule.on_trial_result(None, self.shown[index], result) == TrialScheduler.STOP)
+
+
+def asha(plan: Plan) -> RayRule:
+    """ASHA as Ray has it, which stops and never waits."""
+    rule = AsyncHyperBandScheduler(
+        time_attr="share", metric="score", mode="min", max_t=1.0, grace_period=plan.grace,
+        reduction_factor=plan.reduction,
     )  # fmt: skip
-    return CollapseAware(inner, "ASHA", budget.rungs())
+    rungs = [plan.grace * plan.reduction**k for k in range(1 + int(-math.log(plan.grace, plan.reduction)))]
+    return RayRule(plan, rule, "ASHA", rungs)
 
 
-def never_stop() -> CollapseAware:
-    """Every trial runs to its end, unless it collapses."""
-    return CollapseAware(FIFOScheduler(), "no scheduler")
+def median(plan: Plan) -> RayRule:
+    """The median stopping rule of Vizier, as Ray has it."""
+    rule = MedianStoppingRule(
+        time_attr="share", metric="score", mode="min", grace_period=plan.grace,
+        min_time_slice=math.inf,  # with too few trials to compare it would pause, not stop, for the others' sake
+    )  # fmt: skip
+    return RayRule(plan, rule, "the median rule")

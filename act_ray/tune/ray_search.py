@@ -12,52 +12,52 @@ from act_ray.runs.interrupt import on_interrupt
 from act_ray.runs.storage import join
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import ProgressLine, announce
-from act_ray.tune.ray_optuna import OptunaSpace
 from act_ray.tune.ray_placement import Placement, placement
-from act_ray.tune.ray_recorder import EndAfterInterrupt, Recorder
-from act_ray.tune.ray_schedulers import CollapseAware
+from act_ray.tune.ray_recorder import EndWhenIdle, Recorder
+from act_ray.tune.ray_schedulers import TuneScheduler
+from act_ray.tune.ray_searchers import Listed, OptunaSpace
 from act_ray.tune.ray_trial import Trial
-from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.schedulers import SCHEDULERS, Scheduler, State
 
 
 def search(experiment: Experiment) -> bool:
     """Run the trials that have not ended; everything is in the experiment's folder afterwards.
 
-    True when it was interrupted before all of them had. Raises Interrupted at a second Ctrl-C.
+    True when it was interrupted before the scheduler had done with them. Raises Interrupted at a second Ctrl-C.
     """
     place = placement(experiment.options["workers_per_trial"], experiment.options["concurrent"])
-    if not experiment.unfinished:
-        return False
     for plan in experiment.remaining():
         if plan.index in experiment.trials:  # a request that came too late for the interrupted search
             RunFolder(experiment.trial_location(plan)).clear_stop()
     scheduler = fill_scheduler(experiment)
+    if scheduler.finished:
+        return False
     recorder = Recorder(experiment, scheduler, place)
-    announce(f"{experiment.unfinished} of {experiment.space.trials} trials to run; {place.why}")
+    open_trials = sum(trial.state != "over" for trial in scheduler.members.values())
+    announce(f"{open_trials} of {experiment.space.trials} trials to run; {place.why}")
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
     with ProgressLine(experiment):
         on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
-    return experiment.unfinished > 0
+    return recorder.interrupted and not scheduler.finished
 
 
 def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> tune.Tuner:
-    """Ray Tune over the trials that remain."""
-    options, scheduler = experiment.options, recorder.scheduler
-    optuna = OptunaSpace(experiment, recorder.tune_config) if experiment.space.file.search == "optuna" else None
-    trials = [recorder.tune_config(plan) for plan in experiment.remaining()]
+    """Ray Tune over the trials that the scheduler wants."""
+    options = experiment.options
+    scheduler = TuneScheduler(recorder.scheduler, place.concurrent)
+    kind = OptunaSpace if experiment.space.file.search == "optuna" else Listed
     retries = 0 if options["workers_per_trial"] else options["max_failures"]  # Ray Train restarts its workers itself
     return tune.Tuner(
         tune.with_resources(Trial, place.resources),
-        param_space=None if optuna else {"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(
-            metric="score", mode="min", scheduler=scheduler, search_alg=optuna,
-            num_samples=experiment.unfinished if optuna else 1, max_concurrent_trials=place.concurrent,
+            metric="score", mode="min", scheduler=scheduler,
+            search_alg=kind(experiment, scheduler, recorder.tune_config), num_samples=experiment.space.trials,
             reuse_actors=False, trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name=f"{int(time.time())}", storage_path=join(experiment.location, "ray"), verbose=0, callbacks=[recorder],
-            failure_config=tune.FailureConfig(max_failures=retries), stop=EndAfterInterrupt(recorder),
+            failure_config=tune.FailureConfig(max_failures=retries), stop=EndWhenIdle(recorder),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )  # fmt: skip
@@ -75,11 +75,17 @@ def configure_tune(place: Placement) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failed trials are told by Recorder, in one line
 
 
-def fill_scheduler(experiment: Experiment) -> CollapseAware:
+def fill_scheduler(experiment: Experiment) -> Scheduler:
     """The space's scheduler, as it was before an interruption."""
     space = experiment.space
-    scheduler = SCHEDULERS[space.file.scheduler].build(space.budget)
+    scheduler = SCHEDULERS[space.file.scheduler].build(space.plan(experiment.options.get("budget")))
     for index, trial in experiment.trials.items():
-        if trial.outcome not in (TrialOutcome.PRUNED, TrialOutcome.FAILED):
-            scheduler.replay(index, trial.reports)
+        reports = [
+            (report["step"] / trial.total, report["score"], report["prune"] is not None, report["seconds"])
+            for report in trial.reports
+        ]
+        state: State = "over" if trial.outcome is not None else "waiting" if trial.waiting is not None else "running"
+        scheduler.replay(index, reports, state)
+        if trial.outcome is TrialOutcome.PRUNED:
+            scheduler.end(index, collapsed=True)
     return scheduler

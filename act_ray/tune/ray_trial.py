@@ -44,6 +44,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             report = {"score": WORST, "images": 0, "outcome": TrialOutcome.FAILED.value, "reason": str(error)}
         return {**report, "done": report["outcome"] is not None}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """The scheduler lets the trial wait: it saves in its own folder. Tune's checkpoint is empty."""
+        self.cleanup()
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """The trial goes on: `setup` has found its own newest checkpoint."""
+
     def cleanup(self) -> None:
         """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone."""
         self.reports.close()  # type: ignore[attr-defined]

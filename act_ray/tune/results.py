@@ -22,7 +22,8 @@ TYPES = {  # of the columns besides the parameters
     "best_score": pa.float64(), "best_step": pa.int64(), "last_score": pa.float64(), "step": pa.int64(),
     "total_steps": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "prune.signature": pa.string(),
     "prune.step": pa.int64(), "prune.value": pa.float64(), "prune.threshold": pa.float64(),
-    "prune.message": pa.string(), "checkpoints": pa.string(),
+    "prune.message": pa.string(), "prune.confirmed": pa.int64(), "prune.because": pa.string(),
+    "checkpoints": pa.string(),
 }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def result_rows(experiment: Experiment) -> list[Row]:
     rows = []
     for trial in rank(experiment):
         last = trial.last or {}
-        prune: Row = {f"prune.{name}": (trial.prune or {}).get(name) for name in SUMMARY}
+        prune: Row = {f"prune.{name}": (trial.flag or {}).get(name) for name in SUMMARY}
         numbers = {name: prune[name] for name in ("prune.value", "prune.threshold") if prune[name] is not None}
         rows.append(
             {
@@ -49,7 +50,7 @@ def result_rows(experiment: Experiment) -> list[Row]:
                 "name": trial.plan.name,
                 **trial.plan.values,
                 "outcome": None if trial.outcome is None else trial.outcome.value,
-                "reason": trial.reason,
+                "reason": trial.waiting or trial.reason,
                 "best_score": trial.best_score,
                 "best_step": trial.best_step,
                 "last_score": last.get("score"),

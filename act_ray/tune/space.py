@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
-from act_ray.tune.schedulers import SCHEDULERS, Budget
+from act_ray.tune.budget import parse_budget
+from act_ray.tune.schedulers import SCHEDULERS, Plan
 
 Values = dict[str, Any]  # dotted name -> value
 Specs = dict[str, tuple[str, list[Any]]]  # dotted name -> (kind, its values)
@@ -50,8 +51,11 @@ class SpaceFile(BaseModel):
     constraints: list[str] = []
     trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
     search: Search = "random"
-    scheduler: str = "asha"
-    grace: float = Field(0.25, gt=0, le=1, description="share of the budget before ASHA may stop a trial")
+    scheduler: str = "halving"
+    budget: str | None = Field(None, description="what the search may take, e.g. 60%, 5 trials; null: the scheduler's")
+    grace: float = Field(
+        0.25, gt=0, le=1, description="share of a trial's steps before ASHA or the median rule stops it"
+    )
     reduction: float = Field(3, gt=1, description="ASHA keeps one in so many at each rung")
     seed: int = Field(0, ge=0)
 
@@ -132,12 +136,23 @@ class Space:
         """How many trials the search has."""
         return (self.file.trials or 8) if self.file.search == "optuna" else len(self.draw())
 
-    @cached_property
-    def budget(self) -> Budget:
-        """What schedulers are told."""
-        return Budget(
-            self.most("train.total_steps") * self.most("train.global_batch"), self.file.grace, self.file.reduction
-        )
+    def plan(self, budget: str | None = None) -> Plan:
+        """What schedulers are told; `budget` goes over the file's. Raises UserError."""
+        text, file = budget or self.file.budget, self.file
+        plan = Plan(self.trials, grace=file.grace, reduction=file.reduction)
+        if text is None:
+            return plan
+        if file.scheduler != "halving":
+            raise UserError(f"--budget {text}: only with the scheduler halving, not {file.scheduler}")
+        found = parse_budget(text)
+        if found.unit == "hours":
+            return replace(plan, hours=found.amount)
+        sizes = [(self.most("train.total_steps"), self.most("train.global_batch"))]
+        if file.search != "optuna":
+            trains = [self.config(values).train for values in self.draw()]
+            sizes = [(train.total_steps, train.global_batch) for train in trains]
+        steps = sum(steps for steps, _ in sizes) / len(sizes)
+        return replace(plan, budget=found.trials(plan.trials, steps, sum(s * b for s, b in sizes) / len(sizes)))
 
     def most(self, name: str) -> int:
         """The largest value that a trial can have of a setting that is a number."""

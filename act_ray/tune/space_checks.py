@@ -45,10 +45,12 @@ def check_values(space: Space, workers: int) -> None:
 def describe(space: Space) -> Iterator[str]:
     """The lines of --dry-run: the space as YAML, and in comments its trials and what they come to."""
     yield write_yaml(space.file.model_dump(mode="json")).rstrip("\n")
-    budget = space.budget
     if space.file.search == "optuna":
         yield f"# {space.trials} trials, which Optuna chooses one after the other"
-        steps, images = space.trials * space.most("train.total_steps"), space.trials * budget.images
+        steps, images = (
+            space.trials * space.most("train.total_steps"),
+            space.trials * space.most("train.total_steps") * space.most("train.global_batch"),
+        )
     else:
         plans = [plan_trial(space, index, values) for index, values in enumerate(space.draw())]
         for plan in plans:
@@ -57,10 +59,8 @@ def describe(space: Space) -> Iterator[str]:
         steps = sum(plan.config.train.total_steps for plan in plans)
         images = sum(plan.config.train.total_steps * plan.config.train.global_batch for plan in plans)
     yield f"# at most {steps:,} steps and {images:,} images over {space.trials} trials, a score every {_every(space)}"
-    if space.file.scheduler != "none":
-        rungs = ", ".join(f"{rung:,.0f}" for rung in budget.rungs())
-        label = SCHEDULERS[space.file.scheduler].label
-        yield f"# {label} compares trials at {rungs} images, and lets one in {space.file.reduction:g} go on"
+    kind = SCHEDULERS[space.file.scheduler]
+    yield f"# {kind.label}: {kind.about(space.plan())}"
     yield "# nothing was started; the same command without --dry-run starts it"
 
 

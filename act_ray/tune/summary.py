@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -39,11 +40,16 @@ def conclude(experiment: Experiment, metric: str) -> None:
 
 def count_outcomes(experiment: Experiment) -> str:
     """How many trials ended in which way."""
-    outcomes = [trial.outcome for trial in experiment.trials.values()]
+    outcomes = [
+        trial.outcome or (trial.waiting and ("postponed" if trial.flag else "waiting"))
+        for trial in experiment.trials.values()
+    ]
     labels = {
         TrialOutcome.COMPLETED: "ran to their end",
         TrialOutcome.PRUNED: "collapsed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
+        "waiting": "wait at a rung",
+        "postponed": "are postponed with a signature of collapse",
         TrialOutcome.FAILED: "failed",
         None: "not ended",
     }
@@ -52,22 +58,19 @@ def count_outcomes(experiment: Experiment) -> str:
 
 
 def say_saved(experiment: Experiment) -> str:
-    """Compute not spent on trials that were stopped: steps planned minus steps run, at each trial's own speed."""
-    labels = {
-        TrialOutcome.PRUNED: "collapse pruning",
-        TrialOutcome.SCHEDULER: SCHEDULERS[experiment.space.file.scheduler].label,
-    }
-    steps, seconds = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0.0)
+    """Compute not spent: steps planned minus steps run of what collapsed, was stopped or waits; at its own speed."""
+    steps, seconds = Counter[str](), Counter[str]()
     for trial in experiment.trials.values():
-        if trial.outcome in labels and trial.last is not None:
+        who = "collapse pruning" if trial.outcome is TrialOutcome.PRUNED else None
+        if trial.outcome is TrialOutcome.SCHEDULER or trial.waiting is not None:
+            who = SCHEDULERS[experiment.space.file.scheduler].label
+        if who is not None and trial.last is not None:
             spared = trial.total - trial.step
-            steps[trial.outcome] += spared
-            seconds[trial.outcome] += spared * trial.last["seconds"] / max(trial.step, 1)
+            steps[who] += spared
+            seconds[who] += spared * trial.last["seconds"] / max(trial.step, 1)
     workers = max(1, experiment.options["workers_per_trial"])
     parts = [
-        f"{steps[outcome]:,} by {label} (about {seconds[outcome] * workers / 60:.1f} worker-minutes)"
-        for outcome, label in labels.items()
-        if steps[outcome]
+        f"{count:,} by {who} (about {seconds[who] * workers / 60:.1f} worker-minutes)" for who, count in steps.items()
     ]
     planned, spared = sum(trial.total for trial in experiment.trials.values()), sum(steps.values())
     what = "; ".join(parts) if parts else "no trial was stopped early"
@@ -114,6 +117,8 @@ def describe_end(experiment: Experiment, trial: TrialRecord) -> str:
             return f"it was stopped by {SCHEDULERS[experiment.space.file.scheduler].label} at step {trial.step:,}"
         case TrialOutcome.FAILED:
             return f"it failed after step {trial.step:,}"
+    if trial.waiting is not None:
+        return f"it {trial.waiting}, step {trial.step:,}; --budget lets more go on"
     return f"it has not ended, and is at step {trial.step:,}"
 
 

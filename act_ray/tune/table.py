@@ -38,15 +38,17 @@ def _columns(
     """A column for each parameter, or not `apart` one that names them all, which wraps."""
     out = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
     parameters = [_stack(name) for name in names] if apart else (["parameters"] if names else [])
-    for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", "ended"):
+    flagged = ["flagged"] if any(trial.flag for trial in trials) else []
+    for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", *flagged, "ended"):
         out.add_column(head, no_wrap=head != "parameters", overflow="fold", vertical="bottom" if apart else "top")
     for trial in trials:
         values = [_short(trial.plan.values[name]) for name in names]
         if not apart and names:
             values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
         step = "-" if trial.best_step is None else f"{trial.best_step:,}"
+        flag = [trial.flag["signature"] if trial.flag else ""] if flagged else []
         out.add_row(
-            f"{trial.plan.index:03d}", *values, format_value(trial.best_score), step, f"{trial.step:,}",
+            f"{trial.plan.index:03d}", *values, format_value(trial.best_score), step, f"{trial.step:,}", *flag,
             short_reason(experiment, trial),
         )  # fmt: skip
     return out
@@ -62,12 +64,14 @@ def _short(value: object) -> str:
 
 
 def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
-    """How it ended, in a word: the signature of a collapse, the scheduler's name, or the outcome."""
+    """How it ended, in a word or two; `flagged` has the signature of a collapse."""
     match trial.outcome:
         case TrialOutcome.PRUNED if trial.prune is not None:
-            return str(trial.prune["signature"])
+            return "confirmed"
         case TrialOutcome.SCHEDULER:
             return SCHEDULERS[experiment.space.file.scheduler].label
+        case None if trial.waiting is not None:
+            return "postponed" if trial.flag else "waits"
         case None:
             return "not yet"
         case outcome:
@@ -76,7 +80,9 @@ def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
 
 def long_reason(trial: TrialRecord) -> str | None:
     """Why a trial did not come to its end, or what it showed all the same; None where there is nothing to say."""
-    if trial.prune is not None:
-        found = f"{trial.prune['signature']} at step {trial.prune['step']:,}: {trial.prune['message']}"
-        return found if trial.outcome is TrialOutcome.PRUNED else f"ran on after {found}"
+    if trial.flag is not None:
+        found = f"{trial.flag['signature']} at step {trial.flag['step']:,}: {trial.flag['message']}"
+        if trial.outcome is TrialOutcome.PRUNED:
+            return f"{found}; confirmed at step {trial.flag['confirmed']:,}: {trial.flag['because']}"
+        return f"ran on after {found}" if trial.outcome is TrialOutcome.COMPLETED else found
     return trial.reason

@@ -126,20 +126,23 @@ def test_the_files_of_a_run(runs: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def searched(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    """A search of four trials: one ran to its end, one collapsed, ASHA stopped one, and one failed."""
-    raw = {"preset": "digits", "set": TINY, "parameters": {"loss.w": {"grid": [0.7, 0.8, 0.9, 1.0]}}}
+    """A search of five trials: one ran to its end, one collapsed, one was stopped, one failed, and one waits."""
+    raw = {"preset": "digits", "set": TINY, "parameters": {"loss.w": {"grid": [0.7, 0.75, 0.8, 0.9, 1.0]}}}
     options = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
     search = Experiment.create(str(tmp_path_factory.mktemp("search") / "search"), parse_space(raw, "test"), options)
     place = Placement({"CPU": 1.0}, concurrent=1, gpu=False, threads=1, why="")
     recorder = Recorder(search, fill_scheduler(search), place)
     whole, diverged = (read(run / "result.json")[0] for run in (runs[0], runs[2]))
     failed = {"score": WORST, "images": 0, "outcome": "failed", "reason": "the data is gone"}
-    recorder.scheduler.stopped[2] = "score 9 misses the cut"
-    for plan, result in zip(search.remaining(), [whole, diverged, {**whole, "outcome": None}, failed], strict=True):
+    recorder.scheduler.members[2].why = "score 9 misses the cut"
+    going, waits = {**whole, "outcome": None}, recorder.scheduler.members[4]
+    for plan, result in zip(search.remaining(), [whole, diverged, going, failed, going], strict=True):
         trial = SimpleNamespace(config={"trial": recorder.tune_config(plan)}, last_result=result)
+        waits.state, waits.why = "waiting", "waits at 40%"
         recorder.on_trial_start(0, [], trial)
         recorder.on_trial_result(0, [], trial, result)
-        recorder.on_trial_complete(0, [], trial)
+        if plan.index != 4:
+            recorder.on_trial_complete(0, [], trial)
     write_results(search)
     return search
 

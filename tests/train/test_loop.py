@@ -287,7 +287,7 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
     assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
     record = json.loads((tmp_path / "prune.json").read_text())
     assert (record["signature"], record["step"], record["evidence"]["seed"]) == ("divergence", 7, 0)
-    found = [row for row in rows(tmp_path / "events.jsonl") if row["event"] == "signature"]
+    found = [row for row in rows(tmp_path / "events.jsonl") if row["event"] == "confirmed"]
     assert [row["signature"] for row in found] == ["mode-collapse", "divergence"]
 
 

@@ -1,67 +1,111 @@
-"""ASHA composed with collapse pruning: collapsed trials stay out of the rungs, and rungs survive an interruption.
-
-The schedulers are driven as a replay of recorded runs drives them, by a trial's index and without Tune; only the
-end of a trial comes as Tune tells of it.
-"""
+"""Ray's stopping rules, driven by a trial's index and without Tune, and what Tune is answered."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from act_ray.metrics.scores import WORST
-from act_ray.tune.ray_schedulers import CollapseAware
-from act_ray.tune.schedulers import SCHEDULERS, Budget
+from act_ray.tune.ray_schedulers import TuneScheduler
+from act_ray.tune.schedulers import SCHEDULERS, Plan, Scheduler, Verdict
+
+GO, STOP = Verdict.GO, Verdict.STOP
 
 
-def result(images: int, score: float | None, outcome: str | None = None) -> dict[str, Any]:
-    return {"images": images, "score": score, "outcome": outcome}
+def build(name: str, **plan: Any) -> Scheduler:
+    return SCHEDULERS[name].build(Plan(4, grace=1 / 9, reduction=3, **plan))
 
 
-def asha() -> CollapseAware:
-    return SCHEDULERS["asha"].build(Budget(images=900, grace=1 / 9, reduction=3))
-
-
-def report(scheduler: CollapseAware, index: int, *scores: float | None) -> list[bool]:
-    """Feed one trial's scores at 100, 200, ... images; whether the scheduler stopped it at each."""
-    scheduler.add(index)
-    return [scheduler.report(index, result(100 * i, score)) for i, score in enumerate(scores, 1)]
+def report(scheduler: Scheduler, index: int, *scores: float | None) -> list[Verdict]:
+    """Feed one trial's scores at ninths of its steps; what it is to do after each."""
+    scheduler.begin(index)
+    return [scheduler.report(index, i / 9, score) for i, score in enumerate(scores, 1)]
 
 
 def test_the_worse_two_thirds_stop_at_a_rung_and_the_sentence_names_it() -> None:
-    scheduler = asha()
-    assert report(scheduler, 0, 10.0) == [False]
-    assert report(scheduler, 1, 20.0) == [True]
-    assert scheduler.stopped == {1: "score 20 misses ASHA's cut at 100 images"}
-    assert scheduler.rungs == [100, 300, 900]
+    scheduler = build("asha")
+    assert report(scheduler, 0, 10.0) == [GO]
+    assert report(scheduler, 1, 20.0) == [STOP]
+    assert scheduler.members[1].why == "score 20 misses ASHA's cut at 11%"
 
 
-def test_a_collapsed_trial_enters_no_rung() -> None:
-    scheduler = asha()
-    report(scheduler, 0, 10.0)
-    collapsed: Any = SimpleNamespace(trial_id="c", config={"trial": {"index": 2}})
-    scheduler.on_trial_add(None, collapsed)
-    scheduler.on_trial_complete(None, collapsed, result(100, 0.1, "pruned"))
-    assert report(scheduler, 1, 9.0) == [False]  # against trial 0 alone; 0.1 would have stopped it
+def test_a_collapsed_trial_counts_as_the_worst_of_every_rung() -> None:
+    """Left out, it would make room for nobody: two good ones of three would be cut for the best."""
+    scheduler = build("asha")
+    for index in (0, 1):
+        scheduler.begin(index)
+        scheduler.end(index, collapsed=True)
+    assert report(scheduler, 2, 10.0, 10.0, 10.0) == [GO, GO, GO]
+    assert report(scheduler, 3, 11.0) == [GO]  # second of four
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), WORST, None])
 def test_a_score_that_is_none_counts_as_the_worst(bad: float | None) -> None:
-    scheduler = asha()
+    scheduler = build("asha")
     report(scheduler, 0, 10.0)
-    assert report(scheduler, 1, bad) == [True]
-    assert report(scheduler, 2, 9.0) == [False]
+    assert report(scheduler, 1, bad) == [STOP]
+    assert report(scheduler, 2, 9.0) == [GO]
 
 
-def test_replayed_rungs_decide_like_the_first_time() -> None:
-    before, after = asha(), asha()
-    report(before, 0, 10.0, 9.0, 8.0)
-    after.replay(0, [result(100, 10.0), result(200, 9.0), result(300, 8.0)])
-    for scheduler in (before, after):
-        assert report(scheduler, 1, 20.0) == [True]
-        assert report(scheduler, 3, 1.0, 1.0, 9.0) == [False, False, True]
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_replayed_rungs_decide_like_the_first_time(name: str) -> None:
+    before, after = build(name), build(name)
+    for index in (0, 1, 2):
+        report(before, index, 10.0 - index, 9.0 - index, 8.0 - index)
+        reports = [(i / 9, 11.0 - i - index, False, 0.0) for i in (1, 2, 3)]
+        after.replay(index, reports, before.members[index].state)
+    assert report(before, 3, 20.0) == report(after, 3, 20.0) == [STOP]
 
 
-def test_none_never_stops() -> None:
-    scheduler = SCHEDULERS["none"].build(Budget(900, 0.25, 3))
-    assert report(scheduler, 0, 1.0) + report(scheduler, 1, 1e9) == [False, False]
+def test_the_median_rule_stops_what_is_worse_than_most_and_none_stops_nothing() -> None:
+    median, none = build("median"), build("none")
+    for index, score in enumerate((3.0, 2.0, 1.0)):
+        assert report(median, index, score, score) == [GO, GO]
+    assert report(median, 3, 20.0) == [STOP]
+    assert report(none, 0, 1.0) + report(none, 1, 1e9) == [GO, GO]
+
+
+# ---------------------------------------------------------------------------------------------- as Tune calls it
+
+
+def trial(index: int, status: str = "RUNNING") -> Any:
+    config = {"trial": {"index": index, "config": {"train": {"total_steps": 100}}}}
+    return SimpleNamespace(config=config, status=status)
+
+
+def result(step: int, score: float, **more: Any) -> dict[str, Any]:
+    return {"step": step, "score": score, "seconds": 1.0, "outcome": None, **more}
+
+
+def test_tune_lets_as_many_trials_run_as_fit_and_goes_on_with_those_that_wait() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(4)), concurrent=1)
+    tuned = [trial(index) for index in range(4)]
+    for one in tuned:
+        index = scheduler.wants_new()
+        assert index == one.config["trial"]["index"]
+        scheduler.on_trial_add(None, one)
+        assert scheduler.wants_new() is None  # there is room for one
+        assert scheduler.on_trial_result(None, one, result(20, 5.0 - index)) == TrialScheduler.CONTINUE
+        decided = scheduler.on_trial_result(None, one, result(40, 4.0 - index))
+        one.status = "PAUSED" if decided == TrialScheduler.PAUSE else "RUNNING"
+        if decided == TrialScheduler.CONTINUE:  # better than the others: it goes on without a wait
+            scheduler.on_trial_result(None, one, result(100, 1.0, outcome="completed"))
+            scheduler.on_trial_complete(None, one, result(100, 1.0, outcome="completed"))
+    assert [one.status for one in tuned] == ["PAUSED", "PAUSED", "RUNNING", "RUNNING"]
+    assert scheduler.scheduler.finished  # two of four were to go on
+    scheduler.scheduler.budget = 4.0  # type: ignore[attr-defined]
+    assert scheduler.choose_trial_to_run(None) is tuned[1]
+    assert scheduler.choose_trial_to_run(None) is None
+
+
+def test_a_trial_that_was_flagged_waits_and_one_that_ended_is_not_judged() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(2)), concurrent=2)
+    for index in range(2):
+        scheduler.on_trial_add(None, trial(index))
+    flagged = {"prune/signature": "drift"}
+    assert scheduler.on_trial_result(None, trial(0), result(20, 5.0, **flagged)) == TrialScheduler.PAUSE
+    ended = result(20, 5.0, outcome="pruned", **flagged)
+    assert scheduler.on_trial_result(None, trial(1), ended) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(None, trial(1), ended)
+    assert [member.state for member in scheduler.scheduler.members.values()] == ["waiting", "over"]

@@ -20,11 +20,13 @@ from act_ray.collapse.record import PruneRecord, replay
 from act_ray.errors import UserError
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs import checkpoint
+from act_ray.train.loop import train_here
 from act_ray.tune import ray_search, summary
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
 from act_ray.tune.space_files import parse_space
+from tests.helpers.tiny_runs import assert_same_run
 from tests.helpers.tiny_settings import ON_RAY
 
 DEADLINE_S = 240  # only a failure takes it; a busy machine takes over 60 to start a trial
@@ -99,6 +101,28 @@ def test_asha_stops_a_trial_and_its_state_is_saved(cluster: None, tmp_path: Path
         assert trial.last is not None
         step, problems = checkpoint.newest_whole(done.local_trial(trial.plan) / "checkpoints")
         assert (step, problems) == (trial.last["step"], [])
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_trial_that_waited_and_went_on_equals_an_uninterrupted_run(
+    workers: int, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All wait at 40% but the first ones of the ranking; what is left of the budget lets all of them end."""
+    raw = {"train.total_steps": 20, "eval.every": 4, "checkpoint.every": 10}
+    done = experiment(tmp_path, raw, workers, scheduler="halving", parameters={"train.seed": {"grid": [0, 1, 2, 3]}})
+    done.options["budget"] = "2 trials"
+    assert ray_search.search(done) is False
+    waiting = [trial for trial in done.trials.values() if trial.waiting is not None]
+    assert waiting
+    assert all(trial.outcome is None and trial.step < 20 for trial in waiting)
+    assert "waits at 40%, where 2 of 4 go on" in [trial.waiting for trial in waiting]
+    more = Experiment.resume(done.location, {"budget": "100%"})
+    assert ray_search.search(more) is False
+    assert [trial.outcome for trial in more.trials.values()] == [TrialOutcome.COMPLETED] * 4
+    assert f"{waiting[0].plan.name} continues" in capsys.readouterr().out
+    whole = tmp_path / "whole"
+    train_here(settings.build(json.loads(waiting[0].plan.config.model_dump_json())), str(whole), gpu=False)
+    assert_same_run(more.local_trial(waiting[0].plan), whole)
 
 
 def test_optuna_keeps_to_the_constraints(cluster: None, tmp_path: Path) -> None:

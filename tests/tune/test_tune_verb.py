@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
         (["--set", "loss.v=1"], "loss.v: no such setting; did you mean 'loss.w'?"),
         (["--set", "loss.w=0.5"], "both searched and set"),
         (["--space", "cifar1O"], "--space cifar1O: no file, and no shipped search space; did you mean 'cifar10'?"),
-        (["--scheduler", "asya"], "'asya' is not one of 'asha', 'none'"),
+        (["--scheduler", "asya"], "'asya' is not one of 'halving', 'asha', 'median', 'none'"),
         (["--data", "digits", "--set", "data.path=digits"], "--data digits: given twice"),
         (["--resume", "nothing"], "no such search"),
         (["--resume", "nothing", "--dry-run"], "--dry-run: not with --resume"),
@@ -95,8 +95,11 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert shown["set"]["optim.beta1"] == 0.5
     assert parse_space(shown, "stdout").draw() == load_space("digits", {"trials": 3}).draw()
     assert ended.stdout.count("# trial 00") == 3
-    assert "# at most 2,100 steps and 67,200 images over 3 trials, a score every 100 steps" in ended.stdout
-    assert "# ASHA compares trials at 8,960, 17,920 images" in ended.stdout
+    assert "# at most 2,100 steps and 67,200 images over 3 trials, a score every 35 steps" in ended.stdout
+    assert (
+        "# halving: 2 of 3 go on at 35%, 1 of 3 go on at 60%; the others wait; it takes 65% of all steps"
+        in ended.stdout
+    )
 
 
 def test_what_optuna_may_choose_is_counted_at_its_largest(

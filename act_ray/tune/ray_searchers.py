@@ -1,0 +1,127 @@
+"""Where Ray Tune gets its trials from: the space's list, or Optuna's TPE with constraints and a memory of trials."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from act_ray.errors import UserError
+from act_ray.metrics.scores import WORST, finite_or_worst
+from act_ray.outcomes import RunOutcome, TrialOutcome
+from act_ray.tune.experiment import Experiment, TrialPlan
+from act_ray.tune.ray_schedulers import TuneScheduler
+from act_ray.tune.schedulers import Member, promise
+
+TRIES = 1000
+Told = Callable[[TrialPlan], dict[str, Any]]  # what a trial's process is told
+
+
+class Listed(Searcher):  # type: ignore[misc]
+    """The space's trials, and those that an interruption left, when the scheduler wants one."""
+
+    def __init__(self, experiment: Experiment, scheduler: TuneScheduler, tune_config: Told) -> None:
+        super().__init__(metric="score", mode="min")
+        self.experiment, self.scheduler, self.tune_config = experiment, scheduler, tune_config
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.scheduler.scheduler.finished:
+            return str(Searcher.FINISHED)
+        index = self.scheduler.wants_new()
+        if index is None:
+            return None
+        plan = self.experiment.plans.get(index) or self.make(trial_id, index)
+        return {"trial": self.tune_config(plan)}
+
+    def make(self, trial_id: str, index: int) -> TrialPlan:
+        """A trial that is in no list."""
+        raise KeyError(index)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the experiment's own log is the memory (Tune would pickle)."""
+        open(checkpoint_path, "wb").close()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see save."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class OptunaSpace(Listed):
+    """Suggests trials that the constraints admit; a collapsed trial counts as the worst, whatever its last score.
+
+    A trial that waits for the first time counts with the score that its trend promises; what it does later is not
+    told any more.
+    """
+
+    def __init__(self, experiment: Experiment, scheduler: TuneScheduler, tune_config: Told) -> None:
+        super().__init__(experiment, scheduler, tune_config)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("ray.tune.search.optuna").setLevel(logging.ERROR)
+        space = {name: distribution(*spec) for name, spec in experiment.space.specs.items()}
+        # Seeded by how much is known already, so that a resumed search does not draw its first trials again.
+        seed = experiment.space.file.seed + len(experiment.trials)
+        self.inner = OptunaSearch(space=space, metric="score", mode="min", seed=seed)
+        self.indices: dict[str, int] = {}  # of the trials that Optuna suggested in this process
+        for trial in experiment.trials.values():
+            if trial.outcome is TrialOutcome.FAILED or not trial.last:
+                continue
+            if trial.outcome is TrialOutcome.PRUNED:
+                score = WORST
+            elif trial.waiting is not None:
+                score = promised(scheduler.scheduler.members[trial.plan.index])
+            elif trial.outcome is not None:
+                score = finite_or_worst(trial.last["score"])
+            else:
+                continue
+            self.inner.add_evaluated_point(trial.plan.values, score)
+
+    def make(self, trial_id: str, index: int) -> TrialPlan:
+        for attempt in range(TRIES):
+            values = self.inner.suggest(trial_id)
+            if self.experiment.space.refusal(values) is None:
+                self.indices[trial_id] = index
+                return self.experiment.plan(index, values)
+            # Tell Optuna that this one is not to be had, and ask again.
+            self.inner._ot_trials[f"{trial_id}/{attempt}"] = self.inner._ot_trials.pop(trial_id)
+            self.inner.on_trial_complete(f"{trial_id}/{attempt}", {"score": WORST})
+        raise UserError(f"search space: none of {TRIES:,} suggestions keeps to the constraints")
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        index = self.indices.get(trial_id)
+        if index is not None and self.scheduler.scheduler.members[index].state == "waiting":
+            del self.indices[trial_id]
+            self.inner.on_trial_complete(trial_id, {"score": promised(self.scheduler.scheduler.members[index])})
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if self.indices.pop(trial_id, None) is None:
+            return  # it was told when it first waited, or continued from before an interruption
+        outcome = result.get("outcome") if result is not None else None
+        if outcome == RunOutcome.PRUNED:
+            result = {**(result or {}), "score": WORST}
+        if outcome in (RunOutcome.STOPPED, TrialOutcome.FAILED):  # no score to learn from
+            result, error = None, True
+        self.inner.on_trial_complete(trial_id, result, error)
+
+
+def promised(trial: Member) -> float:
+    """The score that a trial's trend promises."""
+    return finite_or_worst(math.exp(min(promise(trial.points), math.log(WORST))))
+
+
+def distribution(kind: str, values: list[Any]) -> optuna.distributions.BaseDistribution:
+    """Optuna's name for a parameter of a search space."""
+    match kind:
+        case "uniform" | "loguniform":
+            return optuna.distributions.FloatDistribution(*values, log=kind == "loguniform")
+        case "randint":
+            return optuna.distributions.IntDistribution(values[0], values[1] - 1)
+        case _:
+            return optuna.distributions.CategoricalDistribution(values)

@@ -1,0 +1,124 @@
+"""Successive halving that waits."""
+
+import math
+
+import pytest
+
+from act_ray.errors import UserError
+from act_ray.tune.budget import parse_budget
+from act_ray.tune.halving import Halving
+from act_ray.tune.schedulers import Plan, State, Verdict, promise
+
+GO, WAIT = Verdict.GO, Verdict.WAIT
+
+
+def run(
+    scheduler: Halving, scores: dict[int, float], flagged: dict[int, float] | None = None
+) -> list[tuple[int, float]]:
+    """One trial at a time, scored at tenths, with scores / share; (trial, share) of all that was reported."""
+    done: list[tuple[int, float]] = []
+    while (index := scheduler.next()) is not None:
+        scheduler.begin(index)
+        tenths = round(10 * scheduler.members[index].share)
+        for tenth in range(tenths + 1, 11):
+            share = tenth / 10
+            done.append((index, share))
+            verdict = scheduler.report(index, share, scores[index] / share, share >= (flagged or {}).get(index, 2))
+            if tenth == 10:
+                scheduler.end(index)
+            if verdict is WAIT:
+                break
+    return done
+
+
+def furthest(done: list[tuple[int, float]]) -> dict[int, float]:
+    return dict(sorted(done))
+
+
+def test_half_goes_on_from_the_first_rung_and_a_quarter_to_the_end() -> None:
+    scheduler = Halving(Plan(8))
+    done = run(scheduler, {i: 10.0 + i for i in range(8)})
+    assert furthest(done) == {0: 1.0, 1: 1.0, 2: 0.6, 3: 0.6, 4: 0.4, 5: 0.4, 6: 0.4, 7: 0.4}
+    assert len(done) == len(set(done))  # nothing runs twice
+    assert scheduler.finished
+    assert scheduler.members[7].why == "waits at 40%, where 4 of 8 go on"
+
+
+def test_a_trial_goes_on_at_once_where_nothing_can_overtake_it() -> None:
+    scheduler = Halving(Plan(4))
+    for index, score, verdict in ((0, 4.0, WAIT), (1, 3.0, WAIT), (2, 2.0, GO), (3, 1.0, GO)):
+        scheduler.begin(index)
+        assert scheduler.report(index, 0.4, score) is verdict  # the third is the second best at worst
+
+
+def test_a_flagged_trial_waits_behind_all_others_and_what_it_leaves_goes_to_the_next() -> None:
+    scores, flagged = {i: 10.0 + i for i in range(8)}, {0: 0.1, 1: 0.1, 2: 0.1}
+    done = run(Halving(Plan(8)), scores, flagged)
+    assert furthest(done) == {0: 0.1, 1: 0.1, 2: 0.1, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0, 7: 0.4}
+    everything = run(Halving(Plan(8, budget=8.0)), scores, flagged)
+    assert set(furthest(everything).values()) == {1.0}
+    order = [index for index, share in everything if share == 1.0]
+    assert order[-3:] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("budget", "most"), [(1.0, 1.2), (3.0, 3.4)])
+def test_a_budget_is_kept_to_a_rung(budget: float, most: float) -> None:
+    done = run(Halving(Plan(8, budget=budget)), {i: 10.0 + i for i in range(8)})
+    assert budget <= sum(furthest(done).values()) + 1e-9 <= most + 2e-9
+
+
+def test_hours_end_a_search_and_a_running_trial_waits() -> None:
+    scheduler = Halving(Plan(4, hours=1.0))
+    scheduler.begin(0)
+    assert scheduler.report(0, 0.1, 5.0, seconds=3599.0) is GO
+    assert scheduler.report(0, 0.2, 5.0, seconds=3600.0) is WAIT
+    assert scheduler.members[0].why == "waits at 20%: the budget is spent"
+    assert scheduler.finished
+
+
+def test_a_resumed_search_decides_as_if_it_had_not_been_interrupted() -> None:
+    scores = {i: 10.0 + (5 * i) % 8 for i in range(8)}
+    whole = Halving(Plan(8))
+    states: list[dict[int, State]] = []
+    judge = whole.judge
+
+    def remember(index: int, flagged: bool) -> Verdict:
+        verdict = judge(index, flagged)
+        now = {i: member.state for i, member in whole.members.items()}
+        states.append({**now, index: "waiting" if verdict is WAIT else "running"})
+        return verdict
+
+    whole.judge = remember  # type: ignore[method-assign]
+    done = [point for point in run(whole, scores) if point[1] < 1]
+    assert len(done) == len(states)
+    for cut, state in enumerate(states, 1):
+        before, after = done[:cut], Halving(Plan(8))
+        for index in {index for index, _ in before}:
+            shares = [share for i, share in before if i == index] + [1.0] * (state[index] == "over")
+            after.replay(index, [(share, scores[index] / share, False, 0.0) for share in shares], state[index])
+        rest = [point for point in run(after, scores) if point[1] < 1]
+        assert sorted(before + rest) == sorted(done), cut
+
+
+def test_the_trend_of_a_score_is_its_promise() -> None:
+    power = [(share / 10, 3.0 * (share / 10) ** -0.7) for share in range(1, 6)]
+    level = sorted(math.log(score) for _, score in power[-3:])[1]
+    assert promise(power) == pytest.approx(level + 0.7 * math.log(0.5))
+    rising = [(0.1, 1.0), (0.2, 2.0), (0.3, 4.0)]
+    assert promise(rising) == pytest.approx(math.log(2.0))
+    assert promise([(0.1, 5.0)]) == pytest.approx(math.log(5.0))
+    assert promise([]) == promise([(0.1, 1e9)]) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "trials"),
+    [("60%", 6.0), ("5 trials", 5.0), ("1 trial", 1.0), ("20,000 steps", 20.0), ("1e6images", 10.0), ("8 hours", None)],
+)
+def test_a_budget_in_its_unit(text: str, trials: float | None) -> None:
+    assert parse_budget(text).trials(10, steps=1000, images=100_000) == trials
+
+
+@pytest.mark.parametrize("text", ["", "60", "5 days", "-3 trials", "0 steps", "1.2.3 hours"])
+def test_a_budget_that_is_none_says_what_one_is(text: str) -> None:
+    with pytest.raises(UserError, match="give a number and a unit, such as '60%'"):
+        parse_budget(text)
