@@ -42,7 +42,7 @@ DEFAULTS = {
 @data_option
 @click.option("--trials", type=click.IntRange(1), help="Number of trials. Default: what the space says.")
 @click.option("--search", type=click.Choice(["random", "grid", "optuna"]), help="Default: what the space says.")
-@click.option("--scheduler", type=click.Choice(list(SCHEDULERS)), help="What lets trials wait or stops them. Default: the space's.")
+@click.option("--scheduler", type=click.Choice(list(SCHEDULERS)), help="Who waits or is stopped. Default: the space's.")
 @click.option("--workers-per-trial", type=click.IntRange(0), help="Ray Train workers; 0: the trial's process.  [0]")
 @click.option(
     "--budget", help="What it may take: 60%, 5 trials, 20000 steps, 1e6 images, 8 hours. Default: the space's."
