@@ -37,7 +37,7 @@ def test_ray_is_loaded_only_by_modules_whose_name_says_so() -> None:
 ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
 COMMANDS = ("prepare", "train", "tune", "evaluate", "sample", "edit", "figures", "export", "list")
-BETWEEN_COMMANDS = {("tune", "train"), ("figures", "edit"), ("list", "tune")}
+BETWEEN_COMMANDS = {("tune", "train"), ("tune", "figures"), ("figures", "edit"), ("list", "tune")}
 
 
 @pytest.mark.parametrize("room", [*ROOMS, *COMMANDS])

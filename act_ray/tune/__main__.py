@@ -54,6 +54,13 @@ DEFAULTS = {
 @storage_option
 @click.option("--name", help="Name of the search. Default: the space's and the time.")
 @click.option("--resume", metavar="NAME", help="Continue the search of this name in --storage.")
+@click.option(
+    "--simulate",
+    metavar="TRACES",
+    help="Train nothing: replay searches over these recorded runs (benchmarks/search/traces), or a search's trials.",
+)
+@click.option("--resamples", type=click.IntRange(10), help="Searches to replay.  [1000]")
+@click.option("--split", type=click.Choice(["fit", "held-out"]), help="Which of the recorded runs. Default: all.")
 @click.option("--max-failures", type=click.IntRange(0), help="Crashes that a trial may have.  [2]")
 @shared_storage_option
 @dry_run_option
@@ -72,6 +79,9 @@ def command(
     storage: str,
     name: str | None,
     resume: str | None,
+    simulate: str | None,
+    resamples: int | None,
+    split: str | None,
     max_failures: int | None,
     shared_storage: bool,
     dry_run: bool,
@@ -106,6 +116,9 @@ def command(
     fixed |= {} if data is None else {"data.path": data}
     space = read_space(space_name or DEFAULT, of_the_space, fixed, workers_per_trial or 0)
     space.plan(budget)  # a mistake in it
+    if simulate is not None:
+        schedulers = [scheduler] if scheduler else list(SCHEDULERS)
+        return run_simulation(simulate, space, split, schedulers, concurrent or 2, resamples or 1000, storage, name)
     if dry_run:
         for line in describe(space):
             click.echo(line)
@@ -123,6 +136,33 @@ def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], wor
     if not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
         check_values(space, workers)
     return space
+
+
+def run_simulation(
+    location: str,
+    space: Space,
+    split: str | None,
+    schedulers: list[str],
+    workers: int,
+    resamples: int,
+    storage: str,
+    name: str | None,
+) -> int:
+    """Replay searches over recorded runs; print a table, and write it with a plot."""
+    from rich.console import Console
+
+    from act_ray.tune.simulate import explain_table, make_table, simulate, write_simulation
+
+    found = []
+    for one in simulate(location, space, split, schedulers, workers, resamples):
+        click.echo(f"{one.scheduler} over {one.group}: {len(one.replays):,} searches")
+        found.append(one)
+    console = Console(width=max(100, Console().width), highlight=False)
+    console.print(make_table(found))
+    click.echo(f"\n{explain_table(resamples)}")
+    for path in write_simulation(found, Path(storage) / (name or "simulation")):
+        click.echo(f"written: {path}")
+    return 0
 
 
 def split_resume(resume: str, storage: str) -> tuple[str, str]:
