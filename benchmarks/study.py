@@ -7,6 +7,7 @@ last third of the steps. `--redraw` makes the table anew from the CSV, when the 
 """
 
 import csv
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -68,13 +69,21 @@ def groups(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[tupl
     return found
 
 
+def _order(text: str) -> tuple[float, str]:
+    """Numbers by their size, then the rest."""
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text
+
+
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """Mean and spread of each group, as Markdown."""
     columns = [c for c in ("FD", "FD_teacher", "FD_model", "L_gp", "grad2", "L_CT", "p_aug", "diversity")
                if any(row.get(c) not in (None, "") for row in rows)]  # fmt: skip
     head = [*(LETTERS.get(name, f"`{name}`") for name in names), "seeds", *columns]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for key, members in groups(rows, names).items():
+    for key, members in sorted(groups(rows, names).items(), key=lambda item: [_order(text) for text in item[0]]):
         cells = [*key, str(len(members))]
         for column in columns:
             values = [round(float(row[column]), 6) for row in members if row.get(column) not in (None, "")]
