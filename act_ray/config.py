@@ -263,6 +263,9 @@ class CheckpointConfig(Section):
 
     every: int = Field(5_000, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=2, description="newest checkpoints kept besides the best")
+    good: int = Field(
+        2, ge=0, description="and newest ones from before a signature of collapse was found, to fork from"
+    )
 
 
 class Config(Section):

@@ -183,6 +183,7 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: 
 
 # What a run did of which its config.yaml, of 0.1.0, says nothing: these settings came later, with other defaults.
 BEFORE = {
+    "checkpoint.good": 0,
     "data.flip": False,
     "data.held_out": 0.0,
     "data.subset": None,

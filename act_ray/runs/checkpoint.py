@@ -87,12 +87,15 @@ def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
     return target
 
 
-def prune(root: Path, newest: int, keep: int, best: int | None) -> None:
+def prune(root: Path, newest: int, keep: int, best: int | None, good: tuple[int, int] | None = None) -> None:
     """After saving step `newest`: delete all but the last `keep` up to it and the best one.
 
-    Later steps are damaged ones that the run fell back from: they must not count among those that are kept.
+    good: (n, step): also the last n up to that step, from before a signature of collapse was found. Later steps than
+    `newest` are damaged ones that the run fell back from: they must not count among those that are kept.
     """
     last = [step for step in saved_steps(root) if step <= newest][-keep:]
+    if good is not None and good[0]:
+        last += [step for step in saved_steps(root) if step <= good[1]][-good[0] :]
     for step in saved_steps(root):
         if step not in last and step != best:
             shutil.rmtree(step_folder(root, step), ignore_errors=True)

@@ -45,6 +45,10 @@ from act_ray.outcomes import RunOutcome
 @shared_storage_option
 @click.option("--name", help="Name of the run. Default: preset and time.")
 @click.option("--resume", metavar="RUN", help="Continue the run in this folder, bit for bit.")
+@click.option(
+    "--fork", "parent", metavar="RUN", help="Start from a checkpoint of this run, with the same noise and data."
+)
+@click.option("--at", type=click.IntRange(1), metavar="STEP", help="Which of its checkpoints.")
 @dry_run_option
 def command(
     preset_name: str | None,
@@ -60,9 +64,13 @@ def command(
     shared_storage: bool,
     name: str | None,
     resume: str | None,
+    parent: str | None,
+    at: int | None,
     dry_run: bool,
 ) -> int:
     """Train one ACT model on W data-parallel workers (Ray Train), and continue one that stopped with --resume.
+
+    --fork RUN --at STEP starts a new run from a checkpoint of another; without --set it is that run, bit for bit.
 
     Settings: those of --preset or --config, with --set on top. Writes checkpoints, metrics.jsonl, scores.jsonl and
     sample grids to the run's folder. Ctrl-C saves first. Exit code 0: trained to the end, or stopped as asked; 1:
@@ -70,13 +78,22 @@ def command(
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
+    from act_ray.train.fork import fork, forked_config
 
     if resume is not None:
-        if preset_name or config_file or recipe or data or overrides or name or seed is not None:
+        if preset_name or config_file or recipe or data or overrides or name or seed is not None or parent:
             raise UserError("--resume RUN: takes its settings from the run; give no other settings and no name with it")
         cfg, location = saved_config(resume), resume.rstrip("/")
     else:
-        cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
+        if (parent is None) != (at is None):
+            raise UserError("--fork RUN --at STEP: give both")
+        if parent is not None and (preset_name or config_file or recipe or data or seed is not None):
+            raise UserError("--fork RUN: takes its settings from the run; change them with --set")
+        changes = settings.parse_overrides(overrides)
+        if parent is not None:
+            cfg = forked_config(parent.rstrip("/"), changes)
+        else:
+            cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
@@ -91,6 +108,8 @@ def command(
     if dry_run:
         click.echo(settings.dump(cfg), nl=False)
         return 0
+    if parent is not None and at is not None:
+        fork(parent.rstrip("/"), at, changes, location)
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
     return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg, workers)

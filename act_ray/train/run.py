@@ -21,6 +21,7 @@ from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.runs.progress import Progress
 from act_ray.train.batches import step_indices
+from act_ray.train.fork import read_lineage
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
 from act_ray.train.scoring import Scorer
@@ -81,7 +82,9 @@ class TrainingRun:
         saved = checkpoint.load(at, self.state)
         if saved["data_checksum"] != self.data.checksum:
             raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
-        self.detector.load_state_dict(saved["detector"])
+        lineage = read_lineage(self.folder)
+        if lineage is None or not lineage.changes or saved["step"] != lineage.step:
+            self.detector.load_state_dict(saved["detector"])  # a changed fork is watched from its own beginning
         self.last_score, self.diversity = saved["score"], saved["diversity"]
         self.best = tuple(saved["best"]) if saved["best"] else None
         self.seconds = saved["seconds"]
@@ -109,7 +112,9 @@ class TrainingRun:
         }
         saved = checkpoint.save(self.folder.checkpoints, self.state, extra)
         best = self.best[1] if self.best else None
-        checkpoint.prune(self.folder.checkpoints, self.state.step, self.cfg.checkpoint.keep, best)
+        flagged, kept = self.detector.record, self.cfg.checkpoint
+        good = (kept.good, flagged.step) if flagged is not None else None
+        checkpoint.prune(self.folder.checkpoints, self.state.step, kept.keep, best, good)
         self.folder.push(saved)
 
     # ------------------------------------------------------------------------------------------ metrics

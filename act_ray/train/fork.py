@@ -1,0 +1,93 @@
+"""`train --fork RUN --at STEP --set x=y`: a new run that goes on from a checkpoint of another one.
+
+The noise and the order of images of step k are functions of (seed, k), so a fork sees what its parent saw, and without
+a change it is its parent, bit for bit. lineage.json in its folder says where it comes from.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from act_ray import settings
+from act_ray.config import Config
+from act_ray.errors import UserError
+from act_ray.runs import checkpoint
+from act_ray.runs.folder import RunFolder, grid_name, read_config
+
+LINEAGE = "lineage.json"
+# What a checkpoint's tensors hang on.
+KEPT = ("data.path", "model.", "discriminator.", "train.method", "optim.name", "train.precision", "distill.teacher")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a fork comes from, and what is other in it."""
+
+    parent: str
+    step: int
+    changes: dict[str, Any]
+
+
+def read_lineage(run: RunFolder) -> Lineage | None:
+    """A fork's lineage; None for a run that is none."""
+    text = run.read(LINEAGE)
+    return None if text is None else Lineage(**json.loads(text))
+
+
+def forked_config(parent: str, changes: Mapping[str, Any]) -> Config:
+    """The parent's settings with the changes. Raises UserError for one that its checkpoint does not allow."""
+    cfg = read_config(RunFolder(parent, scratch="views"))
+    if cfg is None:
+        raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
+    forked = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), f"--fork {parent}")
+    for name in settings.field_names():
+        if name.startswith(KEPT) and settings.get(cfg, name) != settings.get(forked, name):
+            raise UserError(
+                f"--set {name}: a fork goes on with its parent's networks, optimizers and images; leave it out"
+            )
+    if cfg.adversarial != forked.adversarial:
+        raise UserError(f"--set loss.w={forked.loss.w:g}: the checkpoint has {'a' if cfg.adversarial else 'no'} "
+                        "discriminator; start a new run")  # fmt: skip
+    return forked
+
+
+def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> None:
+    """Make the fork's folder: the parent's checkpoint, its rows and pictures up to it, and lineage.json.
+
+    Raises UserError where the parent has no whole checkpoint of that step.
+    """
+    source, child = RunFolder(parent, scratch="views"), RunFolder(location)
+    source.fetch_root("samples")
+    kept = source.checkpoint_steps() or checkpoint.saved_steps(source.checkpoints)
+    if at not in kept:
+        near = min(kept, key=lambda step: abs(step - at), default=None)
+        have = "it has none" if near is None else f"nearest: {near}; it has {', '.join(map(str, kept))}"
+        raise UserError(f"--at {at}: {parent} has no checkpoint of that step; {have}")
+    folder = _fetched(source, at)
+    best = json.loads((folder / "state.json").read_text())["best"]
+    for name in ("checkpoints", "samples"):
+        (child.path / name).mkdir(parents=True, exist_ok=True)
+    for step in {at, *([int(best[1])] if best and best[1] in kept else [])}:
+        shutil.copytree(_fetched(source, step), checkpoint.step_folder(child.checkpoints, step), dirs_exist_ok=True)
+    for name, last in (("metrics.jsonl", at - 1), ("scores.jsonl", at)):
+        child.append(name, [row for row in source.rows(name) if row["step"] <= last])
+    for row in child.rows("scores.jsonl"):
+        grid = source.path / "samples" / grid_name(row["step"])
+        if grid.exists():
+            shutil.copy(grid, child.path / "samples")
+    child.json(LINEAGE, asdict(Lineage(parent, at, dict(changes))))
+    child.push()
+
+
+def _fetched(source: RunFolder, step: int) -> Path:
+    """The checkpoint's folder on this machine, whole."""
+    folder = checkpoint.step_folder(source.checkpoints, step)
+    source.fetch(folder / checkpoint.MANIFEST)
+    try:
+        checkpoint.verify(folder)
+    except checkpoint.CorruptCheckpoint as error:
+        raise UserError(f"--fork {source.location}: checkpoint damaged: {error}") from None
+    return folder
