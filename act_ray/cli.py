@@ -16,10 +16,11 @@ from act_ray.errors import Interrupted, UserError, nearest
 VERBS = {
     "prepare": "Turn a data set into the shards that training reads.",
     "train": "Train one model.",
-    "tune": "Search hyper-parameters, stopping trials that collapse.",
+    "tune": "Search hyper-parameters, with no compute for trials that collapse.",
     "evaluate": "FID, Inception score, KID, precision and recall of a model.",
     "sample": "Draw images from a model.",
     "edit": "Inpaint, colorize, enlarge, ... with a model.",
+    "explain": "Why a run was flagged or stopped, and what would have had to differ.",
     "figures": "Draw the paper's figures from a run.",
     "export": "Write a model for diffusers or ONNX Runtime.",
     "list": "Presets, search spaces, runs and searches.",

@@ -36,8 +36,16 @@ def test_ray_is_loaded_only_by_modules_whose_name_says_so() -> None:
 # docs/design.md has a picture: each of these imports only rooms before it, and no command.
 ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
-COMMANDS = ("prepare", "train", "tune", "evaluate", "sample", "edit", "figures", "export", "list")
-BETWEEN_COMMANDS = {("tune", "train"), ("tune", "figures"), ("figures", "edit"), ("list", "tune")}
+COMMANDS = ("prepare", "train", "tune", "explain", "evaluate", "sample", "edit", "figures", "export", "list")
+BETWEEN_COMMANDS = {
+    ("tune", "train"),
+    ("tune", "figures"),
+    ("figures", "edit"),
+    ("list", "tune"),
+    ("explain", "train"),
+    ("explain", "tune"),
+    ("explain", "figures"),
+}
 
 
 @pytest.mark.parametrize("room", [*ROOMS, *COMMANDS])

@@ -108,12 +108,8 @@ def judge(record: PruneRecord | None, trace: Trace, cfg: CollapseConfig) -> Prun
     return record if why is None else replace(record, confirmed=now, because=why, trace=trace.to_dict())
 
 
-def replay(record: PruneRecord) -> PruneRecord:
-    """Run today's rules over the recorded trace, event by event, to the same decision.
-
-    Raises ValueError when there is none: the record was altered, or `detector_version` is not today's.
-    """
-    cfg, whole = CollapseConfig.model_validate(record.config), Trace.from_dict(record.trace)
+def judge_all(whole: Trace, cfg: CollapseConfig) -> PruneRecord | None:
+    """What the rules make of a trace, event by event, as they came."""
     trace = Trace(whole.total_steps, whole.block_steps, gp_weight=whole.gp_weight)
     # A block is closed before an evaluation at its last step, as in the detector.
     events: list[Block | Evaluation] = sorted([*whole.blocks, *whole.evals], key=lambda e: e.step)
@@ -122,8 +118,16 @@ def replay(record: PruneRecord) -> PruneRecord:
         (trace.blocks if isinstance(event, Block) else trace.evals).append(event)  # type: ignore[arg-type]
         found = judge(found, trace, cfg)
     if whole.not_finite is not None:
-        trace = whole
-        found = judge(found if cfg.action == "stop" else None, trace, cfg)
+        found = judge(found if cfg.action == "stop" else None, whole, cfg)
+    return found
+
+
+def replay(record: PruneRecord) -> PruneRecord:
+    """Run today's rules over the recorded trace, event by event, to the same decision.
+
+    Raises ValueError when there is none: the record was altered, or `detector_version` is not today's.
+    """
+    found = judge_all(Trace.from_dict(record.trace), CollapseConfig.model_validate(record.config))
     if found is not None and (found.confirmed is None) == (record.confirmed is None):
         return found
     raise ValueError(

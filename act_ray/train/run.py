@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from act_ray import settings
-from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.core.step import Metrics, unwrap
@@ -21,6 +20,7 @@ from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.runs.progress import Progress
 from act_ray.train.batches import step_indices
+from act_ray.train.detect import make_detector
 from act_ray.train.fork import read_lineage
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
@@ -44,10 +44,7 @@ class TrainingRun:
         self.scorer = Scorer(cfg, self.data, ranks, self.note)
         ranks.on_first(folder.open)
         self.state = build_state(cfg, self.data, ranks, self.note)
-        gp_interval = cfg.loss.gp_interval if cfg.loss.gp_weight else None
-        self.detector = Detector(
-            cfg.collapse.beside_penalty(cfg.loss.gp_weight), cfg.train.total_steps, gp_interval, cfg.loss.gp_weight
-        )
+        self.detector = make_detector(cfg)
         self.pending: list[tuple[int, Metrics]] = []  # of the steps since the last flush, on the device
         self.last_score: float | None = None
         self.diversity: float | None = None

@@ -113,14 +113,18 @@ class Experiment:
         Raises UserError when there is none of that name.
         """
         folder = Folder(location)
-        text = folder.read("experiment.yaml")
-        if text is None:
+        if folder.read("experiment.yaml") is None:
             near = [p.parent.name for p in folder.path.parent.glob("*/experiment.yaml")]
             hint = nearest(folder.path.name, near) if near else "there is none in that folder"
             raise UserError(f"--resume {location}: no such search; {hint}")
+        return cls.read(location, options)
+
+    @classmethod
+    def read(cls, location: str, options: dict[str, Any] | None = None) -> "Experiment":
+        """The search in this folder, as its log tells it. Raises UserError for one of an earlier version."""
         where = f"{location}/experiment.yaml"
-        saved = read_yaml(text, where)
-        experiment = cls(location, parse_space(saved["space"], where), saved["options"] | options)
+        saved = read_yaml(Folder(location).read("experiment.yaml") or "", where)
+        experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}))
         experiment.dir.open_root()
         for row in experiment.dir.rows("events.jsonl"):
             if row["event"] == "ended" and "outcome" not in row:

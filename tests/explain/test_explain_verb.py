@@ -1,0 +1,66 @@
+"""Why a run was flagged or stopped, told from its folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from act_ray.collapse.margins import margins
+from act_ray.collapse.record import judge_all
+from act_ray.collapse.rules import CollapseConfig
+from act_ray.collapse.trace import Trace
+from tests.helpers.command import Ended
+from tests.helpers.drifted_run import write_drifted_run
+from tests.helpers.traces import RUNS, feed
+
+
+@pytest.mark.parametrize("name", ["c01", "c03", "c10", "m02"])
+def test_a_threshold_past_its_margin_changes_the_decision_and_one_before_it_does_not(name: str) -> None:
+    record = feed(RUNS[name])
+    assert record is not None
+    found = list(margins(record))
+    assert found
+    for margin in found:
+        for nudge, decided in ((1.01, False), (0.97, True)):
+            toward = nudge if margin.needed > margin.value else 1 / nudge
+            changed = CollapseConfig.model_validate({**record.config, margin.name: margin.needed * toward})
+            again = judge_all(Trace.from_dict(record.trace), changed)
+            assert (again is not None and again.signature == record.signature) is decided, margin
+
+
+def test_a_flagged_run_is_told_with_its_values_its_margins_and_a_plot(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_drifted_run(tmp_path / "run")
+    lines = Ended(capfd, "explain", tmp_path / "run").succeeded().splitlines()
+    record = json.loads((tmp_path / "run" / "prune.json").read_text())
+    assert lines[0] == f"drift at step {record['step']:,} of 1,200 ({record['step'] / 1200:.0%}): {record['message']}"
+    assert any(line.startswith("confirmed at step ") and "steps have passed since" in line for line in lines)
+    assert any(line.startswith("  collapse.drift_ratio over ") and "(it is 7)" in line for line in lines)
+    assert "replayed from prune.json to the same decision" in lines
+    assert (tmp_path / "run" / "explain.png").stat().st_size > 10_000
+
+
+def test_a_run_without_a_record_is_told_from_its_rows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    write_drifted_run(run)
+    first = Ended(capfd, "explain", run).succeeded().splitlines()[0]
+    (run / "prune.json").unlink()
+    lines = Ended(capfd, "explain", run).succeeded().splitlines()
+    assert (lines[0], lines[-2]) == (first, "from its rows; the run has not ended")
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(rows[:300]))
+    ended = Ended(capfd, "explain", run)
+    assert (ended.code, ended.out) == (1, f"{run}: no signature of collapse in 300 steps\n")
+
+
+def test_an_altered_record_is_seen_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    write_drifted_run(run)
+    record = json.loads((run / "prune.json").read_text())
+    (run / "prune.json").write_text(json.dumps({**record, "value": 99.0}))
+    assert "prune.json replays to ANOTHER decision" in Ended(capfd, "explain", run).succeeded()
+    record["trace"]["blocks"] = record["trace"]["blocks"][:10]
+    (run / "prune.json").write_text(json.dumps(record))
+    assert "the recorded observations do not lead to drift" in Ended(capfd, "explain", run).mistake()
+    assert Ended(capfd, "explain", tmp_path).mistake().endswith("no config.yaml there; not a run's folder")
