@@ -34,6 +34,7 @@ DEFAULTS = {
     "concurrent": None,
     "max_failures": 2,
     "budget": None,
+    "finalists": None,
 }  # of the options that --resume may change
 
 
@@ -47,6 +48,7 @@ DEFAULTS = {
 @click.option(
     "--budget", help="What it may take: 60%, 5 trials, 20000 steps, 1e6 images, 8 hours. Default: the space's."
 )
+@click.option("--finalists", type=click.IntRange(1), help="Run so many of the best again with 3 new seeds each.")
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
 @recipe_option
 @set_option
@@ -72,6 +74,7 @@ def command(
     scheduler: str | None,
     workers_per_trial: int | None,
     budget: str | None,
+    finalists: int | None,
     concurrent: int | None,
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -99,13 +102,13 @@ def command(
     from act_ray.tune.space_files import DEFAULT
 
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
-    options |= {"max_failures": max_failures, "budget": budget}
+    options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
     given = {option: value for option, value in options.items() if value is not None}
     of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe}
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
             raise UserError(
-                "--resume NAME: only --storage and how to run (workers, concurrent, failures, budget) go with it"
+                "--resume NAME: only --storage and how to run (workers, concurrent, budget, finalists, ...) go with it"
             )
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
@@ -177,6 +180,7 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
     """Run it on Ray and print what came out; the exit code. Raises Interrupted, which says how to go on."""
     from act_ray.metrics.scores import metric_name
     from act_ray.runs.lock import exclusive
+    from act_ray.tune.finalists import finalists
     from act_ray.tune.summary import conclude
 
     click.echo(f"search: {experiment.location}")
@@ -186,6 +190,10 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
             interrupted = search_on_ray(experiment, shared_storage)
             if experiment.trials:
                 conclude(experiment, metric_name(experiment.space.example().eval))
+            if experiment.options.get("finalists") and not interrupted:
+                click.echo()
+                final = finalists(experiment, experiment.options["finalists"])
+                conclude(final, metric_name(final.space.example().eval))
         except KeyboardInterrupt:
             raise Interrupted(experiment.how_to_resume) from None
     if interrupted:
@@ -198,11 +206,17 @@ def search_on_ray(experiment: Experiment, shared_storage: bool) -> bool:
     """Connect to Ray and search; whether it was interrupted."""
     click.echo("joining the Ray cluster" if os.environ.get("RAY_ADDRESS") else "starting Ray")
     from act_ray.ray_cluster import connected, require_shared_storage
+    from act_ray.tune.finalists import finalists
     from act_ray.tune.ray_search import search
 
     with connected():
         require_shared_storage(experiment.location, shared_storage)
-        return search(experiment)
+        interrupted = search(experiment)
+        if interrupted or not (count := experiment.options.get("finalists")):
+            return interrupted
+        final = finalists(experiment, count)
+        click.echo(f"finalists: {final.space.trials} trials, in {final.location}")
+        return search(final)
 
 
 if __name__ == "__main__":

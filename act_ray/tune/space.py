@@ -48,6 +48,9 @@ class SpaceFile(BaseModel):
     about: str = Field("", description="what the search is for")
     set: dict[str, Any] = Field({}, description="settings that all trials share")
     parameters: dict[str, dict[str, list[Any]]] = Field(min_length=1)
+    points: list[dict[str, Any]] = Field(
+        [], description="these trials, each with a value for every parameter, not draws"
+    )
     constraints: list[str] = []
     trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
     search: Search = "random"
@@ -85,6 +88,11 @@ class SpaceFile(BaseModel):
                 raise ValueError(f"parameters.{name}: grid does not go with search: optuna; use choice")
             if self.search == "grid" and kind not in ("choice", "grid"):
                 raise ValueError(f"parameters.{name}: search: grid needs grid or choice, not {kind}")
+        if self.points and self.search == "optuna":
+            raise ValueError("points: do not go with search: optuna, which chooses its own")
+        for i, point in enumerate(self.points):
+            if set(point) != set(self.parameters):
+                raise ValueError(f"points, number {i + 1}: needs a value for each of {', '.join(self.parameters)}")
         return self
 
 
@@ -174,6 +182,8 @@ class Space:
         until admitted; parameters given as `grid` take their values in turn.
         """
         trials = trials or self.file.trials
+        if self.file.points:
+            return [dict(point) for point in self.file.points][:trials]
         cells, drawn = self._cells()
         if not drawn:
             return self._admitted(cells)[:trials]
@@ -183,7 +193,10 @@ class Space:
     def check_satisfiable(self) -> None:
         """Raise UserError for a space that nothing can come from, or nothing with one of its grid cells."""
         cells, drawn = self._cells()
-        if not drawn:
+        for i, point in enumerate(self.file.points):
+            if (why := self.refusal(point)) is not None:
+                raise UserError(f"search space: points, number {i + 1}: {why}")
+        if not drawn and not self.file.points:
             self._admitted(cells)
         for cell in cells if drawn else ():
             self._redraw(cell, drawn, np.random.RandomState(0))
@@ -191,6 +204,8 @@ class Space:
     def example(self, fixed: Mapping[str, Any] | None = None) -> Config:
         """The config of a trial that could be drawn, with `fixed` values for some parameters. Raises UserError."""
         fixed = fixed or {}
+        if self.file.points:
+            return self.config({**self.file.points[0], **fixed})
         cells, drawn = self._cells()
         drawn = {name: spec for name, spec in drawn.items() if name not in fixed}
         cells = [{**cell, **fixed} for cell in cells if all(cell.get(n, v) == v for n, v in fixed.items())]

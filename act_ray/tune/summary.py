@@ -11,6 +11,7 @@ from act_ray.outcomes import TrialOutcome
 from act_ray.runs.checkpoint import step_folder
 from act_ray.runs.storage import join
 from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.finalists import finalists_table
 from act_ray.tune.picture import draw_best
 from act_ray.tune.progress_line import width
 from act_ray.tune.results import format_value, write_results
@@ -33,6 +34,8 @@ def conclude(experiment: Experiment, metric: str) -> None:
             for part in make_table(experiment, metric, console):
                 console.print(part, markup=False, highlight=False)
             console.print()
+            for part in finalists_table(experiment) if experiment.space.file.points and experiment.trials else ():
+                console.print(part, markup=False, highlight=False)
             for line in lines:  # may be copied: never broken
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
     experiment.dir.push_root()
