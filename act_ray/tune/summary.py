@@ -12,6 +12,7 @@ from act_ray.runs.checkpoint import step_folder
 from act_ray.runs.storage import join
 from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.finalists import finalists_table
+from act_ray.tune.lessons import describe_lessons
 from act_ray.tune.picture import draw_best
 from act_ray.tune.progress_line import width
 from act_ray.tune.results import format_value, write_results
@@ -27,6 +28,8 @@ def conclude(experiment: Experiment, metric: str) -> None:
     picture = draw_best(experiment)
     if picture is not None:
         lines.append(f"its samples beside real images: {picture}")
+    if not experiment.space.file.points:
+        lines += describe_lessons(experiment)
     lines.append(f"everything: {experiment.location}")
     write_results(experiment)
     with (experiment.dir.path / "table.txt").open("w") as file:
