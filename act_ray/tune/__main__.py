@@ -48,6 +48,11 @@ DEFAULTS = {
 @click.option(
     "--budget", help="What it may take: 60%, 5 trials, 20000 steps, 1e6 images, 8 hours. Default: the space's."
 )
+@click.option(
+    "--audit-fraction",
+    type=click.FloatRange(0, 1),
+    help="Share of trials that go on after their collapse is confirmed, to see whether it was.  [0]",
+)
 @click.option("--finalists", type=click.IntRange(1), help="Run so many of the best again with 3 new seeds each.")
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
 @recipe_option
@@ -74,6 +79,7 @@ def command(
     scheduler: str | None,
     workers_per_trial: int | None,
     budget: str | None,
+    audit_fraction: float | None,
     finalists: int | None,
     concurrent: int | None,
     recipe: str | None,
@@ -104,7 +110,14 @@ def command(
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
     options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
     given = {option: value for option, value in options.items() if value is not None}
-    of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe}
+    of_the_space: dict[str, Any] = {
+        "trials": trials,
+        "search": search,
+        "scheduler": scheduler,
+        "seed": seed,
+        "recipe": recipe,
+    }
+    of_the_space["audit_fraction"] = audit_fraction
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
             raise UserError(

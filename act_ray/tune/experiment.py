@@ -68,6 +68,12 @@ class TrialRecord:
         return self.prune or (self.reports[-1]["prune"] if self.reports else None)
 
     @property
+    def audited(self) -> bool:
+        """Whether it went on after its collapse was confirmed, for an audit."""
+        confirmed = self.flag is not None and self.flag.get("confirmed") is not None
+        return confirmed and self.outcome is TrialOutcome.COMPLETED and self.plan.config.collapse.action == "stop"
+
+    @property
     def best_score(self) -> float | None:
         """The score of the best evaluation, whose checkpoint is kept; None without one."""
         return self.reports[-1]["best_score"] if self.reports else None

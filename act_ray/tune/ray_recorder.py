@@ -42,8 +42,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """What a trial's process is told; see ray_trial.Trial."""
         settings = plan.config.model_dump(mode="json")
         settings["train"]["threads"] = plan.config.train.threads or self.place.threads
+        audit = plan.config.collapse.action == "stop" and self.experiment.space.audits(plan.index)
+        if audit:
+            settings["collapse"]["action"] = "record"
         return {
             "index": plan.index,
+            "audit": audit,
             "config": settings,
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],

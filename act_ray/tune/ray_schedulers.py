@@ -30,12 +30,13 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
         super().__init__()
         self.scheduler, self.concurrent = scheduler, concurrent
         self.known: dict[int, TuneTrial] = {}
+        self.audited = set[int]()  # trials that run on after the scheduler was told that they have collapsed
 
     @property
     def has_room(self) -> bool:
         """Whether another trial may run."""
         running = sum(trial.state == "running" for trial in self.scheduler.members.values())
-        return running < self.concurrent
+        return running + len(self.audited) < self.concurrent
 
     def wants_new(self) -> int | None:
         """The trial to start, where it is one that Tune does not know yet."""
@@ -60,19 +61,24 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
         self.scheduler.begin(index_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        if result["outcome"] == TrialOutcome.FAILED:
+        index = index_of(trial)
+        if result["outcome"] == TrialOutcome.FAILED or index in self.audited:
+            return str(TrialScheduler.CONTINUE)
+        if trial.config["trial"]["audit"] and result.get("prune/confirmed") is not None and result["outcome"] is None:
+            self.audited.add(index)
+            self.scheduler.end(index, collapsed=True)
             return str(TrialScheduler.CONTINUE)
         flagged = result.get("prune/signature") is not None
-        verdict = self.scheduler.report(
-            index_of(trial), share_of(trial, result), result["score"], flagged, result["seconds"]
-        )
+        verdict = self.scheduler.report(index, share_of(trial, result), result["score"], flagged, result["seconds"])
         # A run that has ended by itself is told of by on_trial_complete.
         return str(DECISIONS[verdict] if result["outcome"] is None else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self.audited.discard(index_of(trial))
         self.scheduler.end(index_of(trial))
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        self.audited.discard(index_of(trial))
         self.scheduler.end(index_of(trial), collapsed=result.get("outcome") == RunOutcome.PRUNED)
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:

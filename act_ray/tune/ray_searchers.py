@@ -101,10 +101,13 @@ class OptunaSpace(Listed):
             self.inner.on_trial_complete(trial_id, {"score": promised(self.scheduler.scheduler.members[index])})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if self.indices.pop(trial_id, None) is None:
+        index = self.indices.pop(trial_id, None)
+        if index is None:
             return  # it was told when it first waited, or continued from before an interruption
         outcome = result.get("outcome") if result is not None else None
-        if outcome == RunOutcome.PRUNED:
+        confirmed = result is not None and result.get("prune/confirmed") is not None
+        audited = confirmed and self.experiment.space.audits(index)
+        if outcome == RunOutcome.PRUNED or audited:
             result = {**(result or {}), "score": WORST}
         if outcome in (RunOutcome.STOPPED, TrialOutcome.FAILED):  # no score to learn from
             result, error = None, True

@@ -25,7 +25,7 @@ STOP_WAIT_S = 120.0  # a stopped trial's workers get this long to save and retur
 class Trial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of a run: one step() per evaluation. A stop reaches the workers as a request, never as a kill.
 
-    Its config is {"trial": {"index", "config", "location", "workers", "gpu", "max_failures"}}.
+    Its config is {"trial": {"index", "audit", "config", "location", "workers", "gpu", "max_failures"}}.
     """
 
     def setup(self, config_: dict[str, Any]) -> None:

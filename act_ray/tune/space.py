@@ -60,6 +60,12 @@ class SpaceFile(BaseModel):
         0.25, gt=0, le=1, description="share of a trial's steps before ASHA or the median rule stops it"
     )
     reduction: float = Field(3, gt=1, description="ASHA keeps one in so many at each rung")
+    audit_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of trials that go on after their collapse is confirmed, to see whether it was",
+    )
     seed: int = Field(0, ge=0)
 
     @field_validator("scheduler")
@@ -125,6 +131,10 @@ class Space:
     def with_setting(self, name: str, value: Any) -> "Space":
         """The same space with one shared setting changed."""
         return replace(self, file=self.file.model_copy(update={"set": {**self.file.set, name: value}}))
+
+    def audits(self, index: int) -> bool:
+        """Whether this trial goes on after its collapse is confirmed: a function of the space's seed and the index."""
+        return bool(np.random.RandomState([self.file.seed, index, 0xA0D17]).uniform() < self.file.audit_fraction)
 
     def refusal(self, values: Mapping[str, Any]) -> str | None:
         """Why the config or a constraint refuses the values; None: a trial may have them."""

@@ -17,6 +17,7 @@ from act_ray.tune.picture import draw_best
 from act_ray.tune.progress_line import width
 from act_ray.tune.results import format_value, write_results
 from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.simulation import NEAR, wilson
 from act_ray.tune.table import make_table
 
 FILE_WIDTH = 120  # of table.txt
@@ -24,7 +25,7 @@ FILE_WIDTH = 120  # of table.txt
 
 def conclude(experiment: Experiment, metric: str) -> None:
     """Print the table, the compute saved and the best trial; write table.txt, table.csv, results.parquet, best.png."""
-    lines = [count_outcomes(experiment), say_saved(experiment), *describe_best(experiment)]
+    lines = [count_outcomes(experiment), say_saved(experiment), *say_audits(experiment), *describe_best(experiment)]
     picture = draw_best(experiment)
     if picture is not None:
         lines.append(f"its samples beside real images: {picture}")
@@ -81,6 +82,23 @@ def say_saved(experiment: Experiment) -> str:
     planned, spared = sum(trial.total for trial in experiment.trials.values()), sum(steps.values())
     what = "; ".join(parts) if parts else "no trial was stopped early"
     return f"compute saved: {spared:,} of {planned:,} planned steps ({spared / max(planned, 1):.0%}): {what}"
+
+
+def say_audits(experiment: Experiment) -> list[str]:
+    """How many of the confirmed collapses were wrong, as far as trials that went on all the same can tell."""
+    audited = [trial for trial in experiment.trials.values() if trial.audited]
+    best = experiment.best
+    if not audited or best is None or best.best_score is None:
+        return []
+    wrong = [t.plan.name for t in audited if t.best_score is not None and t.best_score <= NEAR * best.best_score
+             and (t.best_step or 0) > (t.flag or {})["confirmed"]]  # fmt: skip
+    low, high = wilson(len(wrong), len(audited))
+    steps = sum(trial.total - (trial.flag or {})["confirmed"] for trial in audited)
+    names = f" ({', '.join(wrong)})" if wrong else ""
+    return [
+        f"audits: {len(audited)} trials went on after their collapse was confirmed, for {steps:,} steps; {len(wrong)} "
+        f"had a better score then, within {NEAR:g} times the best{names}: {low:.0%} to {high:.0%} of such stops are wrong"
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the best trial

@@ -84,5 +84,7 @@ def long_reason(trial: TrialRecord) -> str | None:
         found = f"{trial.flag['signature']} at step {trial.flag['step']:,}: {trial.flag['message']}"
         if trial.outcome is TrialOutcome.PRUNED:
             return f"{found}; confirmed at step {trial.flag['confirmed']:,}: {trial.flag['because']}"
+        if trial.audited:
+            return f"ran on, as an audit, after {found}; confirmed at step {trial.flag['confirmed']:,}"
         return f"ran on after {found}" if trial.outcome is TrialOutcome.COMPLETED else found
     return trial.reason

@@ -69,8 +69,8 @@ def test_the_median_rule_stops_what_is_worse_than_most_and_none_stops_nothing() 
 # ---------------------------------------------------------------------------------------------- as Tune calls it
 
 
-def trial(index: int, status: str = "RUNNING") -> Any:
-    config = {"trial": {"index": index, "config": {"train": {"total_steps": 100}}}}
+def trial(index: int, status: str = "RUNNING", audit: bool = False) -> Any:
+    config = {"trial": {"index": index, "audit": audit, "config": {"train": {"total_steps": 100}}}}
     return SimpleNamespace(config=config, status=status)
 
 
@@ -109,3 +109,18 @@ def test_a_trial_that_was_flagged_waits_and_one_that_ended_is_not_judged() -> No
     assert scheduler.on_trial_result(None, trial(1), ended) == TrialScheduler.CONTINUE
     scheduler.on_trial_complete(None, trial(1), ended)
     assert [member.state for member in scheduler.scheduler.members.values()] == ["waiting", "over"]
+
+
+def test_an_audited_trial_goes_on_and_nobody_but_the_log_is_told() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["asha"].build(Plan(4, grace=0.25, reduction=2)), concurrent=1)
+    audited = trial(0, audit=True)
+    scheduler.on_trial_add(None, audited)
+    confirmed = {"prune/signature": "drift", "prune/confirmed": 20}
+    for step, score in ((20, 90.0), (50, 1.0)):  # it gets better than any other: that must stop none of them
+        assert scheduler.on_trial_result(None, audited, result(step, score, **confirmed)) == TrialScheduler.CONTINUE
+    assert scheduler.scheduler.members[0].state == "over"
+    assert not scheduler.has_room  # its process runs
+    scheduler.on_trial_complete(None, audited, result(100, 1.0, outcome="completed", **confirmed))
+    assert scheduler.has_room
+    scheduler.on_trial_add(None, trial(1))
+    assert scheduler.on_trial_result(None, trial(1), result(50, 5.0)) == TrialScheduler.CONTINUE

@@ -123,6 +123,23 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
     assert f"9 trials: 1 ran to their end, 2 collapsed, {said}" in lines
 
 
+def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., Told]) -> None:
+    search = told(load_space("digits", {"audit_fraction": 1.0}))
+    search.trial(0, scored(700, 50.0), outcome="completed")
+    search.trial(1, scored(700, 60.0), outcome="completed", prune=DRIFT)  # confirmed at 560, better at 700
+    search.trial(2, scored(700, 99.0, 55.0, 200), outcome="completed", prune=DRIFT)
+    search.trial(3, scored(560, 300.0), outcome="pruned", prune=DRIFT)
+    assert all(search.experiment.space.audits(index) for index in range(4))
+    printed = search.printed()
+    name = search.plans[1].name
+    assert (
+        "audits: 2 trials went on after their collapse was confirmed, for 280 steps; 1 had a better score then"
+        in printed
+    )
+    assert f"within 1.5 times the best ({name}): 9% to 91% of such stops are wrong" in printed
+    assert "ran on, as an audit, after drift" in printed
+
+
 def test_before_the_first_score_nobody_is_the_best(told: Callable[..., Told]) -> None:
     search = told()
     search.trial(0)
