@@ -97,7 +97,8 @@ def say_audits(experiment: Experiment) -> list[str]:
     names = f" ({', '.join(wrong)})" if wrong else ""
     return [
         f"audits: {len(audited)} trials went on after their collapse was confirmed, for {steps:,} steps; {len(wrong)} "
-        f"had a better score then, within {NEAR:g} times the best{names}: {low:.0%} to {high:.0%} of such stops are wrong"
+        f"had a better score then, within {NEAR:g} times the best{names}: {low:.0%} to {high:.0%} of such stops are "
+        "wrong"
     ]
 
 
