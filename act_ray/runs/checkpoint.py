@@ -26,6 +26,8 @@ from act_ray.core.step import TrainState, unwrap
 from act_ray.files import publish, sha256
 from act_ray.runs.folder import MANIFEST as MANIFEST
 
+OWN = ("lr", "betas")  # of an optimizer, from the run's settings and not from the checkpoint: a fork may change them
+
 
 class CorruptCheckpoint(Exception):
     """A checkpoint that is not what was written; the message names the file."""
@@ -190,4 +192,7 @@ def _restore(optimizer: Optimizer, tensors: dict[str, Tensor], settings: dict[st
         if tensor.shape == parameter.shape:  # in its memory format: a fused kernel walks both in the order of memory
             tensor = torch.empty_like(parameter).copy_(tensor)
         slots.setdefault(int(index), {})[key] = tensor
+    own = [{name: group[name] for name in OWN} for group in optimizer.param_groups]
     optimizer.load_state_dict({"state": slots, **settings})
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from act_ray.runs.checkpoint import prune, saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.train.fork import fork, forked_config, read_lineage
 from tests.helpers.command import Ended
-from tests.helpers.tiny_runs import assert_same_run, go, rows, tiny
+from tests.helpers.tiny_runs import assert_same_run, go, newest, rows, tiny
 from tests.helpers.tiny_settings import TINY
 
 
@@ -40,6 +41,22 @@ def test_a_change_holds_from_the_checkpoint_on(parent: Path, tmp_path: Path) -> 
     lineage = read_lineage(RunFolder(str(tmp_path)))
     assert lineage is not None
     assert (lineage.parent, lineage.step, lineage.changes) == (str(parent), 8, changes)
+
+
+def test_a_changed_learning_rate_is_that_of_the_next_step(parent: Path, tmp_path: Path) -> None:
+    """The checkpoint's own holds only for what it was saved with."""
+    changes = {"optim.lr_d": 0.5, "optim.beta2_g": 0.5}
+    fork(str(parent), 8, changes, str(tmp_path))
+    go(forked_config(str(parent), changes), tmp_path)
+    saved = json.loads((newest(tmp_path) / "state.json").read_text())["optimizers"]
+    assert saved["optimizer_d"]["param_groups"][0]["lr"] == 0.5
+    assert saved["optimizer_g"]["param_groups"][0]["betas"][1] == 0.5
+    name = "discriminator.safetensors"
+    before, ours, theirs = (
+        load_file(run / name) for run in (parent / "checkpoints/step-00000008", newest(tmp_path), newest(parent))
+    )
+    moved = [max(float((after[k] - before[k]).abs().max()) for k in before) for after in (ours, theirs)]
+    assert moved[0] > 10 * moved[1]
 
 
 def test_a_fork_from_the_command_and_its_mistakes(
