@@ -12,6 +12,7 @@ import pytest
 from act_ray import settings
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import ProgressLine
+from act_ray.tune.space import Space
 from act_ray.tune.space_files import load_space, parse_space
 from act_ray.tune.summary import conclude
 
@@ -31,11 +32,16 @@ def scored(step: int, score: float | None, best: float | None = None, best_step:
     }  # fmt: skip
 
 
+def nine(**over: Any) -> Space:
+    """The default space with nine trials of 700 steps."""
+    return load_space("digits", {"trials": 9, **over}, {"train.total_steps": 700})
+
+
 class Told:
     """A search of the default space whose log says what the tests tell it."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], space: Any = None) -> None:
-        self.experiment = Experiment.create(str(folder / "s"), space or load_space("digits"), OPTIONS)
+        self.experiment = Experiment.create(str(folder / "s"), space or nine(), OPTIONS)
         self.plans, self.capsys = self.experiment.remaining(), capsys
 
     def trial(self, index: int, *reports: dict[str, Any], **end: Any) -> None:
@@ -124,7 +130,7 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
 
 
 def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., Told]) -> None:
-    search = told(load_space("digits", {"audit_fraction": 1.0}))
+    search = told(nine(audit_fraction=1.0))
     search.trial(0, scored(700, 50.0), outcome="completed")
     search.trial(1, scored(700, 60.0), outcome="completed", prune=DRIFT)  # confirmed at 560, better at 700
     search.trial(2, scored(700, 99.0, 55.0, 200), outcome="completed", prune=DRIFT)
