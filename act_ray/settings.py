@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from act_ray.collapse.rules import CollapseConfig
 from act_ray.config import Config
 from act_ray.core.options import Augment
 from act_ray.errors import UserError, nearest
@@ -184,6 +185,9 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: 
 # What a run did of which its config.yaml, of 0.1.0, says nothing: these settings came later, with other defaults.
 BEFORE = {
     "checkpoint.good": 0,
+    "collapse.patience": CollapseConfig.model_fields["patience"].default,
+    "collapse.steep_level": CollapseConfig.model_fields["steep_level"].default,
+    "collapse.steep_share": CollapseConfig.model_fields["steep_share"].default,
     "data.flip": False,
     "data.held_out": 0.0,
     "data.subset": None,

@@ -10,7 +10,7 @@ from act_ray.collapse.record import PruneRecord, judge
 from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig
 from act_ray.collapse.trace import Block, Evaluation, NotFinite, Trace
 
-LONGEST = 0.05  # of the budget, a block
+LONGEST = 1 / 30  # of the budget, a block: steep needs three in a tenth of it, spike eighteen in all
 _KEPT = 64  # observations kept of a block: memory and checkpoints stay small however long the run is
 
 

@@ -42,7 +42,7 @@ def explain_search(location: str) -> Iterator[str]:
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.table import long_reason
 
-    experiment = Experiment.read(location)
+    experiment = Experiment.read(location, scratch="views")
     for index, trial in sorted(experiment.trials.items()):
         why = trial.waiting or long_reason(trial) or (f"{trial.outcome}" if trial.outcome else "runs")
         best = "no score yet" if trial.best_score is None else f"best score {trial.best_score:.4g}"
@@ -81,12 +81,14 @@ def explain_run(location: str, out: Path | None) -> int:
         if found is None:
             click.echo(f"{location}: no signature of collapse in {len(history.metrics):,} steps")
             return 1
-        record, how = found, "from its rows; the run has not ended"
+        record, how = found, "found in its rows; there is no prune.json yet"
     for line in describe(record):
         click.echo(line)
     click.echo(how)
     first, last = record.window[0][0], record.window[-1][0]
     marked = replace(history, marks=[Mark(record.signature, record.step, (first, last), record.message)])
+    if out is not None and (out.suffix != ".png" or not out.parent.is_dir()):
+        raise UserError(f"--out {out}: give a file that ends in .png, in a folder that is there")
     target = out or (folder.path if folder.remote is None else Path.cwd()) / "explain.png"
     with styled():
         save(draw_curves([marked], [history.name]), target.parent, target.stem)
@@ -103,7 +105,7 @@ def describe(record: PruneRecord) -> Iterator[str]:
     yield f"{record.signature} at step {record.step:,} of {record.planned_steps:,} ({share:.0%}): {record.message}"
     scores = [(e.step, e.score) for e in Trace.from_dict(record.trace).evals if e.score is not None]
     if record.confirmed is None:
-        yield "flagged only: it goes on until its scores confirm that"
+        yield "flagged only: its scores have not confirmed it so far"
     else:
         yield f"confirmed at step {record.confirmed:,}: {record.because}"
     if scores:

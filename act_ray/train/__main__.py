@@ -78,7 +78,7 @@ def command(
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
-    from act_ray.train.fork import fork, forked_config
+    from act_ray.train.fork import check_fork, fork, forked_config
 
     if resume is not None:
         if preset_name or config_file or recipe or data or overrides or name or seed is not None or parent:
@@ -92,6 +92,7 @@ def command(
         changes = settings.parse_overrides(overrides)
         if parent is not None:
             cfg = forked_config(parent.rstrip("/"), changes)
+            check_fork(parent.rstrip("/"), at or 0, cfg)
         else:
             cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

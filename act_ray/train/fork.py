@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from act_ray import settings
+from act_ray import jsonfile, settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
@@ -43,6 +43,7 @@ def forked_config(parent: str, changes: Mapping[str, Any]) -> Config:
     if cfg is None:
         raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
     forked = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), f"--fork {parent}")
+    forked = settings.absolute_paths(forked)
     for name in settings.field_names():
         if name.startswith(KEPT) and settings.get(cfg, name) != settings.get(forked, name):
             raise UserError(
@@ -54,32 +55,43 @@ def forked_config(parent: str, changes: Mapping[str, Any]) -> Config:
     return forked
 
 
-def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> None:
-    """Make the fork's folder: the parent's checkpoint, its rows and pictures up to it, and lineage.json.
-
-    Raises UserError where the parent has no whole checkpoint of that step.
-    """
-    source, child = RunFolder(parent, scratch="views"), RunFolder(location)
-    source.fetch_root("samples")
-    kept = source.checkpoint_steps() or checkpoint.saved_steps(source.checkpoints)
+def check_fork(parent: str, at: int, cfg: Config) -> None:
+    """Raises UserError where the parent has no checkpoint of that step, or the fork no step to take."""
+    kept = _kept(RunFolder(parent, scratch="views"))
     if at not in kept:
         near = min(kept, key=lambda step: abs(step - at), default=None)
         have = "it has none" if near is None else f"nearest: {near}; it has {', '.join(map(str, kept))}"
         raise UserError(f"--at {at}: {parent} has no checkpoint of that step; {have}")
-    folder = _fetched(source, at)
-    best = json.loads((folder / "state.json").read_text())["best"]
+    if cfg.train.total_steps <= at:
+        raise UserError(f"--at {at}: train.total_steps = {cfg.train.total_steps:,}; nothing is left to train")
+
+
+def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> None:
+    """Make the fork's folder: the parent's checkpoint, its rows and pictures up to it, and lineage.json.
+
+    What a fork that did not begin has left there is replaced. Raises UserError for a damaged checkpoint.
+    """
+    source, child = RunFolder(parent, scratch="views"), RunFolder(location)
+    source.fetch_root("samples")
+    best = json.loads((_fetched(source, at) / "state.json").read_text())["best"]
     for name in ("checkpoints", "samples"):
-        (child.path / name).mkdir(parents=True, exist_ok=True)
-    for step in {at, *([int(best[1])] if best and best[1] in kept else [])}:
-        shutil.copytree(_fetched(source, step), checkpoint.step_folder(child.checkpoints, step), dirs_exist_ok=True)
+        shutil.rmtree(child.path / name, ignore_errors=True)
+        (child.path / name).mkdir(parents=True)
+    for step in {at, *([int(best[1])] if best and best[1] in _kept(source) else [])}:
+        shutil.copytree(_fetched(source, step), checkpoint.step_folder(child.checkpoints, step))
     for name, last in (("metrics.jsonl", at - 1), ("scores.jsonl", at)):
-        child.append(name, [row for row in source.rows(name) if row["step"] <= last])
+        kept = [jsonfile.line(row) + "\n" for row in source.rows(name) if row["step"] <= last]
+        child.write(name, "".join(kept))
     for row in child.rows("scores.jsonl"):
         grid = source.path / "samples" / grid_name(row["step"])
         if grid.exists():
             shutil.copy(grid, child.path / "samples")
     child.json(LINEAGE, asdict(Lineage(parent, at, dict(changes))))
     child.push()
+
+
+def _kept(source: RunFolder) -> list[int]:
+    return source.checkpoint_steps() or checkpoint.saved_steps(source.checkpoints)
 
 
 def _fetched(source: RunFolder, step: int) -> Path:

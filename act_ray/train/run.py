@@ -80,7 +80,7 @@ class TrainingRun:
         if saved["data_checksum"] != self.data.checksum:
             raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
         lineage = read_lineage(self.folder)
-        if lineage is None or not lineage.changes or saved["step"] != lineage.step:
+        if lineage is None or not lineage.changes or saved["step"] > lineage.step:
             self.detector.load_state_dict(saved["detector"])  # a changed fork is watched from its own beginning
         self.last_score, self.diversity = saved["score"], saved["diversity"]
         self.best = tuple(saved["best"]) if saved["best"] else None

@@ -32,7 +32,11 @@ def measure_witnesses(state: TrainState, data: ImageData, cfg: Config, device: t
     x, labels = gather(data, cfg, np.sort(seen), None, device)
     noise = Noise(cfg.train.seed, 0, device, name="witnesses")
     N = num_levels(state.step, step.total_steps, step.schedule)
-    model, out = unwrap(state.model), {}
+    model, out = unwrap(state.model), dict[str, float]()
+    networks = [model, *([unwrap(state.D)] if cfg.adversarial else [])]
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()  # no dropout, and no power iteration of a spectral norm, which would change D
     j = 1 + (noise.uniform(len(x)) * (N - 1)).long()
     z = noise.normal(*x.shape)
     t, t_prev = noise_level(j, N, step.schedule), noise_level(j - 1, N, step.schedule)
@@ -55,4 +59,6 @@ def measure_witnesses(state: TrainState, data: ImageData, cfg: Config, device: t
             # The levels, and so the only thing that D knows besides the image, are drawn alike.
             t = noise_level(1 + (noise.branch("held out").uniform(len(x)) * (N - 1)).long(), N, step.schedule)
             out["d_held"] = logit(x, add_noise(x, t, noise.normal(*x.shape)), t, labels)
+    for network, mode in zip(networks, modes, strict=True):
+        network.train(mode)
     return out

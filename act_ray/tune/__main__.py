@@ -118,6 +118,10 @@ def command(
         "recipe": recipe,
     }
     of_the_space["audit_fraction"] = audit_fraction
+    if simulate is None and (resamples is not None or split is not None):
+        raise UserError("--resamples, --split: only with --simulate TRACES")
+    if simulate is not None and (resume is not None or dry_run or "://" in storage):
+        raise UserError("--simulate TRACES: not with --resume or --dry-run, and --storage must be a folder")
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
             raise UserError(
@@ -134,9 +138,14 @@ def command(
     space.plan(budget)  # a mistake in it
     if simulate is not None:
         schedulers = [scheduler] if scheduler else list(SCHEDULERS)
-        return run_simulation(simulate, space, split, schedulers, concurrent or 2, resamples or 1000, storage, name)
+        stamp = name or f"simulation-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        if (Path(storage) / stamp).exists():
+            raise UserError(f"--name {stamp}: {Path(storage) / stamp} exists; choose another name")
+        return run_simulation(
+            simulate, space, budget, split, schedulers, concurrent or 2, resamples or 1000, Path(storage) / stamp
+        )
     if dry_run:
-        for line in describe(space):
+        for line in describe(space, budget):
             click.echo(line)
         return 0
     name = name or f"{Path(space_name or DEFAULT).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
@@ -157,12 +166,12 @@ def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], wor
 def run_simulation(
     location: str,
     space: Space,
+    budget: str | None,
     split: str | None,
     schedulers: list[str],
     workers: int,
     resamples: int,
-    storage: str,
-    name: str | None,
+    out: Path,
 ) -> int:
     """Replay searches over recorded runs; print a table, and write it with a plot."""
     from rich.console import Console
@@ -170,13 +179,13 @@ def run_simulation(
     from act_ray.tune.simulate import explain_table, make_table, simulate, write_simulation
 
     found = []
-    for one in simulate(location, space, split, schedulers, workers, resamples):
+    for one in simulate(location, space, budget, split, schedulers, workers, resamples):
         click.echo(f"{one.scheduler} over {one.group}: {len(one.replays):,} searches")
         found.append(one)
     console = Console(width=max(100, Console().width), highlight=False)
     console.print(make_table(found))
     click.echo(f"\n{explain_table(resamples)}")
-    for path in write_simulation(found, Path(storage) / (name or "simulation")):
+    for path in write_simulation(found, out):
         click.echo(f"written: {path}")
     return 0
 
@@ -206,7 +215,8 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
             if experiment.options.get("finalists") and not interrupted:
                 click.echo()
                 final = finalists(experiment, experiment.options["finalists"])
-                conclude(final, metric_name(final.space.example().eval))
+                if final is not None and final.trials:
+                    conclude(final, metric_name(final.space.example().eval))
         except KeyboardInterrupt:
             raise Interrupted(experiment.how_to_resume) from None
     if interrupted:
@@ -228,6 +238,8 @@ def search_on_ray(experiment: Experiment, shared_storage: bool) -> bool:
         if interrupted or not (count := experiment.options.get("finalists")):
             return interrupted
         final = finalists(experiment, count)
+        if final is None:
+            return False
         click.echo(f"finalists: {final.space.trials} trials, in {final.location}")
         return search(final)
 

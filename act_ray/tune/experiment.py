@@ -95,9 +95,9 @@ def plan_trial(space: Space, index: int, values: Mapping[str, Any]) -> TrialPlan
 class Experiment:
     """Reads and writes a search's folder."""
 
-    def __init__(self, location: str, space: Space, options: dict[str, Any]) -> None:
+    def __init__(self, location: str, space: Space, options: dict[str, Any], scratch: str = "runs") -> None:
         self.location, self.space, self.options = location, space, options
-        self.dir = Folder(location)
+        self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
 
@@ -108,7 +108,7 @@ class Experiment:
         new.dir.open_root()
         if (new.dir.path / "experiment.yaml").exists():
             raise UserError(f"--name: {location} exists; continue it with --resume, or choose another name")
-        new.dir.write("experiment.yaml", write_yaml({"space": space.file.model_dump(mode="json"), "options": options}))
+        new.write_settings()
         new.dir.push_root()
         return new
 
@@ -123,14 +123,19 @@ class Experiment:
             near = [p.parent.name for p in folder.path.parent.glob("*/experiment.yaml")]
             hint = nearest(folder.path.name, near) if near else "there is none in that folder"
             raise UserError(f"--resume {location}: no such search; {hint}")
-        return cls.read(location, options)
+        resumed = cls.read(location, options)
+        resumed.write_settings()  # an interruption of this one is resumed with these options
+        return resumed
 
     @classmethod
-    def read(cls, location: str, options: dict[str, Any] | None = None) -> "Experiment":
-        """The search in this folder, as its log tells it. Raises UserError for one of an earlier version."""
+    def read(cls, location: str, options: dict[str, Any] | None = None, scratch: str = "runs") -> "Experiment":
+        """The search in this folder, as its log tells it; `scratch` "views" to look at one that may be running.
+
+        Raises UserError for one of an earlier version.
+        """
         where = f"{location}/experiment.yaml"
         saved = read_yaml(Folder(location).read("experiment.yaml") or "", where)
-        experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}))
+        experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}), scratch)
         experiment.dir.open_root()
         for row in experiment.dir.rows("events.jsonl"):
             if row["event"] == "ended" and "outcome" not in row:
@@ -140,6 +145,11 @@ class Experiment:
                 )
             experiment._take(row)
         return experiment
+
+    def write_settings(self) -> None:
+        """experiment.yaml."""
+        saved = {"space": self.space.file.model_dump(mode="json"), "options": self.options}
+        self.dir.write("experiment.yaml", write_yaml(saved))
 
     # ------------------------------------------------------------------------------------------ trials
 

@@ -1,14 +1,14 @@
 """`tune --finalists K`: the K best trials again with three new seeds each, for one run's luck decides nothing."""
 
+import itertools
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from act_ray.errors import UserError
 from act_ray.runs.folder import Folder
 from act_ray.runs.storage import join
 from act_ray.tune.experiment import Experiment, TrialRecord
@@ -18,36 +18,52 @@ SEEDS = 3
 SEED = "train.seed"
 
 
-def finalists(experiment: Experiment, count: int) -> Experiment:
+def finalists(experiment: Experiment, count: int) -> Experiment | None:
     """The search over the `count` best trials' settings with new seeds, in `finalists` of the search's folder.
 
-    Raises UserError where no trial has a score.
+    The same one as long as the best are the same, else another one beside it. None where no trial has a score.
     """
-    location = join(experiment.location, "finalists")
-    if Folder(location).read("experiment.yaml") is not None:
-        return Experiment.read(location, experiment.options)
     best = list[dict[str, Any]]()
     for trial in rank(experiment):
         values = without_seed(trial.plan.values)
         if trial.best_score is not None and values not in best:
             best.append(values)
     if not best:
-        raise UserError("--finalists: no trial has a score")
-    seeds = [experiment.space.seed + 1 + i for i in range(SEEDS)]
+        return None
+    used = {plan.config.train.seed for plan in experiment.plans.values()}
+    seeds = list(itertools.islice((n for n in itertools.count(experiment.space.seed + 1) if n not in used), SEEDS))
     points = [{**values, SEED: seed} for values in best[:count] for seed in seeds]
+    options = {**experiment.options, "budget": None, "finalists": None, "final": True}
+    for number in itertools.count(1):
+        location = join(experiment.location, "finalists" if number == 1 else f"finalists-{number}")
+        if Folder(location).read("experiment.yaml") is None:
+            break
+        known = Experiment.read(location, options)
+        if known.space.file.points == points:
+            return known
     file = experiment.space.file
-    parameters = {name: spec for name, spec in file.parameters.items() if name != SEED}
-    parameters = {name: {"choice": list(dict.fromkeys(p[name] for p in points))} for name in parameters}
+    names = [name for name in file.parameters if name != SEED]
+    choices = {name: {"choice": _distinct(point[name] for point in points)} for name in (*names, SEED)}
     space = replace(
         experiment.space,
         file=file.model_copy(
             update={
-                "points": points, "parameters": {**parameters, SEED: {"choice": seeds}}, "search": "random",
-                "scheduler": "none", "budget": None, "trials": None, "about": "the best trials, with new seeds",
+                "set": {name: value for name, value in file.set.items() if name != SEED}, "points": points,
+                "parameters": choices, "search": "random", "scheduler": "none", "budget": None, "trials": None,
+                "audit_fraction": 0.0, "about": "the best trials, with new seeds",
             }
         ),
     )  # fmt: skip
-    return Experiment.create(location, space, {**experiment.options, "budget": None, "finalists": None})
+    return Experiment.create(location, space, options)
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Each value once, also of those that are lists."""
+    found = list[Any]()
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def without_seed(values: Mapping[str, Any]) -> dict[str, Any]:

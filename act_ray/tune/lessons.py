@@ -73,7 +73,7 @@ def next_space(experiment: Experiment) -> str | None:
         return None
     best = [t for _, t in sorted(trials, key=lambda pair: pair[0])[: max(3, round(BEST * len(trials)))]]
     parameters = {
-        name: {kind: _narrowed(kind, values, [t.plan.values[name] for t in best])}
+        name: {kind: values if name == "train.seed" else _narrowed(kind, values, [t.plan.values[name] for t in best])}
         for name, (kind, values) in experiment.space.specs.items()
     }
     file = experiment.space.file.model_copy(update={"parameters": parameters, "points": []})
@@ -91,7 +91,8 @@ def _narrowed(kind: str, values: list[Any], seen: list[Any]) -> list[Any]:
     low, high = max(first, low - margin), min(last, high + margin)
     if kind == "randint":
         return [math.floor(low), max(math.floor(low) + 1, min(values[1], math.ceil(high) + 1))]
-    return [float(f"{math.exp(v) if log else v:.4g}") for v in (low, high)]
+    rounded = [float(f"{math.exp(v) if log else v:.4g}") for v in (low, high)]
+    return [max(rounded[0], float(values[0])), min(rounded[1], float(values[1]))]
 
 
 def describe_lessons(experiment: Experiment) -> list[str]:
@@ -99,7 +100,8 @@ def describe_lessons(experiment: Experiment) -> list[str]:
     lines = []
     if found := importances(experiment):
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.items() if share >= 0.01)
-        lines.append(f"what mattered (fANOVA over {len(experiment.trials)} trials): {shares}")
+        counted = sum(expected(trial) is not None for trial in experiment.trials.values())
+        lines.append(f"what mattered (fANOVA over {counted} trials): {shares}")
     if (text := next_space(experiment)) is not None and _smaller(experiment):
         path = experiment.dir.path / "next_space.yaml"
         experiment.dir.write(path.name, text)

@@ -30,6 +30,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def __init__(self, experiment: Experiment, scheduler: Scheduler, place: Placement) -> None:
         self.experiment, self.scheduler, self.place = experiment, scheduler, place
         self.running: dict[int, TrialPlan] = {}
+        self.saving = set[int]()  # trials that wait, and whose processes are still saving
         self.flagged = set[int]()  # trials whose signature of collapse has been told
         self.told_when = False  # the first score comes
         self.interrupted = False
@@ -101,8 +102,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         member = self.scheduler.members[plan.index]
         if member.state == "waiting":
             self.running.pop(plan.index, None)
+            self.saving.add(plan.index)
             self.experiment.log("waiting", plan, reason=member.why)
             announce(f"{plan.name} {member.why}")
+
+    def on_trial_save(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.saving.discard(index_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan, report = self._plan(trial), trial.last_result
@@ -120,6 +125,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 announce(f"{plan.name} saved at step {report.get('step', 0):,}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
+        self.saving.discard(index_of(trial))
         if trial.status == TuneTrial.ERROR:
             plan = self._plan(trial)
             self.running.pop(plan.index, None)
@@ -147,7 +153,9 @@ class EndWhenIdle(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return not self.recorder.running and (self.recorder.interrupted or self.recorder.scheduler.finished)
+        if self.recorder.running or self.recorder.saving:
+            return False
+        return self.recorder.interrupted or self.recorder.scheduler.finished
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

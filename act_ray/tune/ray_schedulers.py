@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from act_ray.metrics.scores import WORST
-from act_ray.outcomes import RunOutcome, TrialOutcome
+from act_ray.outcomes import RunOutcome
 from act_ray.tune.schedulers import Plan, Scheduler, Verdict
 
 DECISIONS = {
@@ -57,29 +57,40 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        self.known[index_of(trial)] = trial
-        self.scheduler.begin(index_of(trial))
+        index = index_of(trial)
+        if index in self.known:  # Tune tries it again after a failure, also one that was to wait and could not save
+            self.scheduler.members[index].state = "running"
+            return
+        self.known[index] = trial
+        self.scheduler.begin(index)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         index = index_of(trial)
-        if result["outcome"] == TrialOutcome.FAILED or index in self.audited:
+        if result["outcome"] is not None or index in self.audited:  # on_trial_complete tells of a run's end
             return str(TrialScheduler.CONTINUE)
         if trial.config["trial"]["audit"] and result.get("prune/confirmed") is not None and result["outcome"] is None:
             self.audited.add(index)
             self.scheduler.end(index, collapsed=True)
             return str(TrialScheduler.CONTINUE)
-        flagged = result.get("prune/signature") is not None
-        verdict = self.scheduler.report(index, share_of(trial, result), result["score"], flagged, result["seconds"])
-        # A run that has ended by itself is told of by on_trial_complete.
-        return str(DECISIONS[verdict] if result["outcome"] is None else TrialScheduler.CONTINUE)
+        return str(DECISIONS[self._report(trial, result)])
+
+    def _report(self, trial: TuneTrial, result: dict[str, Any]) -> Verdict:
+        told = trial.config["trial"]
+        recorded = told["config"]["collapse"]["action"] == "record" and not told["audit"]  # a signature changes nothing
+        flagged = result.get("prune/signature") is not None and not recorded
+        share = share_of(trial, result)
+        return self.scheduler.report(index_of(trial), share, result["score"], flagged, result["seconds"])
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         self.audited.discard(index_of(trial))
         self.scheduler.end(index_of(trial))
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        self.audited.discard(index_of(trial))
-        self.scheduler.end(index_of(trial), collapsed=result.get("outcome") == RunOutcome.PRUNED)
+        index = index_of(trial)
+        if index not in self.audited and result.get("outcome") in list(RunOutcome):
+            self._report(trial, result)  # Tune hands a run's last report to nobody else
+        self.audited.discard(index)
+        self.scheduler.end(index, collapsed=result.get("outcome") == RunOutcome.PRUNED)
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Tune takes away a trial that does not run, at the end of the search."""
@@ -128,6 +139,7 @@ class RayRule(Scheduler):
         super().__init__(plan)
         self.rule, self.label, self.rungs = rule, label, list(rungs)
         self.shown = {index: Shown(f"trial-{index}") for index in self.members}
+        self.cut = set[int]()  # what the rule has stopped: it must not be asked again
 
     def begin(self, index: int) -> None:
         super().begin(index)
@@ -136,15 +148,20 @@ class RayRule(Scheduler):
     def judge(self, index: int, flagged: bool) -> Verdict:
         trial = self.members[index]
         share, score = trial.points[-1]
-        if not self._stops(index, share, WORST if flagged else score):
+        if index in self.cut or not self._stops(index, share, WORST if flagged else score):
             return Verdict.GO
-        trial.why = f"score {score:.4g} misses {self.label}'s cut at {share:.0%}"
+        self.cut.add(index)
+        counted = f"score {score:.4g}" if not flagged else "a signature of collapse counts as the worst score, and"
+        trial.why = f"{counted} misses {self.label}'s cut at {share:.0%}"
         return Verdict.STOP
 
     def end(self, index: int, collapsed: bool = False) -> None:
-        if collapsed:
+        if collapsed and index not in self.cut:
             for share in self.rungs:
                 self._stops(index, share, WORST)
+            if isinstance(self.rule, AsyncHyperBandScheduler):  # where it had better scores, too
+                for _, recorded in self.rule._trial_info[self.shown[index].trial_id]._rungs:
+                    recorded[self.shown[index].trial_id] = -WORST
         super().end(index)
 
     def _stops(self, index: int, share: float, score: float) -> bool:

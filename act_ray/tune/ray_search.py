@@ -39,7 +39,8 @@ def search(experiment: Experiment) -> bool:
     configure_tune(place)
     with ProgressLine(experiment):
         on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
-    return recorder.interrupted and not scheduler.finished
+    cut_short = any(t.outcome is None and t.waiting is None for t in experiment.trials.values())
+    return recorder.interrupted and (cut_short or not scheduler.finished)
 
 
 def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> tune.Tuner:
@@ -80,12 +81,14 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
     space = experiment.space
     scheduler = SCHEDULERS[space.file.scheduler].build(space.plan(experiment.options.get("budget")))
     for index, trial in experiment.trials.items():
+        audited, recorded = trial.audited, trial.plan.config.collapse.action == "record"
         reports = [
-            (report["step"] / trial.total, report["score"], report["prune"] is not None, report["seconds"])
-            for report in trial.reports
+            (row["step"] / trial.total, row["score"], row["prune"] is not None and not recorded, row["seconds"])
+            for row in trial.reports
+            if not audited or row["step"] <= (trial.flag or {})["confirmed"]  # the scheduler knew no more
         ]
         state: State = "over" if trial.outcome is not None else "waiting" if trial.waiting is not None else "running"
         scheduler.replay(index, reports, state)
-        if trial.outcome is TrialOutcome.PRUNED:
+        if audited or trial.outcome is TrialOutcome.PRUNED:
             scheduler.end(index, collapsed=True)
     return scheduler

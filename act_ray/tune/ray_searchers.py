@@ -73,7 +73,7 @@ class OptunaSpace(Listed):
         for trial in experiment.trials.values():
             if trial.outcome is TrialOutcome.FAILED or not trial.last:
                 continue
-            if trial.outcome is TrialOutcome.PRUNED:
+            if trial.outcome is TrialOutcome.PRUNED or trial.audited:
                 score = WORST
             elif trial.waiting is not None:
                 score = promised(scheduler.scheduler.members[trial.plan.index])

@@ -68,7 +68,7 @@ def load_recorded(location: str) -> list[Recorded]:
     """The runs in a folder of recorded runs, or the completed trials of a search. Raises UserError."""
     folder = Path(location)
     if (folder / "experiment.yaml").exists():
-        runs = [read_run(path, folder.name) for path in sorted((folder / "trials").iterdir())]
+        runs = [read_run(path, folder.name) for path in sorted((folder / "trials").glob("*"))]
         if found := [run for run in runs if run is not None]:
             return found
         raise UserError(f"{location}: no trial of this search ran to its end")

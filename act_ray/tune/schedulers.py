@@ -35,6 +35,7 @@ class Plan:
     trials: int
     budget: float | None = None  # in whole trials; None: the scheduler's own
     hours: float | None = None  # instead: of training, summed over trials
+    every: float = 0.0  # share between two scores; 0: scored all the time
     grace: float = 0.25  # share before a trial may be stopped
     reduction: float = 3  # ASHA lets one in so many go on
 

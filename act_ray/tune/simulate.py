@@ -1,6 +1,7 @@
 """`tune --simulate TRACES`: what each scheduler would have found over recorded runs, and for how much compute."""
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.table import Table
 from act_ray.errors import UserError
 from act_ray.figures.style import COLOURS, WIDTH, save, styled
 from act_ray.tune.recorded import Recorded, load_recorded
-from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.schedulers import SCHEDULERS, Plan
 from act_ray.tune.simulation import NEAR, TIE, Replay, Watched, resample, watch, wilson
 from act_ray.tune.space import Space
 
@@ -45,7 +46,13 @@ class Simulated:
 
 
 def simulate(
-    location: str, space: Space, split: str | None, names: Sequence[str], workers: int, resamples: int
+    location: str,
+    space: Space,
+    budget: str | None,
+    split: str | None,
+    names: Sequence[str],
+    workers: int,
+    resamples: int,
 ) -> Iterator[Simulated]:
     """Replay `resamples` searches of each scheduler over each group of runs; the group `all` is all of them together.
 
@@ -57,12 +64,18 @@ def simulate(
         groups.setdefault(run.group, []).append(run)
     if not groups or min(map(len, groups.values())) < LEAST:
         raise UserError(f"--simulate {location}: has {len(runs)} runs of that split; needs {LEAST} of each group")
+    share = 0.0
+    if (text := budget or space.file.budget) is not None:
+        plan = space.plan(text)
+        if plan.budget is None:
+            raise UserError(f"--budget {text}: a replay takes no time; give trials, steps, images or %")
+        share = plan.budget / plan.trials
     cfg = space.example().collapse
     watched = {name: [watch(run, cfg) for run in members] for name, members in groups.items()}
     for name in names:
         together: list[Replay] = []
         for group, members in watched.items():
-            found = simulate_group(group, members, space, name, workers, resamples)
+            found = simulate_group(group, members, space, share, name, workers, resamples)
             together += found.replays
             yield found
         if len(watched) > 1:
@@ -70,13 +83,23 @@ def simulate(
 
 
 def simulate_group(
-    group: str, members: Sequence[Watched], space: Space, name: str, workers: int, resamples: int
+    group: str, members: Sequence[Watched], space: Space, share: float, name: str, workers: int, resamples: int
 ) -> Simulated:
-    """Searches of as many trials as the space has, but at most half of the runs, so that draws differ."""
+    """Searches of as many trials as the space has, but at most half of the runs, so that draws differ.
+
+    share: of all their steps, where there is a budget. `none` is the unpruned search: nor does the detector stop any.
+    """
     trials = min(space.trials, len(members) // 2)
-    plan = replace(space.plan(), trials=trials, budget=None)
+    plan = Plan(trials, share * trials or None, grace=space.file.grace, reduction=space.file.reduction)
+    plan = replace(plan, every=max(_spacing(member) for member in members))
     stopping = members if name != "none" else [Watched(m.run, None, None) for m in members]
     return Simulated(group, name, trials, resample(stopping, SCHEDULERS[name].build, plan, workers, resamples))
+
+
+def _spacing(member: Watched) -> float:
+    """The largest share between two of a run's scores."""
+    shares = [0.0, *(share for share, _ in member.reports)]
+    return max(b - a for a, b in itertools.pairwise(shares))
 
 
 def make_table(found: Sequence[Simulated]) -> Table:

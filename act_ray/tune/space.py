@@ -157,7 +157,8 @@ class Space:
     def plan(self, budget: str | None = None) -> Plan:
         """What schedulers are told; `budget` goes over the file's. Raises UserError."""
         text, file = budget or self.file.budget, self.file
-        plan = Plan(self.trials, grace=file.grace, reduction=file.reduction)
+        every = self.example().eval.every / self.most("train.total_steps")
+        plan = Plan(self.trials, grace=file.grace, reduction=file.reduction, every=every)
         if text is None:
             return plan
         if file.scheduler != "halving":

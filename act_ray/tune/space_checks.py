@@ -42,7 +42,7 @@ def check_values(space: Space, workers: int) -> None:
                 preflight(space.example({name: value}), workers)
 
 
-def describe(space: Space) -> Iterator[str]:
+def describe(space: Space, budget: str | None = None) -> Iterator[str]:
     """The lines of --dry-run: the space as YAML, and in comments its trials and what they come to."""
     yield write_yaml(space.file.model_dump(mode="json")).rstrip("\n")
     if space.file.search == "optuna":
@@ -60,7 +60,7 @@ def describe(space: Space) -> Iterator[str]:
         images = sum(plan.config.train.total_steps * plan.config.train.global_batch for plan in plans)
     yield f"# at most {steps:,} steps and {images:,} images over {space.trials} trials, a score every {_every(space)}"
     kind = SCHEDULERS[space.file.scheduler]
-    yield f"# {kind.label}: {kind.about(space.plan())}"
+    yield f"# {kind.label}: {kind.about(space.plan(budget))}"
     yield "# nothing was started; the same command without --dry-run starts it"
 
 

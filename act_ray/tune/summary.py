@@ -38,7 +38,7 @@ def conclude(experiment: Experiment, metric: str) -> None:
             for part in make_table(experiment, metric, console):
                 console.print(part, markup=False, highlight=False)
             console.print()
-            for part in finalists_table(experiment) if experiment.space.file.points and experiment.trials else ():
+            for part in finalists_table(experiment) if experiment.options.get("final") and experiment.trials else ():
                 console.print(part, markup=False, highlight=False)
             for line in lines:  # may be copied: never broken
                 console.print(line, markup=False, highlight=False, soft_wrap=True)

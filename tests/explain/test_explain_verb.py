@@ -47,7 +47,7 @@ def test_a_run_without_a_record_is_told_from_its_rows(tmp_path: Path, capfd: pyt
     first = Ended(capfd, "explain", run).succeeded().splitlines()[0]
     (run / "prune.json").unlink()
     lines = Ended(capfd, "explain", run).succeeded().splitlines()
-    assert (lines[0], lines[-2]) == (first, "from its rows; the run has not ended")
+    assert (lines[0], lines[-2]) == (first, "found in its rows; there is no prune.json yet")
     rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(rows[:300]))
     ended = Ended(capfd, "explain", run)
@@ -58,6 +58,12 @@ def test_an_altered_record_is_seen_through(tmp_path: Path, capfd: pytest.Capture
     run = tmp_path / "run"
     write_drifted_run(run)
     record = json.loads((run / "prune.json").read_text())
+    old = {**record, "detector_version": "1"} | dict.fromkeys(("confirmed", "because"))
+    (run / "prune.json").write_text(json.dumps(old))  # of the first version, which did not confirm
+    assert "found by version 1 of the rules, and by today's, 2" in Ended(capfd, "explain", run).succeeded()
+    assert (
+        Ended(capfd, "explain", run, "-o", "x.pdf").mistake().startswith("--out x.pdf: give a file that ends in .png")
+    )
     (run / "prune.json").write_text(json.dumps({**record, "value": 99.0}))
     assert "prune.json replays to ANOTHER decision" in Ended(capfd, "explain", run).succeeded()
     record["trace"]["blocks"] = record["trace"]["blocks"][:10]

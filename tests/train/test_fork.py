@@ -28,6 +28,13 @@ def test_without_a_change_it_is_its_parent(at: int, parent: Path, tmp_path: Path
     assert_same_run(tmp_path, parent)
 
 
+def test_a_fork_that_did_not_begin_is_made_anew(parent: Path, tmp_path: Path) -> None:
+    for at in (4, 8):
+        fork(str(parent), at, {}, str(tmp_path))
+    go(forked_config(str(parent), {}), tmp_path)
+    assert_same_run(tmp_path, parent)
+
+
 def test_a_change_holds_from_the_checkpoint_on(parent: Path, tmp_path: Path) -> None:
     changes = {"loss.gp_weight": 3.0, "collapse.blocks": 10}
     fork(str(parent), 8, changes, str(tmp_path))
@@ -70,6 +77,8 @@ def test_a_fork_from_the_command_and_its_mistakes(
     for more, said in (
         (["--at", 7], f"--at 7: {parent} has no checkpoint of that step; nearest: 8; it has 4, 5, 8, 12"),
         ([], "--fork RUN --at STEP: give both"),
+        (["--at", 7, "--dry-run"], f"--at 7: {parent} has no checkpoint of that step"),
+        (["--at", 8, "--set", "train.total_steps=8"], "--at 8: train.total_steps = 8; nothing is left to train"),
         (["--at", 5, "--set", "model.layers_per_block=2"], "--set model.layers_per_block: a fork goes on with its"),
         (
             ["--at", 5, "--set", "loss.w=0", "--set", "loss.w_mid=0"],

@@ -55,3 +55,24 @@ def test_what_a_run_does_not_have_is_not_measured() -> None:
         found = measure_witnesses(build_state(cfg, data, Ranks(), print), data, cfg, torch.device("cpu"))
         assert found
         assert not any(name.startswith(missing) for name in found)
+
+
+def test_measuring_changes_nothing() -> None:
+    """A spectral norm's power iteration moves its buffers in training."""
+    cfg, data = tiny(), open_data("digits")
+    state = build_state(cfg, data, Ranks(), print)
+    head = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(64, 1))
+
+    class Head(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = head
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+            return self.head(x.flatten(1))[:, 0]
+
+    state.discriminator = Head().train()
+    before = {name: value.clone() for name, value in state.discriminator.state_dict().items()}
+    measure_witnesses(state, data, cfg, torch.device("cpu"))
+    assert state.discriminator.training
+    assert all(torch.equal(value, before[name]) for name, value in state.discriminator.state_dict().items())

@@ -32,6 +32,7 @@ def test_the_best_run_again_with_three_new_seeds_and_the_best_mean_wins(
 ) -> None:
     search = searched(tmp_path, [30.0, 10.0, None, 20.0])
     final = finalists(search, 2)
+    assert final is not None
     plans = final.remaining()
     first, second = search.plans[1], search.plans[3]
     assert [plan.config.train.seed for plan in plans] == [1, 2, 3, 1, 2, 3]
@@ -43,8 +44,10 @@ def test_the_best_run_again_with_three_new_seeds_and_the_best_mean_wins(
         final.log("trial_started", plan)
         final.log("reported", plan, report=scored(1200, score))
         final.log("ended", plan, outcome="completed", reason=None, prune=None)
+    search.options |= {"budget": "60%", "finalists": 2}  # which are not the finalists' own
     again = finalists(search, 2)  # as after an interruption: the same search, as its log tells it
-    assert (again.location, again.remaining()) == (final.location, [])
+    assert again is not None
+    assert (again.location, again.remaining(), again.options["budget"]) == (final.location, [], None)
     assert [values["loss.w"] for values, _ in grouped(again)] == [second.values["loss.w"], first.values["loss.w"]]
     conclude(again, "FD")
     lines = capsys.readouterr().out.splitlines()
@@ -54,8 +57,43 @@ def test_the_best_run_again_with_three_new_seeds_and_the_best_mean_wins(
 
 
 def test_without_a_score_there_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no trial has a score"):
-        finalists(searched(tmp_path, [None] * 4), 2)
+    assert finalists(searched(tmp_path, [None] * 4), 2) is None
+
+
+def test_other_finalists_are_another_search_and_seeds_that_ran_are_not_new(tmp_path: Path) -> None:
+    parameters = {"train.seed": {"grid": [1, 2]}, "model.block_out_channels": {"grid": [[16, 32], [32, 32]]}}
+    raw = {"preset": "digits", "search": "grid", "parameters": parameters, "set": {"loss.w": 0.9}}
+    search = Experiment.create(str(tmp_path / "s"), parse_space(raw, "x"), OPTIONS)
+    for plan in search.remaining():
+        search.log("reported", plan, report=scored(1200, 10.0 + plan.index))
+    one, two = finalists(search, 1), finalists(search, 2)
+    assert one is not None
+    assert two is not None
+    assert (one.location, two.location) == (f"{search.location}/finalists", f"{search.location}/finalists-2")
+    assert [plan.config.train.seed for plan in one.remaining()] == [3, 4, 5]
+    assert {plan.config.model.block_out_channels for plan in two.remaining()} == {(16, 32), (32, 32)}
+    again = finalists(search, 1)
+    assert again is not None
+    assert again.location == one.location
+
+
+def test_a_seed_that_the_space_sets_is_replaced_and_read_back(tmp_path: Path) -> None:
+    raw = {**RAW, "set": {"train.seed": 7}}
+    search = Experiment.create(str(tmp_path / "s"), parse_space(raw, "x"), OPTIONS)
+    for plan in search.remaining():
+        search.log("reported", plan, report=scored(1200, 10.0))
+    final = finalists(search, 1)
+    assert final is not None
+    assert len(Experiment.read(final.location).remaining()) == 3
+
+
+def test_points_of_ones_own_are_no_finalists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = {**RAW, "points": [{"loss.w": 0.9, "optim.lr_g": 0.001}, {"loss.w": 0.8, "optim.lr_g": 0.002}]}
+    search = Experiment.create(str(tmp_path / "s"), parse_space(raw, "x"), OPTIONS)
+    for plan in search.remaining():
+        search.log("reported", plan, report=scored(1200, 10.0))
+    conclude(search, "FD")
+    assert "Finalists" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

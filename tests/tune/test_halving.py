@@ -61,10 +61,43 @@ def test_a_flagged_trial_waits_behind_all_others_and_what_it_leaves_goes_to_the_
     assert order[-3:] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("budget", "most"), [(1.0, 1.2), (3.0, 3.4)])
-def test_a_budget_is_kept_to_a_rung(budget: float, most: float) -> None:
-    done = run(Halving(Plan(8, budget=budget)), {i: 10.0 + i for i in range(8)})
-    assert budget <= sum(furthest(done).values()) + 1e-9 <= most + 2e-9
+@pytest.mark.parametrize(("budget", "begun"), [(1.0, 1), (2.0, 2), (3.0, 4)])
+def test_with_a_small_budget_fewer_begin_so_that_some_come_to_their_end(budget: float, begun: int) -> None:
+    done = furthest(run(Halving(Plan(8, budget=budget)), {i: 10.0 + i for i in range(8)}))
+    assert max(done.values()) == 1.0
+    assert len(done) >= begun
+    assert sum(done.values()) <= budget + 0.4 + 1e-9  # what a trial began, it brings to its rung
+
+
+@pytest.mark.parametrize("evaluations", [2, 3, 4, 6, 20])
+def test_rungs_are_where_trials_are_scored_so_that_half_and_a_quarter_go_on(evaluations: int) -> None:
+    """A budget of rungs at .35 and .6 would be spent before any trial that is scored at .5 and .67 came to its end."""
+    scheduler = Halving(Plan(8, every=1 / evaluations))
+    while (index := scheduler.next()) is not None:
+        scheduler.begin(index)
+        for step in range(round(evaluations * scheduler.members[index].share) + 1, evaluations + 1):
+            if scheduler.report(index, step / evaluations, 10.0 + index) is WAIT:
+                break
+            if step == evaluations:
+                scheduler.end(index)
+    ended = [index for index, member in scheduler.members.items() if member.share == 1]
+    assert ended[:2] == [0, 1]
+    assert len(ended) <= 4
+    assert sum(member.share for member in scheduler.members.values()) == pytest.approx(scheduler.budget)
+
+
+def test_what_is_left_goes_to_as_many_at_a_time_as_there_is_room_for() -> None:
+    scheduler = Halving(Plan(8, budget=8.0))
+    for index in range(8):
+        scheduler.begin(index)
+        assert scheduler.report(index, 0.1, 5.0, flagged=True) is WAIT
+    started = []
+    for _ in range(4):
+        index = scheduler.next()
+        assert index is not None
+        scheduler.begin(index)
+        started.append(index)
+    assert len(set(started)) == 4
 
 
 def test_hours_end_a_search_and_a_running_trial_waits() -> None:

@@ -40,6 +40,22 @@ def test_a_collapsed_trial_counts_as_the_worst_of_every_rung() -> None:
     assert report(scheduler, 3, 11.0) == [GO]  # second of four
 
 
+def test_the_good_scores_that_a_trial_had_before_it_collapsed_cut_no_other() -> None:
+    scheduler = build("asha")
+    report(scheduler, 0, 10.0)
+    scheduler.end(0, collapsed=True)
+    assert report(scheduler, 1, 11.0) == [GO]
+
+
+def test_a_replayed_trial_that_others_later_scores_would_stop_is_not_asked_about_again() -> None:
+    scheduler = build("median")
+    for index in range(3):
+        scheduler.replay(index, [(i / 9, 1.0, False, 0.0) for i in range(1, 8)], "over")
+    scheduler.replay(3, [(i / 9, 50.0, False, 0.0) for i in range(1, 4)], "running")
+    assert scheduler.next() == 3
+    assert report(scheduler, 3, 50.0) == [GO]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), WORST, None])
 def test_a_score_that_is_none_counts_as_the_worst(bad: float | None) -> None:
     scheduler = build("asha")
@@ -69,8 +85,9 @@ def test_the_median_rule_stops_what_is_worse_than_most_and_none_stops_nothing() 
 # ---------------------------------------------------------------------------------------------- as Tune calls it
 
 
-def trial(index: int, status: str = "RUNNING", audit: bool = False) -> Any:
-    config = {"trial": {"index": index, "audit": audit, "config": {"train": {"total_steps": 100}}}}
+def trial(index: int, status: str = "RUNNING", audit: bool = False, action: str = "stop") -> Any:
+    settings = {"train": {"total_steps": 100}, "collapse": {"action": action}}
+    config = {"trial": {"index": index, "audit": audit, "config": settings}}
     return SimpleNamespace(config=config, status=status)
 
 
@@ -90,7 +107,6 @@ def test_tune_lets_as_many_trials_run_as_fit_and_goes_on_with_those_that_wait() 
         decided = scheduler.on_trial_result(None, one, result(40, 4.0 - index))
         one.status = "PAUSED" if decided == TrialScheduler.PAUSE else "RUNNING"
         if decided == TrialScheduler.CONTINUE:  # better than the others: it goes on without a wait
-            scheduler.on_trial_result(None, one, result(100, 1.0, outcome="completed"))
             scheduler.on_trial_complete(None, one, result(100, 1.0, outcome="completed"))
     assert [one.status for one in tuned] == ["PAUSED", "PAUSED", "RUNNING", "RUNNING"]
     assert scheduler.scheduler.finished  # two of four were to go on
@@ -124,3 +140,28 @@ def test_an_audited_trial_goes_on_and_nobody_but_the_log_is_told() -> None:
     assert scheduler.has_room
     scheduler.on_trial_add(None, trial(1))
     assert scheduler.on_trial_result(None, trial(1), result(50, 5.0)) == TrialScheduler.CONTINUE
+
+
+def test_a_signature_that_is_only_recorded_changes_nothing() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(2)), concurrent=2)
+    recorded = trial(0, action="record")
+    scheduler.on_trial_add(None, recorded)
+    assert scheduler.on_trial_result(None, recorded, result(20, 5.0, **{"prune/signature": "drift"})) == "CONTINUE"
+
+
+def test_the_last_report_of_a_run_counts() -> None:
+    """Tune calls on_trial_result for all but the last."""
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(2)), concurrent=2)
+    scheduler.on_trial_add(None, trial(0))
+    scheduler.on_trial_complete(None, trial(0), result(100, 3.0, outcome="completed"))
+    member = scheduler.scheduler.members[0]
+    assert (member.state, member.points) == ("over", [(1.0, 3.0)])
+
+
+def test_a_trial_that_could_not_save_and_is_tried_again_is_not_let_on() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(4)), concurrent=2)
+    one = trial(0)
+    scheduler.on_trial_add(None, one)
+    assert scheduler.on_trial_result(None, one, result(40, 5.0)) == TrialScheduler.PAUSE
+    scheduler.on_trial_add(None, one)
+    assert scheduler.on_trial_result(None, one, result(45, 5.0)) == TrialScheduler.PAUSE

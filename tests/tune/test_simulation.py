@@ -83,16 +83,23 @@ def test_recorded_runs_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_a_search_is_replayed_from_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save_recorded([recorded(name) for name in sorted(RUNS)[:12]], tmp_path / "traces")
     common = ["--space", "digits", "--resamples", 20, "--storage", tmp_path]
-    out = Ended(capfd, "tune", "--simulate", tmp_path / "traces", *common).succeeded()
+    out = Ended(capfd, "tune", "--simulate", tmp_path / "traces", *common, "--name", "replay").succeeded()
     assert "P(best within 2%)" in out
-    with (tmp_path / "simulation" / "simulation.csv").open(newline="") as file:
+    with (tmp_path / "replay" / "simulation.csv").open(newline="") as file:
         rows = {row["scheduler"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["halving", "asha", "median", "none"]
     assert (rows["none"]["within_2_percent"], float(rows["none"]["compute"])) == ("1.0", pytest.approx(1))
     assert all(float(rows[name]["compute"]) < 0.8 for name in ("halving", "asha", "median"))
-    assert (tmp_path / "simulation" / "simulation.png").stat().st_size > 5000
+    assert (tmp_path / "replay" / "simulation.png").stat().st_size > 5000
     said = Ended(capfd, "tune", "--simulate", tmp_path / "traces", "--split", "held-out", *common).mistake()
     assert said.endswith("has 0 runs of that split; needs 4 of each group")
+    for more, what in (
+        (["--name", "replay"], "--name replay: "),
+        (["--dry-run"], "--simulate TRACES: not with --resume or --dry-run"),
+        (["--budget", "2 hours"], "--budget 2 hours: a replay takes no time"),
+    ):
+        assert Ended(capfd, "tune", "--simulate", tmp_path / "traces", *common, *more).mistake().startswith(what)
+    assert Ended(capfd, "tune", "--split", "fit").mistake() == "--resamples, --split: only with --simulate TRACES"
     said = Ended(capfd, "tune", "--simulate", tmp_path, *common).mistake()
     assert said.endswith(f"{tmp_path}: no runs.parquet there; give a folder of recorded runs, or of a search")
 
