@@ -6,14 +6,15 @@ from statistics import median
 
 from pydantic import Field
 
-from act_ray.collapse.series import Watching, gp_after_warmup, typical_jump
+from act_ray.collapse.series import gp_after_warmup, typical_jump
 from act_ray.collapse.trace import Finding, Trace
+from act_ray.collapse.worse import WorseThresholds, score_is_worse
 
 _HEAD = 4  # blocks whose median starts the level: a single one would make a low draw the running minimum for good
 _CLIP = 3.0  # a block moves the level as if it were at most e^3 = 20 times away, so that one outlier cannot trip it
 
 
-class DriftThresholds(Watching):
+class DriftThresholds(WorseThresholds):
     """When a rise is a drift."""
 
     ema: float = Field(0.25, gt=0, le=1, description="weight of the newest block in the level of log ||grad D||^2")
@@ -29,8 +30,6 @@ class DriftThresholds(Watching):
     confirmed_ratio: float = Field(
         3.0, gt=1, description="enough instead of drift_ratio when the score has become worse as well"
     )
-    score_ratio: float = Field(1.5, gt=1, description="a score (lower is better) this far over its best is worse")
-    score_patience: int = Field(2, ge=1, description="evaluations in a row the score must be worse")
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,6 @@ def gp_levels(trace: Trace, cfg: DriftThresholds) -> list[Level]:
 def level_noise(trace: Trace, cfg: DriftThresholds) -> float:
     """Standard deviation that the level has by chance alone."""
     return typical_jump(gp_after_warmup(trace, cfg)) * math.sqrt(cfg.ema / (2 - cfg.ema))
-
-
-def score_is_worse(trace: Trace, cfg: DriftThresholds) -> bool:
-    """Whether each of the last evaluations scored more than score_ratio times the best up to then."""
-    scores = [e.score for e in trace.evals if e.score is not None]
-    if len(scores) <= cfg.score_patience or min(scores) <= 0:  # no ratio of scores that are not distances
-        return False
-    last = range(len(scores) - cfg.score_patience, len(scores))
-    return all(scores[i] > cfg.score_ratio * min(scores[: i + 1]) for i in last)
 
 
 def drift(trace: Trace, cfg: DriftThresholds) -> Finding | None:

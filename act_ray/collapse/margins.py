@@ -14,12 +14,14 @@ from act_ray.collapse.series import Watching
 from act_ray.collapse.spike import SpikeThresholds
 from act_ray.collapse.steep import SteepThresholds
 from act_ray.collapse.trace import Trace
+from act_ray.collapse.worse import WorseThresholds
 
 THRESHOLDS: dict[str, type[Watching]] = {
     "divergence": DivergenceThresholds,
     "spike": SpikeThresholds,
     "drift": DriftThresholds,
     "steep": SteepThresholds,
+    "worse": WorseThresholds,
     "mode-collapse": ModeCollapseThresholds,
 }
 REACH = 10.0  # a threshold is tried up to this factor in both directions

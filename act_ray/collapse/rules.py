@@ -13,6 +13,7 @@ from act_ray.collapse.mode_collapse import ModeCollapseThresholds, mode_collapse
 from act_ray.collapse.spike import SpikeThresholds, spike
 from act_ray.collapse.steep import SteepThresholds, steep
 from act_ray.collapse.trace import Finding, Trace
+from act_ray.collapse.worse import worse
 
 DETECTOR_VERSION = "2"  # of the rules: change it with every change that could alter a decision
 
@@ -34,7 +35,7 @@ class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThreshol
 
 
 SIGNATURES: tuple[Callable[[Trace, CollapseConfig], Finding | None], ...] = (
-    divergence, mode_collapse, spike, drift, steep,
+    divergence, mode_collapse, spike, drift, steep, worse,
 )  # fmt: skip
 
 

@@ -30,10 +30,10 @@ def feed(
 ) -> PruneRecord | None:
     """The decision on a stored run, with its steps stretched by `scale` and gp seen only where `keep(step)`."""
     cfg, total = (cfg or CollapseConfig()).beside_penalty(run["w_gp"]), total or round(run["steps"] * scale)
-    detector = Detector(cfg, total, gp_interval)
+    detector = Detector(cfg, total, gp_interval, run["w_gp"])
     gp, evals = dict(run["gp"]), {step: (fd, div) for step, fd, div in run["evals"]}
     for step, loss in enumerate(run["loss_ct"]):
-        if step < first or detector.record is not None or step * scale >= total:
+        if step < first or detector.confirmed or step * scale >= total:
             continue
         detector.observe(round(step * scale), loss, gp.get(step) if keep(step) else None)
         if step + 1 in evals and (step + 1) * scale <= total:

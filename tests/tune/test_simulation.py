@@ -66,7 +66,9 @@ def test_a_replayed_detector_decides_as_the_runs_own(name: str) -> None:
     own = feed(run, gp_interval=int(run["i_gp"]) if run["w_gp"] else None)
     found = watch(recorded(name), CollapseConfig())
     assert (found.flagged is None) == (own is None)
-    assert found.flagged is None or own is None or abs(found.flagged - own.step) <= 17  # a block is closed one step on
+    assert (found.stopped is None) == (own is None or own.confirmed is None)
+    # A block is closed, and its verdict known, one measurement after its end.
+    assert found.stopped is None or own is None or abs(found.stopped - (own.confirmed or 0)) <= 17
 
 
 def test_recorded_runs_are_read_as_they_were_written(tmp_path: Path) -> None:
