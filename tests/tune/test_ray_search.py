@@ -110,7 +110,7 @@ def test_a_trial_that_waited_and_went_on_equals_an_uninterrupted_run(
     """All wait at 40% but the first ones of the ranking; what is left of the budget lets all of them end."""
     raw = {"train.total_steps": 20, "eval.every": 4, "checkpoint.every": 10}
     done = experiment(tmp_path, raw, workers, scheduler="halving", parameters={"train.seed": {"grid": [0, 1, 2, 3]}})
-    done.options["budget"] = "2 trials"
+    done.options["budget"] = "60%"
     assert ray_search.search(done) is False
     waiting = [trial for trial in done.trials.values() if trial.waiting is not None]
     assert waiting
