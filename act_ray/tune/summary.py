@@ -56,7 +56,7 @@ def count_outcomes(experiment: Experiment) -> str:
         TrialOutcome.PRUNED: "collapsed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
         "waiting": "wait at a rung",
-        "postponed": "are postponed with a signature of collapse",
+        "postponed": "postponed with a signature of collapse",
         TrialOutcome.FAILED: "failed",
         None: "not ended",
     }

@@ -95,7 +95,7 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert shown["set"]["optim.beta1"] == 0.5
     assert parse_space(shown, "stdout").draw() == load_space("digits", {"trials": 3}).draw()
     assert ended.stdout.count("# trial 00") == 3
-    assert "# at most 1,800 steps and 57,600 images over 3 trials, a score every 30 steps" in ended.stdout
+    assert "# at most 1,500 steps and 48,000 images over 3 trials, a score every 25 steps" in ended.stdout
     assert (
         "# halving: of 3 trials 2 go on at 35%, 1 go on at 60%; the others wait; it takes 65% of all steps"
         in ended.stdout
