@@ -8,6 +8,7 @@ from typing import Self
 
 from act_ray.runs.progress import format_seconds, read_progress
 from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.halving import Halving
 
 
 def announce(line: str) -> None:
@@ -22,6 +23,10 @@ class ProgressLine:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.unplanned = experiment.space.example().train.total_steps  # steps of a trial that Optuna has yet to choose
+        self.share = 1.0  # of all steps that the search takes
+        if experiment.space.file.scheduler == "halving":
+            plan = experiment.space.plan(experiment.options.get("budget"))
+            self.share = min(1.0, Halving(plan).budget / plan.trials)
         self.in_place = sys.stdout.isatty()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -48,15 +53,17 @@ class ProgressLine:
         running = [trial for trial in trials if trial.outcome is None and trial.waiting is None]
         waiting = sum(trial.waiting is not None for trial in trials)
         begun = {trial.plan.index for trial in trials}
-        rate, left = 0.0, 0.0
-        for trial in running:
-            step, speed = self._position(trial)
-            rate, left = rate + speed, left + trial.total - step
-        plans = self.experiment.plans
-        left += sum(
+        rate, done, planned, plans = 0.0, 0.0, 0.0, self.experiment.plans
+        for trial in trials:
+            step, speed = self._position(trial) if trial in running else (trial.step, 0.0)
+            # What is over for good takes no more than it has taken.
+            rate, done, planned = rate + speed, done + step, planned + (trial.total if trial.outcome is None else step)
+        planned += sum(
             plans[i].config.train.total_steps if i in plans else self.unplanned for i in range(total) if i not in begun
         )
-        eta = f", at most {format_seconds(left / rate)} left" if rate else ""
+        left = max(self.share * planned - done, 0.0)
+        bound = "at most" if self.share == 1 else "about"
+        eta = f", {bound} {format_seconds(left / rate)} left" if rate else ""
         best = self.experiment.best
         score = f", best {best.best_score:.4g} ({best.plan.index:03d})" if best else ""
         ended = len(trials) - len(running) - waiting

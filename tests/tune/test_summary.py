@@ -194,5 +194,14 @@ def test_the_progress_line_fits_80_columns(told: Callable[..., Told]) -> None:
     for index in range(1, 33):
         search.trial(index, scored(1, 9876.54321))
     line = ProgressLine(search.experiment).line()
-    assert line == "1/48 ended, 32 running, 320.0 steps/s, best 0.0123 (000), at most 40:47:54 left"
+    assert line == "1/48 ended, 32 running, 320.0 steps/s, best 0.0123 (000), about 23:16:28 left"
     assert len(line) < 80
+
+
+def test_the_progress_line_counts_what_halving_takes_and_not_what_waits(told: Callable[..., Told]) -> None:
+    search = told()
+    search.trial(0, scored(350, 50.0))
+    search.trial(1, scored(245, 60.0))
+    search.experiment.log("waiting", search.plans[1], reason="waits at 35%, where 5 of 9 go on")
+    line = ProgressLine(search.experiment).line()
+    assert line == "0/9 ended, 1 running, 1 waiting, 10.0 steps/s, best 50 (000), about 0:05:35 left"
