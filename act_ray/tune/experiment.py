@@ -96,7 +96,7 @@ class Experiment:
     """Reads and writes a search's folder."""
 
     def __init__(self, location: str, space: Space, options: dict[str, Any], scratch: str = "runs") -> None:
-        self.location, self.space, self.options = location, space, options
+        self.location, self.space, self.options = location, space, dict(options)
         self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
