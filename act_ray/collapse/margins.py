@@ -5,25 +5,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from act_ray.collapse.divergence import DivergenceThresholds
-from act_ray.collapse.drift import DriftThresholds
-from act_ray.collapse.mode_collapse import ModeCollapseThresholds
 from act_ray.collapse.record import PruneRecord, judge_all
-from act_ray.collapse.rules import CollapseConfig
+from act_ray.collapse.rules import SIGNATURES, CollapseConfig
 from act_ray.collapse.series import Watching
-from act_ray.collapse.spike import SpikeThresholds
-from act_ray.collapse.steep import SteepThresholds
 from act_ray.collapse.trace import Trace
-from act_ray.collapse.worse import WorseThresholds
 
-THRESHOLDS: dict[str, type[Watching]] = {
-    "divergence": DivergenceThresholds,
-    "spike": SpikeThresholds,
-    "drift": DriftThresholds,
-    "steep": SteepThresholds,
-    "worse": WorseThresholds,
-    "mode-collapse": ModeCollapseThresholds,
-}
 REACH = 10.0  # a threshold is tried up to this factor in both directions
 ROUNDS = 14  # of bisection
 
@@ -40,7 +26,7 @@ class Margin:
 def margins(record: PruneRecord) -> Iterator[Margin]:
     """For each threshold that would have done it alone, by replaying the recorded trace."""
     cfg = CollapseConfig.model_validate(record.config)
-    names = [name for name in THRESHOLDS[record.signature].model_fields if name not in Watching.model_fields]
+    names = [name for name in SIGNATURES[record.signature][1].model_fields if name not in Watching.model_fields]
     if record.confirmed is not None and record.because is not None:
         names.append("patience")
     for name in names:

@@ -10,10 +10,11 @@ from typing import Self
 from act_ray.collapse.divergence import DivergenceThresholds, divergence
 from act_ray.collapse.drift import DriftThresholds, drift
 from act_ray.collapse.mode_collapse import ModeCollapseThresholds, mode_collapse
+from act_ray.collapse.series import Watching
 from act_ray.collapse.spike import SpikeThresholds, spike
 from act_ray.collapse.steep import SteepThresholds, steep
 from act_ray.collapse.trace import Finding, Trace
-from act_ray.collapse.worse import worse
+from act_ray.collapse.worse import WorseThresholds, worse
 
 DETECTOR_VERSION = "2"  # of the rules: change it with every change that could alter a decision
 
@@ -34,14 +35,20 @@ class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThreshol
         return self.model_copy(update={"gp_floor": max(self.gp_floor, min(0.3, 0.1 / gp_weight))})
 
 
-SIGNATURES: tuple[Callable[[Trace, CollapseConfig], Finding | None], ...] = (
-    divergence, mode_collapse, spike, drift, steep, worse,
-)  # fmt: skip
+Rule = Callable[[Trace, CollapseConfig], Finding | None]
+SIGNATURES: dict[str, tuple[Rule, type[Watching]]] = {  # name -> its rule, and the thresholds that are its own
+    "divergence": (divergence, DivergenceThresholds),
+    "mode-collapse": (mode_collapse, ModeCollapseThresholds),
+    "spike": (spike, SpikeThresholds),
+    "drift": (drift, DriftThresholds),
+    "steep": (steep, SteepThresholds),
+    "worse": (worse, WorseThresholds),
+}
 
 
 def first_finding(trace: Trace, cfg: CollapseConfig, certain: bool = False) -> Finding | None:
     """The first signature that the trace meets, the gravest first; of the `certain` ones alone where that is asked."""
-    findings = (found for rule in SIGNATURES if (found := rule(trace, cfg)) is not None)
+    findings = (found for rule, _ in SIGNATURES.values() if (found := rule(trace, cfg)) is not None)
     return next((found for found in findings if found.certain or not certain), None)
 
 

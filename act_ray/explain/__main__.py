@@ -44,10 +44,10 @@ def explain_search(location: str) -> Iterator[str]:
 
     experiment = Experiment.read(location, scratch="views")
     for index, trial in sorted(experiment.trials.items()):
-        why = trial.waiting or long_reason(trial) or (f"{trial.outcome}" if trial.outcome else "runs")
+        reasons = [trial.waiting, long_reason(trial) if trial.flag or not trial.waiting else None]
+        why = "; ".join(reason for reason in reasons if reason) or str(trial.outcome or "runs")
         best = "no score yet" if trial.best_score is None else f"best score {trial.best_score:.4g}"
-        flag = f"; {long_reason(trial)}" if trial.waiting and trial.flag else ""
-        yield f"{index:03d}: {why}{flag} ({best}, step {trial.step:,} of {trial.total:,})"
+        yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
     flagged = [trial for trial in experiment.trials.values() if trial.flag]
     if flagged:
         yield f"more: python -m act_ray.explain {experiment.trial_location(flagged[0].plan)}"
@@ -60,7 +60,7 @@ def explain_run(location: str, out: Path | None) -> int:
     from act_ray.figures.curves import Mark, draw_curves, read_history
     from act_ray.figures.style import save, styled
     from act_ray.runs.folder import RunFolder
-    from act_ray.train.detect import detect
+    from act_ray.train.detect import feed, make_detector
 
     folder = RunFolder(location, scratch="views")
     history = read_history(location)
@@ -77,11 +77,13 @@ def explain_run(location: str, out: Path | None) -> int:
             same = again.to_dict() == record.to_dict()
             how = "replayed from prune.json to the same decision" if same else "prune.json replays to ANOTHER decision"
     else:
-        found = detect(history.cfg, history.metrics, history.scores)
-        if found is None:
+        detector = make_detector(history.cfg)
+        for _ in feed(detector, history.metrics, history.scores):
+            pass
+        if detector.record is None:
             click.echo(f"{location}: no signature of collapse in {len(history.metrics):,} steps")
             return 1
-        record, how = found, "found in its rows; there is no prune.json yet"
+        record, how = detector.record, "found in its rows; there is no prune.json yet"
     for line in describe(record):
         click.echo(line)
     click.echo(how)

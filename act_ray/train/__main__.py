@@ -78,7 +78,7 @@ def command(
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
-    from act_ray.train.fork import check_fork, fork, forked_config
+    from act_ray.train.fork import fork, forked_config
 
     if resume is not None:
         if preset_name or config_file or recipe or data or overrides or name or seed is not None or parent:
@@ -89,10 +89,8 @@ def command(
             raise UserError("--fork RUN --at STEP: give both")
         if parent is not None and (preset_name or config_file or recipe or data or seed is not None):
             raise UserError("--fork RUN: takes its settings from the run; change them with --set")
-        changes = settings.parse_overrides(overrides)
-        if parent is not None:
-            cfg = forked_config(parent.rstrip("/"), changes)
-            check_fork(parent.rstrip("/"), at or 0, cfg)
+        if parent is not None and at is not None:
+            cfg = forked_config(parent, at, settings.parse_overrides(overrides))
         else:
             cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -110,7 +108,7 @@ def command(
         click.echo(settings.dump(cfg), nl=False)
         return 0
     if parent is not None and at is not None:
-        fork(parent.rstrip("/"), at, changes, location)
+        fork(parent, at, settings.parse_overrides(overrides), location)
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
     return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg, workers)

@@ -20,8 +20,7 @@ def step_indices(cfg: Config, n: int, step: int) -> NDArray[np.int64]:
     batch = (2 if own else 1) * cfg.train.global_batch
     if cfg.data.subset is None and not cfg.data.held_out:
         return batch_indices(n, batch, cfg.train.seed, step)
-    used = cfg.data.subset or n
-    trained_on = subset_indices(n, used)[: used - held_out_count(cfg, n)]
+    trained_on = training_indices(cfg, n)
     return trained_on[batch_indices(len(trained_on), batch, cfg.train.seed, step)]
 
 
@@ -30,10 +29,16 @@ def held_out_count(cfg: Config, n: int) -> int:
     return round(cfg.data.held_out * (cfg.data.subset or n))
 
 
+def training_indices(cfg: Config, n: int) -> NDArray[np.int64]:
+    """The numbers of the images that are trained on, a function of the settings alone."""
+    used = subset_indices(n, cfg.data.subset or n)
+    return used[: len(used) - held_out_count(cfg, n)]
+
+
 def held_out_indices(cfg: Config, n: int) -> NDArray[np.int64]:
-    """The numbers of the images that are kept back, a function of the settings alone."""
-    used = cfg.data.subset or n
-    return subset_indices(n, used)[used - held_out_count(cfg, n) :]
+    """The numbers of those that are kept back."""
+    used = subset_indices(n, cfg.data.subset or n)
+    return used[len(used) - held_out_count(cfg, n) :]
 
 
 def fetch(data: ImageData, cfg: Config, step: int, ranks: Ranks) -> tuple[Images, Images | None]:

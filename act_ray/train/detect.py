@@ -1,9 +1,9 @@
 """The collapse detector over a run's rows, as the run itself drives it."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from act_ray.collapse.detector import Detector
-from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.runs.rows import Row
 
@@ -15,20 +15,20 @@ def make_detector(cfg: Config) -> Detector:
     return Detector(cfg.collapse.beside_penalty(loss.gp_weight), cfg.train.total_steps, interval, loss.gp_weight)
 
 
-def detect(cfg: Config, metrics: Sequence[Row], scores: Sequence[Row]) -> PruneRecord | None:
-    """What the detector finds in the rows of metrics.jsonl and scores.jsonl."""
-    detector = make_detector(cfg)
-    waiting = list(scores)
+def feed(detector: Detector, metrics: Iterable[Row], scores: Iterable[Row]) -> Iterator[int]:
+    """Tell the detector of the rows of metrics.jsonl and scores.jsonl in their order; yields the step of each."""
+    waiting = deque(scores)
     for row in metrics:
         while waiting and waiting[0]["step"] <= row["step"]:
-            _evaluated(detector, waiting.pop(0))
+            yield _evaluated(detector, waiting.popleft())
         values = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
         detector.observe(row["step"], values.get("loss_ct"), values.get("gp"), values)
+        yield row["step"]
     for row in waiting:
-        _evaluated(detector, row)
-    return detector.record
+        yield _evaluated(detector, row)
 
 
-def _evaluated(detector: Detector, row: Row) -> None:
-    diversity = row["diversity"]
-    detector.observe_eval(row["step"], None if diversity is None else float(diversity), float(row["score"]))
+def _evaluated(detector: Detector, row: Row) -> int:
+    diversity, step = row["diversity"], int(row["step"])
+    detector.observe_eval(step, None if diversity is None else float(diversity), float(row["score"]))
+    return step

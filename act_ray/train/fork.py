@@ -37,9 +37,14 @@ def read_lineage(run: RunFolder) -> Lineage | None:
     return None if text is None else Lineage(**json.loads(text))
 
 
-def forked_config(parent: str, changes: Mapping[str, Any]) -> Config:
-    """The parent's settings with the changes. Raises UserError for one that its checkpoint does not allow."""
-    cfg = read_config(RunFolder(parent, scratch="views"))
+def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
+    """The parent's settings with the changes.
+
+    Raises UserError for a change that its checkpoint does not allow, where it has none of step `at`, or where the fork
+    would have no step to take.
+    """
+    source = RunFolder(parent.rstrip("/"), scratch="views")
+    cfg = read_config(source)
     if cfg is None:
         raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
     forked = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), f"--fork {parent}")
@@ -52,18 +57,14 @@ def forked_config(parent: str, changes: Mapping[str, Any]) -> Config:
     if cfg.adversarial != forked.adversarial:
         raise UserError(f"--set loss.w={forked.loss.w:g}: the checkpoint has {'a' if cfg.adversarial else 'no'} "
                         "discriminator; start a new run")  # fmt: skip
-    return forked
-
-
-def check_fork(parent: str, at: int, cfg: Config) -> None:
-    """Raises UserError where the parent has no checkpoint of that step, or the fork no step to take."""
-    kept = _kept(RunFolder(parent, scratch="views"))
+    kept = _kept(source)
     if at not in kept:
         near = min(kept, key=lambda step: abs(step - at), default=None)
         have = "it has none" if near is None else f"nearest: {near}; it has {', '.join(map(str, kept))}"
         raise UserError(f"--at {at}: {parent} has no checkpoint of that step; {have}")
-    if cfg.train.total_steps <= at:
-        raise UserError(f"--at {at}: train.total_steps = {cfg.train.total_steps:,}; nothing is left to train")
+    if forked.train.total_steps <= at:
+        raise UserError(f"--at {at}: train.total_steps = {forked.train.total_steps:,}; nothing is left to train")
+    return forked
 
 
 def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> None:
@@ -71,7 +72,7 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
 
     What a fork that did not begin has left there is replaced. Raises UserError for a damaged checkpoint.
     """
-    source, child = RunFolder(parent, scratch="views"), RunFolder(location)
+    source, child = RunFolder(parent.rstrip("/"), scratch="views"), RunFolder(location)
     source.fetch_root("samples")
     best = json.loads((_fetched(source, at) / "state.json").read_text())["best"]
     for name in ("checkpoints", "samples"):

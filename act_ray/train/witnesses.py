@@ -11,9 +11,8 @@ from act_ray.config import Config
 from act_ray.core.noise import Noise
 from act_ray.core.schedule import noise_level, num_levels
 from act_ray.core.step import TrainState, add_noise, discriminate, unwrap
-from act_ray.data.sampler import subset_indices
 from act_ray.data.shards import ImageData
-from act_ray.train.batches import gather, held_out_count, held_out_indices
+from act_ray.train.batches import gather, held_out_indices, training_indices
 
 IMAGES = 256  # at most, of each kind, and no more than a batch of eval.batch
 
@@ -27,9 +26,7 @@ def measure_witnesses(state: TrainState, data: ImageData, cfg: Config, device: t
     (ADA, arXiv 2006.06676, its r_v).
     """
     n, step, most = len(data.images), cfg.step, min(IMAGES, cfg.eval.batch)
-    used = cfg.data.subset or n
-    seen = subset_indices(n, used)[: min(most, used - held_out_count(cfg, n))]
-    x, labels = gather(data, cfg, np.sort(seen), None, device)
+    x, labels = gather(data, cfg, np.sort(training_indices(cfg, n)[:most]), None, device)
     noise = Noise(cfg.train.seed, 0, device, name="witnesses")
     N = num_levels(state.step, step.total_steps, step.schedule)
     model, out = unwrap(state.model), dict[str, float]()

@@ -110,14 +110,8 @@ def command(
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
     options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
     given = {option: value for option, value in options.items() if value is not None}
-    of_the_space: dict[str, Any] = {
-        "trials": trials,
-        "search": search,
-        "scheduler": scheduler,
-        "seed": seed,
-        "recipe": recipe,
-    }
-    of_the_space["audit_fraction"] = audit_fraction
+    of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe,
+                    "audit_fraction": audit_fraction}  # fmt: skip
     if simulate is None and (resamples is not None or split is not None):
         raise UserError("--resamples, --split: only with --simulate TRACES")
     if simulate is not None and (resume is not None or dry_run or "://" in storage):
@@ -136,19 +130,16 @@ def command(
     fixed |= {} if data is None else {"data.path": data}
     space = read_space(space_name or DEFAULT, of_the_space, fixed, workers_per_trial or 0)
     space.plan(budget)  # a mistake in it
+    stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if simulate is not None:
         schedulers = [scheduler] if scheduler else list(SCHEDULERS)
-        stamp = name or f"simulation-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-        if (Path(storage) / stamp).exists():
-            raise UserError(f"--name {stamp}: {Path(storage) / stamp} exists; choose another name")
-        return run_simulation(
-            simulate, space, budget, split, schedulers, concurrent or 2, resamples or 1000, Path(storage) / stamp
-        )
+        out = Path(storage) / (name or f"simulation-{stamp}")
+        return run_simulation(simulate, space, budget, split, schedulers, concurrent or 2, resamples or 1000, out)
     if dry_run:
         for line in describe(space, budget):
             click.echo(line)
         return 0
-    name = name or f"{Path(space_name or DEFAULT).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    name = name or f"{Path(space_name or DEFAULT).stem}-{stamp}"
     return run_search(Experiment.create(default_location(storage, name), space, DEFAULTS | given), shared_storage)
 
 
@@ -178,6 +169,8 @@ def run_simulation(
 
     from act_ray.tune.simulate import explain_table, make_table, simulate, write_simulation
 
+    if out.exists():
+        raise UserError(f"--name {out.name}: {out} exists; choose another name")
     found = []
     for one in simulate(location, space, budget, split, schedulers, workers, resamples):
         click.echo(f"{one.scheduler} over {one.group}: {len(one.replays):,} searches")
@@ -202,21 +195,16 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
     """Run it on Ray and print what came out; the exit code. Raises Interrupted, which says how to go on."""
     from act_ray.metrics.scores import metric_name
     from act_ray.runs.lock import exclusive
-    from act_ray.tune.finalists import finalists
     from act_ray.tune.summary import conclude
 
     click.echo(f"search: {experiment.location}")
     busy = f"{experiment.location}: another process is running this search"
     with exclusive(experiment.dir.path, busy):
         try:
-            interrupted = search_on_ray(experiment, shared_storage)
-            if experiment.trials:
-                conclude(experiment, metric_name(experiment.space.example().eval))
-            if experiment.options.get("finalists") and not interrupted:
-                click.echo()
-                final = finalists(experiment, experiment.options["finalists"])
-                if final is not None and final.trials:
-                    conclude(final, metric_name(final.space.example().eval))
+            interrupted, final = search_on_ray(experiment, shared_storage)
+            for one in (experiment, final):
+                if one is not None and one.trials:
+                    conclude(one, metric_name(one.space.example().eval))
         except KeyboardInterrupt:
             raise Interrupted(experiment.how_to_resume) from None
     if interrupted:
@@ -225,8 +213,8 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
     return 1 if all(trial.outcome is TrialOutcome.FAILED for trial in experiment.trials.values()) else 0
 
 
-def search_on_ray(experiment: Experiment, shared_storage: bool) -> bool:
-    """Connect to Ray and search; whether it was interrupted."""
+def search_on_ray(experiment: Experiment, shared_storage: bool) -> tuple[bool, Experiment | None]:
+    """Connect to Ray and search; whether it was interrupted, and the search over the finalists where there is one."""
     click.echo("joining the Ray cluster" if os.environ.get("RAY_ADDRESS") else "starting Ray")
     from act_ray.ray_cluster import connected, require_shared_storage
     from act_ray.tune.finalists import finalists
@@ -235,13 +223,12 @@ def search_on_ray(experiment: Experiment, shared_storage: bool) -> bool:
     with connected():
         require_shared_storage(experiment.location, shared_storage)
         interrupted = search(experiment)
-        if interrupted or not (count := experiment.options.get("finalists")):
-            return interrupted
-        final = finalists(experiment, count)
+        count = experiment.options.get("finalists")
+        final = finalists(experiment, count) if count and not interrupted else None
         if final is None:
-            return False
+            return interrupted, None
         click.echo(f"finalists: {final.space.trials} trials, in {final.location}")
-        return search(final)
+        return search(final), final
 
 
 if __name__ == "__main__":

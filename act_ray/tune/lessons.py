@@ -9,8 +9,8 @@ import optuna
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import TrialOutcome
 from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.kinds import distribution, endpoints
 from act_ray.tune.schedulers import promise
-from act_ray.tune.space import endpoints
 from act_ray.yamlfile import write_yaml
 
 LEAST = 6  # trials with a score: fewer teach nothing
@@ -33,29 +33,24 @@ def importances(experiment: Experiment) -> dict[str, float]:
     Hutter et al., 2014, as Optuna has it. Empty where there are too few trials, or nothing varies.
     """
     trials = [(t, value) for t in experiment.trials.values() if (value := expected(t)) is not None]
-    specs = {name: spec for name, spec in experiment.space.specs.items() if name != "train.seed"}
-    varying = [name for name in specs if len({str(t.plan.values[name]) for t, _ in trials}) > 1]
-    if len(trials) < LEAST or not varying or len({value for _, value in trials}) < 2:
+    specs = {
+        name: spec
+        for name, spec in experiment.space.specs.items()
+        if name != "train.seed" and len({str(t.plan.values[name]) for t, _ in trials}) > 1
+    }
+    if len(trials) < LEAST or not specs or len({value for _, value in trials}) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study()
-    distributions = {name: _distribution(*specs[name]) for name in varying}
+    distributions = {name: distribution(kind, [*map(_storable, values)]) for name, (kind, values) in specs.items()}
     for trial, value in trials:
-        params = {name: _storable(trial.plan.values[name]) for name in varying}
+        params = {name: _storable(trial.plan.values[name]) for name in specs}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items()}
-
-
-def _distribution(kind: str, values: list[Any]) -> optuna.distributions.BaseDistribution:
-    if kind in ("uniform", "loguniform"):
-        return optuna.distributions.FloatDistribution(*values, log=kind == "loguniform")
-    if kind == "randint":
-        return optuna.distributions.IntDistribution(values[0], values[1] - 1)
-    return optuna.distributions.CategoricalDistribution([_storable(value) for value in values])
 
 
 def _storable(value: Any) -> Any:

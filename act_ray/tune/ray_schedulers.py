@@ -68,7 +68,7 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
         index = index_of(trial)
         if result["outcome"] is not None or index in self.audited:  # on_trial_complete tells of a run's end
             return str(TrialScheduler.CONTINUE)
-        if trial.config["trial"]["audit"] and result.get("prune/confirmed") is not None and result["outcome"] is None:
+        if trial.config["trial"]["audit"] and result.get("prune/confirmed") is not None:
             self.audited.add(index)
             self.scheduler.end(index, collapsed=True)
             return str(TrialScheduler.CONTINUE)

@@ -13,6 +13,7 @@ from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, finite_or_worst
 from act_ray.outcomes import RunOutcome, TrialOutcome
 from act_ray.tune.experiment import Experiment, TrialPlan
+from act_ray.tune.kinds import distribution
 from act_ray.tune.ray_schedulers import TuneScheduler
 from act_ray.tune.schedulers import Member, promise
 
@@ -117,14 +118,3 @@ class OptunaSpace(Listed):
 def promised(trial: Member) -> float:
     """The score that a trial's trend promises."""
     return finite_or_worst(math.exp(min(promise(trial.points), math.log(WORST))))
-
-
-def distribution(kind: str, values: list[Any]) -> optuna.distributions.BaseDistribution:
-    """Optuna's name for a parameter of a search space."""
-    match kind:
-        case "uniform" | "loguniform":
-            return optuna.distributions.FloatDistribution(*values, log=kind == "loguniform")
-        case "randint":
-            return optuna.distributions.IntDistribution(values[0], values[1] - 1)
-        case _:
-            return optuna.distributions.CategoricalDistribution(values)

@@ -8,7 +8,8 @@ scores.parquet   run, step, and what scores.jsonl has: score, diversity, d_train
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from act_ray import settings
-from act_ray.collapse.detector import Detector
-from act_ray.collapse.rules import CollapseConfig
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs.folder import RunFolder, read_config
 from act_ray.runs.rows import Row
 
-STEPS = ("loss_ct", "gp", "loss_g", "loss_d", "logit_gap", "p_aug")
+WATCHED = ("loss_ct", "gp")
+STEPS = (*WATCHED, "loss_g", "loss_d", "logit_gap", "p_aug")
 SCORES = ("score", "diversity", "loss_ct_low", "loss_ct_high", "d_train", "d_held", "d_fake")
 FILES = ("runs.parquet", "steps.parquet", "scores.parquet")
 
@@ -54,11 +54,10 @@ class Recorded:
         """Its best score."""
         return float(min(row["score"] for row in self.scores))
 
-    def watch(self, cfg: CollapseConfig) -> Detector:
-        """A detector for it, as the run itself would have one."""
-        loss = self.cfg.loss
-        interval = loss.gp_interval if loss.gp_weight else None
-        return Detector(cfg.beside_penalty(loss.gp_weight), self.total, interval, loss.gp_weight)
+    def rows(self) -> Iterator[Row]:
+        """The training steps, with what the detector takes of them."""
+        for step, values in enumerate(zip(*(self.steps[name].tolist() for name in WATCHED), strict=True)):
+            yield {"step": step, **{n: v for n, v in zip(WATCHED, values, strict=True) if not math.isnan(v)}}
 
 
 # ---------------------------------------------------------------------------------------------- reading

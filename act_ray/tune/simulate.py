@@ -3,7 +3,7 @@
 import csv
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +90,8 @@ def simulate_group(
     share: of all their steps, where there is a budget. `none` is the unpruned search: nor does the detector stop any.
     """
     trials = min(space.trials, len(members) // 2)
-    plan = Plan(trials, share * trials or None, grace=space.file.grace, reduction=space.file.reduction)
-    plan = replace(plan, every=max(_spacing(member) for member in members))
+    every, file = max(_spacing(member) for member in members), space.file
+    plan = Plan(trials, share * trials or None, grace=file.grace, reduction=file.reduction, every=every)
     stopping = members if name != "none" else [Watched(m.run, None, None) for m in members]
     return Simulated(group, name, trials, resample(stopping, SCHEDULERS[name].build, plan, workers, resamples))
 

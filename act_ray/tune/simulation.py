@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from act_ray.collapse.rules import CollapseConfig
+from act_ray.train.detect import feed, make_detector
 from act_ray.tune.recorded import Recorded
 from act_ray.tune.schedulers import Plan, Scheduler, Verdict
 
 TIE = 1.02  # a best score within 2% of the unpruned search's is as good
-WATCHED = ("loss_ct", "gp")
 NEAR = 1.5  # a trial that would have ended within 1.5 times the best must not be stopped for good
 
 
@@ -54,21 +54,14 @@ class Replay:
 
 def watch(run: Recorded, cfg: CollapseConfig) -> Watched:
     """Replay the detector over a run."""
-    detector = run.watch(cfg)
-    scores = {row["step"]: row for row in run.scores}
-    flagged = stopped = None
-    for step in range(run.total + 1):
-        if (row := scores.get(step)) is not None:
-            detector.observe_eval(step, row["diversity"], row["score"])
-        if step < run.total:
-            loss, gp = (None if np.isnan(run.steps[name][step]) else float(run.steps[name][step]) for name in WATCHED)
-            detector.observe(step, loss, gp)
+    detector = make_detector(run.cfg.model_copy(update={"collapse": cfg}))
+    flagged = None
+    for step in feed(detector, run.rows(), run.scores):
         if flagged is None and detector.record is not None:
             flagged = step
         if detector.confirmed:
-            stopped = step
-            break
-    return Watched(run, flagged, stopped)
+            return Watched(run, flagged, step)
+    return Watched(run, flagged, None)
 
 
 def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Replay:

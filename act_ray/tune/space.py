@@ -26,11 +26,11 @@ from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
 from act_ray.tune.budget import parse_budget
+from act_ray.tune.kinds import KINDS, draw_value, endpoints
 from act_ray.tune.schedulers import SCHEDULERS, Plan
 
 Values = dict[str, Any]  # dotted name -> value
 Specs = dict[str, tuple[str, list[Any]]]  # dotted name -> (kind, its values)
-KINDS = ("choice", "uniform", "loguniform", "randint", "grid")
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
              "!=": operator.ne}  # fmt: skip
 TRIES = 2_000
@@ -280,24 +280,6 @@ def _names(text: str) -> tuple[str, ...]:
     """The settings that a message names, each once."""
     words = re.findall(r"[a-z_]+\.[a-z_0-9]+", text)
     return tuple(dict.fromkeys(word for word in words if word in settings.field_names()))
-
-
-def endpoints(kind: str, values: list[Any]) -> list[Any]:
-    """The values that a parameter's kind takes at its ends; all of them where they are listed."""
-    return [values[0], values[1] - 1] if kind == "randint" else values
-
-
-def draw_value(kind: str, values: list[Any], rng: np.random.RandomState) -> Any:
-    """One value of a parameter; the same as Ray Tune's domains draw from the same generator."""
-    match kind:
-        case "uniform":
-            return float(rng.uniform(values[0], values[1], size=1)[0])
-        case "loguniform":
-            return float(np.exp(rng.uniform(np.log(values[0]), np.log(values[1]), size=1))[0])
-        case "randint":
-            return int(rng.randint(values[0], values[1], size=1)[0])
-        case _:
-            return values[int(rng.choice(np.arange(len(values)), size=1)[0])]
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
-from act_ray.tune.space import OPERATORS, Constraint, Space, SpaceFile, endpoints
+from act_ray.tune.kinds import endpoints
+from act_ray.tune.space import OPERATORS, Constraint, Space, SpaceFile
 from act_ray.yamlfile import read_yaml
 
 DEFAULT = "digits"  # searched when no --space is given

@@ -24,21 +24,21 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("at", [4, 5, 8])
 def test_without_a_change_it_is_its_parent(at: int, parent: Path, tmp_path: Path) -> None:
     fork(str(parent), at, {}, str(tmp_path))
-    assert go(forked_config(str(parent), {}), tmp_path)[-1]["outcome"] == "completed"
+    assert go(forked_config(str(parent), at, {}), tmp_path)[-1]["outcome"] == "completed"
     assert_same_run(tmp_path, parent)
 
 
 def test_a_fork_that_did_not_begin_is_made_anew(parent: Path, tmp_path: Path) -> None:
     for at in (4, 8):
         fork(str(parent), at, {}, str(tmp_path))
-    go(forked_config(str(parent), {}), tmp_path)
+    go(forked_config(str(parent), 8, {}), tmp_path)
     assert_same_run(tmp_path, parent)
 
 
 def test_a_change_holds_from_the_checkpoint_on(parent: Path, tmp_path: Path) -> None:
     changes = {"loss.gp_weight": 3.0, "collapse.blocks": 10}
     fork(str(parent), 8, changes, str(tmp_path))
-    last = go(forked_config(str(parent), changes), tmp_path)[-1]
+    last = go(forked_config(str(parent), 8, changes), tmp_path)[-1]
     assert last["outcome"] == "completed"
     ours, theirs = rows(tmp_path / "metrics.jsonl"), rows(parent / "metrics.jsonl")
     assert ours[:8] == theirs[:8]
@@ -54,7 +54,7 @@ def test_a_changed_learning_rate_is_that_of_the_next_step(parent: Path, tmp_path
     """The checkpoint's own holds only for what it was saved with."""
     changes = {"optim.lr_d": 0.5, "optim.beta2_g": 0.5}
     fork(str(parent), 8, changes, str(tmp_path))
-    go(forked_config(str(parent), changes), tmp_path)
+    go(forked_config(str(parent), 8, changes), tmp_path)
     saved = json.loads((newest(tmp_path) / "state.json").read_text())["optimizers"]
     assert saved["optimizer_d"]["param_groups"][0]["lr"] == 0.5
     assert saved["optimizer_g"]["param_groups"][0]["betas"][1] == 0.5
@@ -99,4 +99,4 @@ def test_checkpoints_from_before_a_signature_outlive_the_newer_ones(tmp_path: Pa
 
 def test_the_smallest_settings_have_nothing_of_a_fork(parent: Path) -> None:
     assert read_lineage(RunFolder(str(parent))) is None
-    assert forked_config(str(parent), {}) == tiny({"checkpoint.keep": 9, **TINY})
+    assert forked_config(str(parent), 8, {}) == tiny({"checkpoint.keep": 9, **TINY})
