@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from act_ray.collapse.rules import CollapseConfig
-from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Step, settling
+from act_ray.core.options import Augment, Diffusion, Loss, Schedule, Steer, Step, settling
 
 T = TypeVar("T")
 
@@ -134,6 +134,22 @@ class AugmentConfig(Section):
         Augment.controller,
         description="compare (>=) and then average, as printed, or average and then compare (>), as the authors' code",
     )
+
+
+class SteerConfig(Section):
+    """collapse.action = steer: w_gp moves, so that ||grad D||^2 stays in a corridor."""
+
+    low: float = Field(Steer.low, gt=0, description="average of ||grad D||^2 below which w_gp falls, down to what is set")
+    high: float = Field(Steer.high, gt=0, description="and above which it grows")
+    factor: float = Field(Steer.factor, gt=1, description="by how much at one gradient penalty")
+    most: float = Field(Steer.most, gt=0, description="w_gp grows no further")
+    decay: float = Field(Steer.decay, ge=0, lt=1, description="EMA rate of log ||grad D||^2, from penalty to penalty")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"steer.low = {self.low}: must be below steer.high = {self.high}")
+        return self
 
 
 class ModelConfig(Section):
@@ -286,6 +302,7 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     collapse: CollapseConfig = CollapseConfig()
+    steer: SteerConfig = SteerConfig()
 
     @property
     def adversarial(self) -> bool:
@@ -312,6 +329,7 @@ class Config(Section):
             loss=self.loss.pick(Loss),
             augment=self.augment.pick(Augment),
             diffusion=self.diffusion.pick(Diffusion),
+            steer=self.steer.pick(Steer) if self.collapse.action == "steer" else None,
             conditional=self.discriminator.conditional,
             precision=self.train.precision,
             ema_decay=self.train.ema_decay,
@@ -343,5 +361,9 @@ class Config(Section):
             if self.augment.enabled and value == 0:
                 raise ValueError(
                     f"augment.enabled = true: needs loss.{name} > 0, not loss.{name} = {value:g}: p_aug follows L_gp"
+                )
+            if self.collapse.action == "steer" and value == 0:
+                raise ValueError(
+                    f"collapse.action = steer: needs loss.{name} > 0, not loss.{name} = {value:g}: it moves w_gp"
                 )
         return self

@@ -147,9 +147,9 @@ class Detector:
             if value is not None and not math.isfinite(value) and not self.diverged:
                 self.trace.not_finite = NotFinite(self._step, name, float(value))
                 # A run that is already to be stopped is stopped for what came first.
-                if self.confirmed and self.cfg.action == "stop":
+                if self.confirmed and self.cfg.ends:
                     return None
-                self.record = judge(self.record if self.cfg.action == "stop" else None, self.trace, self.cfg)
+                self.record = judge(self.record if self.cfg.ends else None, self.trace, self.cfg)
                 return self.record
         return None
 

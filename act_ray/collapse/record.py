@@ -118,7 +118,7 @@ def judge_all(whole: Trace, cfg: CollapseConfig) -> PruneRecord | None:
         (trace.blocks if isinstance(event, Block) else trace.evals).append(event)  # type: ignore[arg-type]
         found = judge(found, trace, cfg)
     if whole.not_finite is not None:
-        found = judge(found if cfg.action == "stop" else None, whole, cfg)
+        found = judge(found if cfg.ends else None, whole, cfg)
     return found
 
 

@@ -21,8 +21,16 @@ class Watching(BaseModel):
     enabled: bool = Field(
         True, description="watch for collapse; a value that is not finite ends a run whatever is set here"
     )
-    action: Literal["stop", "record"] = Field(
-        "stop", description="stop a run whose collapse is confirmed, or only record it and let it go on (an audit)"
+    action: Literal["stop", "record", "rescue", "steer"] = Field(
+        "stop",
+        description="stop a run whose collapse is confirmed; only record it and let it go on; rescue: go back and change "
+        "one thing, then stop; steer: record it, and hold ||grad D||^2 in a corridor by moving w_gp (steer.*)",
+    )
+    rescues: int = Field(2, ge=1, description="action = rescue: how often")
+    rescue_order: tuple[Literal["gp_weight", "lr_d", "w", "p_aug"], ...] = Field(
+        ("gp_weight", "lr_d", "w", "p_aug"),
+        min_length=1,
+        description="and what is changed: w_gp x 3, lr_d / 2, w x .8, augmentation from a lower tau on",
     )
     monitor_interval: int = Field(
         16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
@@ -35,6 +43,12 @@ class Watching(BaseModel):
     gp_floor: float = Field(
         0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
     )
+
+
+    @property
+    def ends(self) -> bool:
+        """Whether a run does not go on past a confirmed collapse."""
+        return self.action in ("stop", "rescue")
 
 
 def gp_after_warmup(trace: Trace, cfg: Watching) -> Window:

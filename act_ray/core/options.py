@@ -54,6 +54,17 @@ def settling(K: int) -> range:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """The corridor in which w_gp is to hold ||grad D||^2 (core/steer.py)."""
+
+    low: float = 0.3
+    high: float = 3.0
+    factor: float = 1.1  # of w_gp, at one penalty
+    most: float = 10.0  # w_gp
+    decay: float = 0.9
+
+
+@dataclass(frozen=True)
 class Diffusion:
     """EDM's training: ln sigma ~ N(p_mean, p_std^2), Table 1 of its paper."""
 
@@ -70,6 +81,7 @@ class Step:
     loss: Loss = field(default_factory=Loss)
     augment: Augment = field(default_factory=Augment)
     diffusion: Diffusion = field(default_factory=Diffusion)
+    steer: Steer | None = None  # w_gp follows ||grad D||^2
     conditional: bool = False  # D(x_0, x_t, t) of appendix H
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks; levels, losses and R1 are always fp32
     ema_decay: float = 0.9999  # of the average that is sampled and scored

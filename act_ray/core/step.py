@@ -20,6 +20,7 @@ from act_ray.core.losses import discriminator_loss_fake, discriminator_loss_real
 from act_ray.core.noise import Noise
 from act_ray.core.options import Step
 from act_ray.core.schedule import adversarial_weight, noise_level, num_levels, teacher_decay
+from act_ray.core.steer import Steering
 
 Metrics = dict[str, Tensor]
 Images = tuple[Tensor, Tensor | None]  # x [B,C,H,W] in [-1, 1] and labels [B]
@@ -38,6 +39,7 @@ class TrainState:
     optimizer_d: Optimizer | None
     distance: Callable[[Tensor, Tensor], Tensor]  # d, per sample
     controller: Controller  # p_aug and what it follows
+    steering: Steering | None = None  # w_gp, where it follows ||grad D||^2
     ode_step: OdeStep | None = None  # distillation: (x_t, t, t_prev, labels) -> x_{t_prev}
     scaler_g: GradScaler | None = None  # of fp16, whose gradients would underflow
     scaler_d: GradScaler | None = None
@@ -73,6 +75,8 @@ def train_step(
         if cfg.augment.enabled and "loss_gp" in metrics:
             loss_gp = mean(metrics["loss_gp"])
             state.controller.update(loss_gp, state.step, cfg.total_steps, cfg.loss.gp_interval, cfg.augment)
+        if cfg.steer is not None and state.steering is not None and "loss_gp" in metrics:
+            state.steering.update(mean(metrics["gp"]), cfg.loss.gp_weight, cfg.steer)
     state.step += 1
     return metrics
 
@@ -161,7 +165,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
         gp = squared_gradient(logit_r, x_r, differentiable=penalise)  # ||grad D||^2
         metrics["gp"] = gp.detach().mean()
         if penalise:
-            loss_gp = cfg.loss.gp_weight * gp  # L_gp
+            loss_gp = (cfg.loss.gp_weight if state.steering is None else state.steering.w_gp) * gp  # L_gp
             loss_d = loss_d + (lam_r * loss_gp).mean()
             metrics["loss_gp"] = loss_gp.detach().mean()
 

@@ -55,8 +55,8 @@ def scalers(state: TrainState) -> dict[str, GradScaler]:
 
 
 def scalars(state: TrainState) -> dict[str, Tensor]:
-    """What Algorithm 2 carries from step to step, in controller.safetensors."""
-    return vars(state.controller)
+    """What Algorithm 2 carries from step to step, and where w_gp is steered that, in controller.safetensors."""
+    return vars(state.controller) | ({} if state.steering is None else vars(state.steering))
 
 
 # ---------------------------------------------------------------------------------------------- folders
@@ -178,7 +178,10 @@ def load(folder: Path, state: TrainState) -> dict[str, Any]:
         scaler.load_state_dict(extra["scalers"][name])
     controller = load_file(folder / "controller.safetensors")
     for name, value in controller.items():  # 0.1.0 wrote no tau, which was always the setting
-        setattr(state.controller, name, value.to(device))
+        if name in vars(state.controller):
+            setattr(state.controller, name, value.to(device))
+        elif state.steering is not None:
+            setattr(state.steering, name, value.to(device))
     state.step = extra["step"]
     return extra
 

@@ -123,6 +123,12 @@ def describe(row: dict[str, Any]) -> str:
             )
         case "confirmed":
             return f"step {row['confirmed']:,}: {row['signature']} confirmed: {row['because']}"
+        case "rescued":
+            changes = ", ".join(
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in row["changes"].items()
+            )
+            return f"rescued: back to step {row['back_to']:,}, with {changes}"
         case what:
             return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")
 

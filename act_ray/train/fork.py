@@ -16,6 +16,7 @@ from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, grid_name, read_config
+from act_ray.train.rescue import changed, read_rescues
 
 LINEAGE = "lineage.json"
 # What a checkpoint's tensors hang on.
@@ -47,6 +48,7 @@ def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
     cfg = read_config(source)
     if cfg is None:
         raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
+    cfg = changed(cfg, [rescue for rescue in read_rescues(source) if rescue.back_to < at])
     forked = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), f"--fork {parent}")
     forked = settings.absolute_paths(forked)
     for name in settings.field_names():

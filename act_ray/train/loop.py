@@ -1,6 +1,6 @@
 """The training loop: a generator of reports, so that a terminal, Ray Train and Ray Tune can all drive it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 import torch
@@ -24,11 +24,15 @@ def train(cfg: Config, folder: RunFolder, ranks: Ranks) -> Iterator[Report]:
     completed, stopped (asked to: folder.request_stop) or pruned (a signature of collapse, in `prune`).
     """
     with closing(folder):
-        yield from loop(TrainingRun(cfg, folder, ranks))
+        while (yield from loop(TrainingRun(cfg, folder, ranks))):
+            folder.close()  # it was rescued: from its last good state, with one thing changed
 
 
-def loop(run: TrainingRun) -> Iterator[Report]:
-    """Train from the run's current step to its end; in each round: evaluate, save, report, step."""
+def loop(run: TrainingRun) -> Generator[Report, None, bool]:
+    """Train from the run's current step to its end; in each round: evaluate, save, report, step.
+
+    Returns whether the run is to go on from an earlier state, instead of its end.
+    """
     cfg, ranks = run.cfg, run.ranks
     while True:
         step, report = run.state.step, None
@@ -43,9 +47,11 @@ def loop(run: TrainingRun) -> Iterator[Report]:
             ending = run.ending()
         if sound and not run.detector.diverged and (step % cfg.checkpoint.every == 0 or ending or run.improved):
             run.save()
+        if ending == RunOutcome.PRUNED and run.rescue():
+            return True
         if ending:
             yield run.finish(ending)
-            return
+            return False
         if report is not None:
             try:
                 yield report

@@ -24,6 +24,7 @@ from act_ray.train.detect import make_detector
 from act_ray.train.fork import read_lineage
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
+from act_ray.train.rescue import changed, go_back, next_change, read_rescues
 from act_ray.train.scoring import Scorer
 from act_ray.train.setup import build_state
 from act_ray.train.warm_start import warm_start
@@ -38,11 +39,13 @@ class TrainingRun:
     """A run between two steps. `loop.loop` says in which order its methods are called."""
 
     def __init__(self, cfg: Config, folder: RunFolder, ranks: Ranks) -> None:
-        self.cfg, self.folder, self.ranks = cfg, folder, ranks
+        self.asked, self.folder, self.ranks = cfg, folder, ranks
         self.data = ranks.together(lambda: open_data(cfg.data.path))
         ranks.together(lambda: check_fit(cfg, self.data, ranks.world))
         self.scorer = Scorer(cfg, self.data, ranks, self.note)
         ranks.on_first(folder.open)
+        self.rescues = ranks.on_first(lambda: read_rescues(folder))
+        self.cfg = cfg = changed(cfg, self.rescues)
         self.state = build_state(cfg, self.data, ranks, self.note)
         self.detector = make_detector(cfg)
         self.pending: list[tuple[int, Metrics]] = []  # of the steps since the last flush, on the device
@@ -67,7 +70,7 @@ class TrainingRun:
         else:
             self.ranks.together(lambda: warm_start(self.state, self.cfg))
         if self.ranks.first:
-            self.folder.write("config.yaml", settings.dump(self.cfg))
+            self.folder.write("config.yaml", settings.dump(self.asked))
             (self.folder.path / "result.json").unlink(missing_ok=True)  # it says how a run ended, and this one goes on
             self.folder.truncate("metrics.jsonl", step or 0)
             self.folder.truncate("scores.jsonl", (step or 0) + 1)
@@ -80,11 +83,13 @@ class TrainingRun:
         if saved["data_checksum"] != self.data.checksum:
             raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
         lineage = read_lineage(self.folder)
-        if lineage is None or not lineage.changes or saved["step"] > lineage.step:
-            self.detector.load_state_dict(saved["detector"])  # a changed fork is watched from its own beginning
+        changes = [lineage.step] if lineage is not None and lineage.changes else []
+        changes += [rescue.back_to for rescue in self.rescues]
+        if saved["step"] > max(changes, default=-1):  # what was changed is watched from there on
+            self.detector.load_state_dict(saved["detector"])
         self.last_score, self.diversity = saved["score"], saved["diversity"]
         self.best = tuple(saved["best"]) if saved["best"] else None
-        self.seconds = saved["seconds"]
+        self.seconds = max(saved["seconds"], *(rescue.seconds for rescue in self.rescues), 0.0)
 
     def note(self, line: str) -> None:
         """Write a line for the user into events.jsonl."""
@@ -122,6 +127,8 @@ class TrainingRun:
             metrics["p_aug"] = self.state.controller.p_aug
             if self.cfg.augment.tau == "auto":
                 metrics["tau"] = self.state.controller.tau
+        if self.state.steering is not None:
+            metrics["w_gp"] = self.state.steering.w_gp
         self.pending.append((self.state.step - 1, metrics))
 
     def flush(self) -> None:
@@ -203,16 +210,28 @@ class TrainingRun:
             "diversity": None if self.diversity is None or math.isnan(self.diversity) else self.diversity,
             "seconds": round(self.seconds, 3),
             "outcome": None,
+            "rescues": len(self.rescues),
             "prune": None if self.detector.record is None else self.detector.record.summary(),
         }
 
     def ending(self) -> RunOutcome | None:
         """Why the loop is over, if it is."""
-        if (self.detector.confirmed and self.cfg.collapse.action == "stop") or self.detector.diverged:
+        if (self.detector.confirmed and self.cfg.collapse.ends) or self.detector.diverged:
             return RunOutcome.PRUNED
         if self.state.step >= self.cfg.train.total_steps:
             return RunOutcome.COMPLETED
         return RunOutcome.STOPPED if self.stop else None
+
+    def rescue(self) -> bool:
+        """Instead of an end by collapse: go back, and have the next TrainingRun go on with one thing changed."""
+        found, best = self.detector.record, self.best[1] if self.best else None
+        if self.cfg.collapse.action != "rescue" or found is None or len(self.rescues) >= self.cfg.collapse.rescues:
+            return False
+        changes = next_change(self.cfg, self.detector, len(self.rescues))
+        if changes is None:
+            return False
+        self.ranks.on_first(lambda: go_back(self.folder, found, best, changes, self.seconds))
+        return True
 
     def leave(self) -> None:
         """The loop is closed between two steps: save, so that the run can be resumed from this step."""

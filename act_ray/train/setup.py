@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from act_ray.config import Config
 from act_ray.core import losses
 from act_ray.core.augment import Controller
+from act_ray.core.steer import Steering
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser, ode_step
 from act_ray.core.step import OdeStep, TrainState, discriminate
@@ -53,6 +54,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         else optimizer(cfg, discriminator, optim.lr_d or optim.lr_g, optim.beta2_d),
         distance=ranks.together(lambda: distance(cfg, device)),
         controller=Controller.start(cfg.step.augment, device),
+        steering=None if cfg.step.steer is None else Steering.start(cfg.step.steer, cfg.loss.gp_weight, device),
         scaler_g=scaler(cfg, device),
         scaler_d=None if discriminator is None else scaler(cfg, device),
         ode_step=ranks.together(lambda: distillation(cfg, data, device)),

@@ -1,0 +1,135 @@
+"""`collapse.action = rescue`: a run whose collapse is confirmed goes back to its last good state and changes one thing.
+
+It stays the same run, in the same folder: config.yaml keeps what was asked for, rescues.json lists what was changed since,
+and rescues/1/ keeps the rows that were given up. A killed run reads rescues.json and goes on as changed.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from act_ray import jsonfile, settings
+from act_ray.collapse.detector import Detector
+from act_ray.collapse.record import PruneRecord
+from act_ray.config import Config
+from act_ray.errors import UserError
+from act_ray.runs import checkpoint
+from act_ray.runs.folder import RunFolder, grid_name
+
+RESCUES = "rescues.json"
+Change = Callable[[Config, Detector], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """One time that a run went back."""
+
+    signature: str
+    confirmed: int  # step
+    back_to: int  # step; 0: from the beginning
+    changes: dict[str, Any]
+    seconds: float  # of training until then, over all that was given up
+
+
+def read_rescues(run: RunFolder) -> list[Rescue]:
+    """What was changed in a run, the first first; empty for a run that was never rescued."""
+    return [Rescue(**row) for row in json.loads(run.read(RESCUES) or "[]")]
+
+
+def changed(cfg: Config, rescues: list[Rescue]) -> Config:
+    """The settings that hold after these rescues."""
+    for rescue in rescues:
+        cfg = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(rescue.changes)), RESCUES)
+    return cfg
+
+
+# ---------------------------------------------------------------------------------------------- what may be changed
+
+
+def raise_penalty(cfg: Config, detector: Detector) -> dict[str, Any]:
+    """w_gp three times as high; .1 where there was none."""
+    return {"loss.gp_weight": 3 * cfg.loss.gp_weight or 0.1}
+
+
+def slow_discriminator(cfg: Config, detector: Detector) -> dict[str, Any]:
+    """Half the discriminator's learning rate."""
+    return {"optim.lr_d": 0.5 * (cfg.optim.lr_d or cfg.optim.lr_g)}
+
+
+def lower_weight(cfg: Config, detector: Detector) -> dict[str, Any]:
+    """w a fifth lower, and w_mid no higher than it."""
+    w = 0.8 * cfg.loss.w
+    return {"loss.w": w, "loss.w_mid": min(w, cfg.loss.w_mid)}
+
+
+def augment_more(cfg: Config, detector: Detector) -> dict[str, Any]:
+    """ACT-Aug below the L_gp that the run had before its signature, or below the tau that it has: p_aug grows."""
+    if cfg.augment.enabled and cfg.augment.tau != "auto":
+        return {"augment.tau": cfg.augment.tau_ratio * cfg.augment.tau}
+    last = detector.record.step if detector.record else math.inf
+    seen = [math.exp(b.log_gp) for b in detector.trace.blocks if b.log_gp is not None and b.step <= last]
+    tau = cfg.augment.tau_ratio * cfg.loss.gp_weight * median(seen) if seen else 0.0
+    return {"augment.enabled": True, "augment.tau": tau}
+
+
+CHANGES: dict[str, Change] = {  # by their names in collapse.rescue_order
+    "gp_weight": raise_penalty,
+    "lr_d": slow_discriminator,
+    "w": lower_weight,
+    "p_aug": augment_more,
+}
+
+
+def next_change(cfg: Config, detector: Detector, tries: int) -> dict[str, Any] | None:
+    """What to change after so many tries; a change that the settings do not allow is left out; None: nothing is left."""
+    if not cfg.adversarial:
+        return None
+    order = cfg.collapse.rescue_order
+    for name in order[tries % len(order) :]:
+        changes = CHANGES[name](cfg, detector)
+        try:
+            settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), RESCUES)
+        except UserError:
+            continue
+        return changes
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- going back
+
+
+def go_back(folder: RunFolder, found: PruneRecord, best: int | None, changes: dict[str, Any], seconds: float) -> Rescue:
+    """Drop what came after the last good state: the newest checkpoint from before the signature, or the best one.
+
+    rescues.json is written last: a run that is killed before it collapses again, and is rescued again, in the same way.
+    """
+    steps = checkpoint.saved_steps(folder.checkpoints)
+    back_to = max((step for step in steps if step <= found.step or step == best), default=0)
+    rescues = read_rescues(folder)
+    kept = folder.path / "rescues" / str(len(rescues) + 1)
+    kept.mkdir(parents=True, exist_ok=True)
+    jsonfile.write(kept / "prune.json", found.to_dict())
+    for name, first in (("metrics.jsonl", back_to), ("scores.jsonl", back_to + 1)):
+        lost = [row for row in folder.rows(name) if row["step"] >= first]
+        (kept / name).write_text("".join(jsonfile.line(row) + "\n" for row in lost))
+        if name == "scores.jsonl":
+            for row in lost:
+                _move(folder.path / "samples" / grid_name(row["step"]), kept)
+    for step in steps:
+        if step > back_to:
+            shutil.rmtree(checkpoint.step_folder(folder.checkpoints, step))
+    rescue = Rescue(found.signature, found.confirmed or found.step, back_to, changes, seconds)
+    folder.json(RESCUES, [asdict(one) for one in [*rescues, rescue]])
+    folder.event("rescued", **asdict(rescue))
+    folder.push()
+    return rescue
+
+
+def _move(path: Path, folder: Path) -> None:
+    if path.exists():
+        shutil.move(path, folder / path.name)
