@@ -35,6 +35,7 @@ DEFAULTS = {
     "max_failures": 2,
     "budget": None,
     "finalists": None,
+    "from": [],
 }  # of the options that --resume may change
 
 
@@ -54,6 +55,9 @@ DEFAULTS = {
     help="Share of trials that go on after their collapse is confirmed, to see whether it was.  [0]",
 )
 @click.option("--finalists", type=click.IntRange(1), help="Run so many of the best again with 3 new seeds each.")
+@click.option(
+    "--from", "earlier", metavar="NAME", multiple=True, help="Optuna knows the trials of this earlier search, too."
+)
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
 @recipe_option
 @set_option
@@ -81,6 +85,7 @@ def command(
     budget: str | None,
     audit_fraction: float | None,
     finalists: int | None,
+    earlier: tuple[str, ...],
     concurrent: int | None,
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -117,7 +122,7 @@ def command(
     if simulate is not None and (resume is not None or dry_run or "://" in storage):
         raise UserError("--simulate TRACES: not with --resume or --dry-run, and --storage must be a folder")
     if resume is not None:
-        if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides:
+        if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides or earlier:
             raise UserError(
                 "--resume NAME: only --storage and how to run (workers, concurrent, budget, finalists, ...) go with it"
             )
@@ -130,6 +135,7 @@ def command(
     fixed |= {} if data is None else {"data.path": data}
     space = read_space(space_name or DEFAULT, of_the_space, fixed, workers_per_trial or 0)
     space.plan(budget)  # a mistake in it
+    given |= {"from": earlier_searches(earlier, storage, space)} if earlier else {}
     stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if simulate is not None:
         schedulers = [scheduler] if scheduler else list(SCHEDULERS)
@@ -152,6 +158,19 @@ def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], wor
     if not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
         check_values(space, workers)
     return space
+
+
+def earlier_searches(names: tuple[str, ...], storage: str, space: Space) -> list[str]:
+    """Where they are. Raises UserError where there is nothing to learn from them, or nobody to learn it."""
+    from act_ray.tune.experiment import default_location
+    from act_ray.tune.told import earlier
+
+    if space.file.search != "optuna":
+        raise UserError(f"--from {names[0]}: only Optuna learns from earlier trials; use --search optuna")
+    locations = [default_location(*split_resume(name, storage)) for name in names]
+    count = len([*earlier(space, locations)])
+    click.echo(f"{count} earlier trials to learn from")
+    return locations
 
 
 def run_simulation(

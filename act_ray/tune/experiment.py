@@ -74,6 +74,11 @@ class TrialRecord:
         return confirmed and self.outcome is TrialOutcome.COMPLETED and self.plan.config.collapse.action == "stop"
 
     @property
+    def rescues(self) -> int:
+        """How often it went back after a collapse, with something changed: it is no longer its settings' own run."""
+        return self.reports[-1].get("rescues", 0) if self.reports else 0
+
+    @property
     def best_score(self) -> float | None:
         """The score of the best evaluation, whose checkpoint is kept; None without one."""
         return self.reports[-1]["best_score"] if self.reports else None
@@ -118,11 +123,7 @@ class Experiment:
 
         Raises UserError when there is none of that name.
         """
-        folder = Folder(location)
-        if folder.read("experiment.yaml") is None:
-            near = [p.parent.name for p in folder.path.parent.glob("*/experiment.yaml")]
-            hint = nearest(folder.path.name, near) if near else "there is none in that folder"
-            raise UserError(f"--resume {location}: no such search; {hint}")
+        require_search(location, "--resume")
         resumed = cls.read(location, options)
         resumed.write_settings()  # an interruption of this one is resumed with these options
         return resumed
@@ -176,12 +177,12 @@ class Experiment:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial with the lowest score at its best evaluation; None while there is no score."""
+        """The trial with the lowest score at its best evaluation, rescued ones last; None while there is no score."""
         trials = [
             t for t in list(self.trials.values()) if t.outcome is not TrialOutcome.FAILED
         ]  # Tune's thread adds some
-        scored = [(t.best_score, t.plan.index) for t in trials if t.best_score is not None]
-        return self.trials[min(scored)[1]] if scored else None
+        scored = [(t.rescues > 0, t.best_score, t.plan.index) for t in trials if t.best_score is not None]
+        return self.trials[min(scored)[2]] if scored else None
 
     @property
     def how_to_resume(self) -> str:
@@ -217,6 +218,15 @@ class Experiment:
         elif row["event"] == "ended":
             trial.outcome = TrialOutcome(row["outcome"])
             trial.reason, trial.prune = row["reason"], row["prune"]
+
+
+def require_search(location: str, option: str) -> None:
+    """Raises UserError, naming what is near, where there is no search."""
+    folder = Folder(location)
+    if folder.read("experiment.yaml") is None:
+        near = [p.parent.name for p in folder.path.parent.glob("*/experiment.yaml")]
+        hint = nearest(folder.path.name, near) if near else "there is none in that folder"
+        raise UserError(f"{option} {location}: no such search; {hint}")
 
 
 def default_location(storage: str, name: str) -> str:

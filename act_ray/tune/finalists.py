@@ -26,7 +26,7 @@ def finalists(experiment: Experiment, count: int) -> Experiment | None:
     best = list[dict[str, Any]]()
     for trial in rank(experiment):
         values = without_seed(trial.plan.values)
-        if trial.best_score is not None and values not in best:
+        if trial.best_score is not None and not trial.rescues and values not in best:
             best.append(values)
     if not best:
         return None

@@ -19,9 +19,12 @@ MARGIN = 0.25  # of their range, on both sides
 
 
 def expected(trial: TrialRecord) -> float | None:
-    """The log score that a trial had, or that the trend of one that waits promises; None without a score."""
+    """The log score that a trial had, or that the trend of one that waits promises; None without a score.
+
+    Nor with a rescue: what it scored since is not its settings' own doing.
+    """
     points = [(r["step"] / trial.total, r["score"]) for r in trial.reports if r["score"] is not None]
-    if not points or trial.outcome is TrialOutcome.FAILED:
+    if not points or trial.rescues or trial.outcome is TrialOutcome.FAILED:
         return None
     found = math.log(trial.best_score) if trial.best_score and trial.waiting is None else promise(points)
     return found if math.isfinite(found) else None
@@ -97,6 +100,10 @@ def describe_lessons(experiment: Experiment) -> list[str]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.items() if share >= 0.01)
         counted = sum(expected(trial) is not None for trial in experiment.trials.values())
         lines.append(f"what mattered (fANOVA over {counted} trials): {shares}")
+        from act_ray.tune.importance import draw_importances  # the end of a search waits for matplotlib, not its start
+
+        trials = [(t, math.exp(value)) for t in experiment.trials.values() if (value := expected(t)) is not None]
+        lines.append(f"drawn, with the trials' scores: {draw_importances(experiment, found, trials)}")
     if (text := next_space(experiment)) is not None and _smaller(experiment):
         path = experiment.dir.path / "next_space.yaml"
         experiment.dir.write(path.name, text)

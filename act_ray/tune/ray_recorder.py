@@ -15,7 +15,7 @@ from act_ray.tune.ray_schedulers import index_of
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
 
-KEYS = ("step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "prune")
+KEYS = ("step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "prune")
 VERBS = {
     TrialOutcome.COMPLETED: "completed",
     TrialOutcome.PRUNED: "pruned",
@@ -32,6 +32,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.running: dict[int, TrialPlan] = {}
         self.saving = set[int]()  # trials that wait, and whose processes are still saving
         self.flagged = set[int]()  # trials whose signature of collapse has been told
+        self.rescues: dict[int, int] = {}  # how many have been told of a trial
         self.told_when = False  # the first score comes
         self.interrupted = False
 
@@ -96,6 +97,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         total = plan.config.train.total_steps
         announce(f"{plan.name} {report['step']:,}/{total:,}: score {format_value(report['score'])}")
+        if report["rescues"] and self.rescues.get(plan.index, 0) != report["rescues"]:
+            self.rescues[plan.index] = report["rescues"]
+            announce(f"{plan.name} was rescued, and went back to an earlier step (rescue {report['rescues']})")
         if (flag := report["prune"]) is not None and plan.index not in self.flagged:
             self.flagged.add(plan.index)
             announce(f"{plan.name} flagged: {flag['signature']} at step {flag['step']:,}: {flag['message']}")

@@ -1,7 +1,6 @@
 """Where Ray Tune gets its trials from: the space's list, or Optuna's TPE with constraints and a memory of trials."""
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +9,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from act_ray.errors import UserError
-from act_ray.metrics.scores import WORST, finite_or_worst
+from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome, TrialOutcome
 from act_ray.tune.experiment import Experiment, TrialPlan
 from act_ray.tune.kinds import distribution
 from act_ray.tune.ray_schedulers import TuneScheduler
-from act_ray.tune.schedulers import Member, promise
+from act_ray.tune.told import compute, earlier, known, promised
 
 TRIES = 1000
 Told = Callable[[TrialPlan], dict[str, Any]]  # what a trial's process is told
@@ -69,20 +68,19 @@ class OptunaSpace(Listed):
         space = {name: distribution(*spec) for name, spec in experiment.space.specs.items()}
         # Seeded by how much is known already, so that a resumed search does not draw its first trials again.
         seed = experiment.space.file.seed + len(experiment.trials)
-        self.inner = OptunaSearch(space=space, metric="score", mode="min", seed=seed)
+        self.objectives = list(experiment.space.file.objectives)
+        modes = ["min"] * len(self.objectives)
+        self.inner = OptunaSearch(space=space, metric=self.objectives, mode=modes, seed=seed)
         self.indices: dict[str, int] = {}  # of the trials that Optuna suggested in this process
-        for trial in experiment.trials.values():
-            if trial.outcome is TrialOutcome.FAILED or not trial.last:
-                continue
-            if trial.outcome is TrialOutcome.PRUNED or trial.audited:
-                score = WORST
-            elif trial.waiting is not None:
-                score = promised(scheduler.scheduler.members[trial.plan.index])
-            elif trial.outcome is not None:
-                score = finite_or_worst(trial.last["score"])
-            else:
-                continue
-            self.inner.add_evaluated_point(trial.plan.values, score)
+        earlier_ones = earlier(experiment.space, experiment.options.get("from") or [])
+        for values, trial in [*earlier_ones, *((t.plan.values, t) for t in experiment.trials.values())]:
+            score = known(trial)
+            if score is not None and trial.last is not None:
+                found = {"score": score, "compute": compute(trial.last, trial.total)}
+                known_values = [found[name] for name in self.objectives]
+                params = {name: values[name] for name in space}
+                done = optuna.trial.create_trial(values=known_values, params=params, distributions=space)
+                self.inner._ot_study.add_trial(done)
 
     def make(self, trial_id: str, index: int) -> TrialPlan:
         for attempt in range(TRIES):
@@ -92,14 +90,14 @@ class OptunaSpace(Listed):
                 return self.experiment.plan(index, values)
             # Tell Optuna that this one is not to be had, and ask again.
             self.inner._ot_trials[f"{trial_id}/{attempt}"] = self.inner._ot_trials.pop(trial_id)
-            self.inner.on_trial_complete(f"{trial_id}/{attempt}", {"score": WORST})
+            self.inner.on_trial_complete(f"{trial_id}/{attempt}", {"score": WORST, "compute": WORST})
         raise UserError(f"search space: none of {TRIES:,} suggestions keeps to the constraints")
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         index = self.indices.get(trial_id)
         if index is not None and self.scheduler.scheduler.members[index].state == "waiting":
             del self.indices[trial_id]
-            self.inner.on_trial_complete(trial_id, {"score": promised(self.scheduler.scheduler.members[index])})
+            self.inner.on_trial_complete(trial_id, {"score": promised(self.scheduler.scheduler.members[index].points)})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         index = self.indices.pop(trial_id, None)
@@ -108,13 +106,11 @@ class OptunaSpace(Listed):
         outcome = result.get("outcome") if result is not None else None
         confirmed = result is not None and result.get("prune/confirmed") is not None
         audited = confirmed and self.experiment.space.audits(index)
-        if outcome == RunOutcome.PRUNED or audited:
+        if outcome == RunOutcome.PRUNED or audited or (result or {}).get("rescues"):
             result = {**(result or {}), "score": WORST}
         if outcome in (RunOutcome.STOPPED, TrialOutcome.FAILED):  # no score to learn from
             result, error = None, True
+        if result is not None:
+            total = self.experiment.plans[index].config.train.total_steps
+            result = {"score": result["score"], "compute": compute(result, total)}
         self.inner.on_trial_complete(trial_id, result, error)
-
-
-def promised(trial: Member) -> float:
-    """The score that a trial's trend promises."""
-    return finite_or_worst(math.exp(min(promise(trial.points), math.log(WORST))))

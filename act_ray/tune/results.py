@@ -20,7 +20,7 @@ Row = dict[str, Any]
 TYPES = {  # of the columns besides the parameters
     "index": pa.int64(), "name": pa.string(), "outcome": pa.string(), "reason": pa.string(),
     "best_score": pa.float64(), "best_step": pa.int64(), "last_score": pa.float64(), "step": pa.int64(),
-    "total_steps": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "prune.signature": pa.string(),
+    "total_steps": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "rescues": pa.int64(), "prune.signature": pa.string(),
     "prune.step": pa.int64(), "prune.value": pa.float64(), "prune.threshold": pa.float64(),
     "prune.message": pa.string(), "prune.confirmed": pa.int64(), "prune.because": pa.string(),
     "checkpoints": pa.string(),
@@ -28,11 +28,11 @@ TYPES = {  # of the columns besides the parameters
 
 
 def rank(experiment: Experiment) -> list[TrialRecord]:
-    """Trials by their best evaluation, whose checkpoint is kept; those without a score and failed ones last."""
+    """Trials by their best evaluation, whose checkpoint is kept; rescued, scoreless and failed ones last."""
 
-    def key(trial: TrialRecord) -> tuple[bool, float, int]:
+    def key(trial: TrialRecord) -> tuple[bool, bool, float, int]:
         score = math.inf if trial.best_score is None else trial.best_score
-        return trial.outcome is TrialOutcome.FAILED, score, trial.plan.index
+        return trial.outcome is TrialOutcome.FAILED, trial.rescues > 0, score, trial.plan.index
 
     return sorted(experiment.trials.values(), key=key)
 
@@ -58,6 +58,7 @@ def result_rows(experiment: Experiment) -> list[Row]:
                 "total_steps": trial.total,
                 "images": last.get("images", 0),
                 "seconds": last.get("seconds", 0.0),
+                "rescues": trial.rescues,
                 **prune,
                 **{name: float(value) for name, value in numbers.items()},  # "NaN" in strict JSON
                 "checkpoints": join(experiment.trial_location(trial.plan), "checkpoints"),

@@ -55,6 +55,9 @@ class SpaceFile(BaseModel):
     trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
     search: Search = "random"
     scheduler: str = "halving"
+    objectives: list[Literal["score", "compute"]] = Field(
+        ["score"], min_length=1, description="what Optuna makes small; compute: the seconds that a trial takes"
+    )
     budget: str | None = Field(None, description="what the search may take, e.g. 60%, 5 trials; null: the scheduler's")
     grace: float = Field(
         0.25, gt=0, le=1, description="share of a trial's steps before ASHA or the median rule stops it"
@@ -94,6 +97,12 @@ class SpaceFile(BaseModel):
                 raise ValueError(f"parameters.{name}: grid does not go with search: optuna; use choice")
             if self.search == "grid" and kind not in ("choice", "grid"):
                 raise ValueError(f"parameters.{name}: search: grid needs grid or choice, not {kind}")
+        if self.objectives != ["score"]:
+            if self.search != "optuna" or self.scheduler != "none":
+                raise ValueError(
+                    f"objectives = {self.objectives}: needs search: optuna and scheduler: none; the others look at the "
+                    "score alone"
+                )
         if self.points and self.search == "optuna":
             raise ValueError("points: do not go with search: optuna, which chooses its own")
         for i, point in enumerate(self.points):

@@ -1,6 +1,7 @@
 """What a search ends with: the ranked table, the compute saved, the best trial, and files for other tools."""
 
 import json
+import math
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -9,23 +10,26 @@ from rich.console import Console
 
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.checkpoint import step_folder
+from act_ray.runs.progress import format_seconds
 from act_ray.runs.storage import join
 from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.finalists import finalists_table
 from act_ray.tune.lessons import describe_lessons
 from act_ray.tune.picture import draw_best
 from act_ray.tune.progress_line import width
-from act_ray.tune.results import format_value, write_results
+from act_ray.tune.results import format_value, rank, write_results
 from act_ray.tune.schedulers import SCHEDULERS
 from act_ray.tune.simulation import NEAR, wilson
 from act_ray.tune.table import make_table
+from act_ray.tune.told import compute
 
 FILE_WIDTH = 120  # of table.txt
 
 
 def conclude(experiment: Experiment, metric: str) -> None:
     """Print the table, the compute saved and the best trial; write table.txt, table.csv, results.parquet, best.png."""
-    lines = [count_outcomes(experiment), say_saved(experiment), *say_audits(experiment), *describe_best(experiment)]
+    lines = [count_outcomes(experiment), say_saved(experiment), *say_audits(experiment)]
+    lines += [*say_rescues(experiment), *say_front(experiment), *describe_best(experiment)]
     picture = draw_best(experiment)
     if picture is not None:
         lines.append(f"its samples beside real images: {picture}")
@@ -100,6 +104,32 @@ def say_audits(experiment: Experiment) -> list[str]:
         f"had a better score then, within {NEAR:g} times the best{names}: {low:.0%} to {high:.0%} of such stops are "
         "wrong"
     ]
+
+
+def say_rescues(experiment: Experiment) -> list[str]:
+    """What going back with something changed has done for the trials that collapsed."""
+    rescued, best = [trial for trial in experiment.trials.values() if trial.rescues], experiment.best
+    if not rescued or best is None or best.best_score is None:
+        return []
+    good = sum(t.best_score is not None and t.best_score <= NEAR * best.best_score for t in rescued)
+    return [f"rescues: {len(rescued)} trials went back after a collapse, with something changed (rescues.json in their "
+            f"folders); {good} came within {NEAR:g} times the best"]  # fmt: skip
+
+
+def say_front(experiment: Experiment) -> list[str]:
+    """With two objectives: the trials that no other one beats in both, the best score first."""
+    if len(experiment.space.file.objectives) < 2:
+        return []
+    lines, fastest = [], math.inf
+    for trial in rank(experiment):
+        if trial.best_score is None or trial.last is None or trial.rescues:
+            continue
+        seconds = compute(trial.last, trial.total)
+        if seconds < fastest:
+            fastest = seconds
+            score = format_value(trial.best_score)
+            lines.append(f"  {trial.plan.name}: score {score}, {format_seconds(seconds)} of training")
+    return ["no other trial is both better and faster than one of these:", *lines]
 
 
 # ---------------------------------------------------------------------------------------------- the best trial

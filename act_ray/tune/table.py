@@ -19,6 +19,8 @@ def make_table(experiment: Experiment, metric: str, console: Console) -> list[Ta
     varying = [name for name in experiment.space.file.parameters if len({str(t.plan.values[name]) for t in trials}) > 1]
     same = [name for name in experiment.space.file.parameters if name not in varying]
     heading = [f"{metric}, lower is better. Trials are ranked by their best score, whose checkpoint is kept."]
+    if any(trial.rescues for trial in trials):
+        heading.append("Rescued ones are below, by themselves: something was changed in them on the way.")
     totals = {trial.total for trial in trials}
     if len(totals) == 1:
         heading.append(f"Each was planned for {totals.pop():,} steps.")
@@ -39,7 +41,8 @@ def _columns(
     out = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
     parameters = [_stack(name) for name in names] if apart else (["parameters"] if names else [])
     flagged = ["flagged"] if any(trial.flag for trial in trials) else []
-    for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", *flagged, "ended"):
+    rescued = ["rescued"] if any(trial.rescues for trial in trials) else []
+    for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", *flagged, *rescued, "ended"):
         out.add_column(head, no_wrap=head != "parameters", overflow="fold", vertical="bottom" if apart else "top")
     for trial in trials:
         values = [_short(trial.plan.values[name]) for name in names]
@@ -47,6 +50,7 @@ def _columns(
             values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
         step = "-" if trial.best_step is None else f"{trial.best_step:,}"
         flag = [trial.flag["signature"] if trial.flag else ""] if flagged else []
+        flag += [str(trial.rescues or "")] if rescued else []
         out.add_row(
             f"{trial.plan.index:03d}", *values, format_value(trial.best_score), step, f"{trial.step:,}", *flag,
             short_reason(experiment, trial),

@@ -1,0 +1,47 @@
+"""importance.png: which parameters mattered in a search, and how the trials' scores hang on them."""
+
+from pathlib import Path
+
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+from act_ray.figures.style import COLOURS, GREY, WIDTH, save, styled
+from act_ray.tune.experiment import Experiment, TrialRecord
+
+MOST = 4  # parameters whose trials are drawn
+
+
+def draw_importances(experiment: Experiment, found: dict[str, float], trials: list[tuple[TrialRecord, float]]) -> Path:
+    """How much each parameter explains, and each trial's score, or the one it promises, against those that explain most."""
+    most = [*found][:MOST]
+    with styled():
+        figure = Figure((WIDTH, 2.0 + 0.2 * len(found)), layout="constrained")
+        shares, scores = figure.subfigures(2, 1, height_ratios=[0.4 + 0.2 * len(found), 1.6])
+        bars = shares.subplots()
+        bars.barh([*found][::-1], [100 * share for share in found.values()][::-1], color=COLOURS[0])
+        bars.set_xlabel("share of the variance of log scores that it explains, %")
+        bars.grid(axis="y", visible=False)
+        for axes, name in zip(scores.subplots(1, len(most), sharey=True, squeeze=False)[0], most, strict=True):
+            kind, _ = experiment.space.specs[name]
+            drawn = kind in ("uniform", "loguniform", "randint")
+            at = [t.plan.values[name] if drawn else str(t.plan.values[name]) for t, _ in trials]
+            order = sorted(range(len(at)), key=lambda i: trials[i][0].plan.values[name])
+            colours = [GREY if trials[i][0].waiting else COLOURS[1 if trials[i][0].prune else 0] for i in order]
+            axes.scatter([at[i] for i in order], [trials[i][1] for i in order], 10, colours)
+            axes.set(xlabel=name, yscale="log")
+            _plain_log(axes.yaxis)
+            if kind == "loguniform":
+                axes.set_xscale("log")
+                _plain_log(axes.xaxis)
+        scores.axes[0].set_ylabel("score")
+        scores.suptitle("blue: came to its end; grey: waits, what its trend promises; red: collapsed", fontsize=7)
+        save(figure, experiment.dir.path, "importance")
+    return experiment.dir.path / "importance.png"
+
+
+def _plain_log(axis: Axis) -> None:
+    """1, 2, 5, 10, ... and not powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_locator(NullLocator())
