@@ -139,7 +139,7 @@ class AugmentConfig(Section):
 class SteerConfig(Section):
     """collapse.action = steer: w_gp moves, so that ||grad D||^2 stays in a corridor."""
 
-    low: float = Field(Steer.low, gt=0, description="average of ||grad D||^2 below which w_gp falls, down to what is set")
+    low: float = Field(Steer.low, gt=0, description="average of ||grad D||^2 below which w_gp falls, to what is set")
     high: float = Field(Steer.high, gt=0, description="and above which it grows")
     factor: float = Field(Steer.factor, gt=1, description="by how much at one gradient penalty")
     most: float = Field(Steer.most, gt=0, description="w_gp grows no further")

@@ -85,7 +85,7 @@ def make_record(found: Finding, trace: Trace, cfg: CollapseConfig) -> PruneRecor
         window=list(found.window),
         loss_ct_window=[(s, v) for s, v in losses(trace) if s >= first],
         diversity_window=diversities(trace),
-        config=cfg.model_dump(),
+        config=cfg.model_dump(mode="json"),
         detector_version=DETECTOR_VERSION,
         trace=trace.to_dict(),
     )

@@ -23,8 +23,8 @@ class Watching(BaseModel):
     )
     action: Literal["stop", "record", "rescue", "steer"] = Field(
         "stop",
-        description="stop a run whose collapse is confirmed; only record it and let it go on; rescue: go back and change "
-        "one thing, then stop; steer: record it, and hold ||grad D||^2 in a corridor by moving w_gp (steer.*)",
+        description="stop a run whose collapse is confirmed; only record it and let it go on; rescue: go back and "
+        "change one thing; steer: record it, and hold ||grad D||^2 in a corridor by moving w_gp (steer.*)",
     )
     rescues: int = Field(2, ge=1, description="action = rescue: how often")
     rescue_order: tuple[Literal["gp_weight", "lr_d", "w", "p_aug"], ...] = Field(
@@ -43,7 +43,6 @@ class Watching(BaseModel):
     gp_floor: float = Field(
         0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
     )
-
 
     @property
     def ends(self) -> bool:

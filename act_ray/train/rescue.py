@@ -1,7 +1,7 @@
 """`collapse.action = rescue`: a run whose collapse is confirmed goes back to its last good state and changes one thing.
 
-It stays the same run, in the same folder: config.yaml keeps what was asked for, rescues.json lists what was changed since,
-and rescues/1/ keeps the rows that were given up. A killed run reads rescues.json and goes on as changed.
+It stays the same run, in the same folder: config.yaml keeps what was asked for, rescues.json lists what was changed
+since, and rescues/1/ keeps the rows that were given up. A killed run reads rescues.json and goes on as changed.
 """
 
 import json
@@ -86,7 +86,7 @@ CHANGES: dict[str, Change] = {  # by their names in collapse.rescue_order
 
 
 def next_change(cfg: Config, detector: Detector, tries: int) -> dict[str, Any] | None:
-    """What to change after so many tries; a change that the settings do not allow is left out; None: nothing is left."""
+    """What to change after so many tries, without what the settings do not allow; None: nothing is left."""
     if not cfg.adversarial:
         return None
     order = cfg.collapse.rescue_order

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from act_ray.config import Config
 from act_ray.core import losses
 from act_ray.core.augment import Controller
-from act_ray.core.steer import Steering
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser, ode_step
+from act_ray.core.steer import Steering
 from act_ray.core.step import OdeStep, TrainState, discriminate
 from act_ray.data.shards import ImageData
 from act_ray.models.discriminators import build_discriminator

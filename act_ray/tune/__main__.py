@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.space import Space
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "workers_per_trial": 0,
     "concurrent": None,
     "max_failures": 2,

@@ -13,22 +13,25 @@ MOST = 4  # parameters whose trials are drawn
 
 
 def draw_importances(experiment: Experiment, found: dict[str, float], trials: list[tuple[TrialRecord, float]]) -> Path:
-    """How much each parameter explains, and each trial's score, or the one it promises, against those that explain most."""
+    """How much each parameter explains, and each trial's score, or what it promises, against those that do most."""
     most = [*found][:MOST]
     with styled():
         figure = Figure((WIDTH, 2.0 + 0.2 * len(found)), layout="constrained")
-        shares, scores = figure.subfigures(2, 1, height_ratios=[0.4 + 0.2 * len(found), 1.6])
+        rows = figure.subfigures(2, 1, height_ratios=[0.4 + 0.2 * len(found), 1.6], squeeze=False)
+        shares, scores = rows[:, 0]
         bars = shares.subplots()
         bars.barh([*found][::-1], [100 * share for share in found.values()][::-1], color=COLOURS[0])
         bars.set_xlabel("share of the variance of log scores that it explains, %")
         bars.grid(axis="y", visible=False)
         for axes, name in zip(scores.subplots(1, len(most), sharey=True, squeeze=False)[0], most, strict=True):
-            kind, _ = experiment.space.specs[name]
-            drawn = kind in ("uniform", "loguniform", "randint")
-            at = [t.plan.values[name] if drawn else str(t.plan.values[name]) for t, _ in trials]
-            order = sorted(range(len(at)), key=lambda i: trials[i][0].plan.values[name])
-            colours = [GREY if trials[i][0].waiting else COLOURS[1 if trials[i][0].prune else 0] for i in order]
-            axes.scatter([at[i] for i in order], [trials[i][1] for i in order], 10, colours)
+            kind, values = experiment.space.specs[name]
+            listed = kind in ("choice", "grid")
+            at = [t.plan.values[name] for t, _ in trials]
+            if listed:
+                axes.set_xticks(range(len(values)), map(str, values))
+                at = [values.index(value) for value in at]
+            colours = [GREY if t.waiting else COLOURS[1 if t.prune else 0] for t, _ in trials]
+            axes.scatter(at, [score for _, score in trials], 10, colours)
             axes.set(xlabel=name, yscale="log")
             _plain_log(axes.yaxis)
             if kind == "loguniform":

@@ -2,7 +2,7 @@
 
 A folder of three Parquet files, or a search's folder, whose trials that ran to their end are read.
 
-runs.parquet     run, group (only runs of the same group compare), split, config (JSON), label
+runs.parquet     run, group (only runs of the same group compare), split, config (JSON), label, diverged (step)
 steps.parquet    run, step, and what metrics.jsonl has: loss_ct, gp, logit_gap, ...
 scores.parquet   run, step, and what scores.jsonl has: score, diversity, d_train, d_held, ...
 """
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import RunFolder, read_config
 from act_ray.runs.rows import Row
 
@@ -34,7 +35,7 @@ FILES = ("runs.parquet", "steps.parquet", "scores.parquet")
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run that ran to its end."""
+    """A run that ran to its end, or until a value was not finite: its last score is then the worst, at the end."""
 
     name: str
     group: str
@@ -43,6 +44,7 @@ class Recorded:
     cfg: Config
     steps: dict[str, NDArray[np.float64]]  # a value per training step, nan where it was not measured
     scores: list[Row]
+    diverged: int | None = None  # the step at which a value was not finite
 
     @property
     def total(self) -> int:
@@ -78,11 +80,18 @@ def load_recorded(location: str) -> list[Recorded]:
 
 
 def read_run(path: Path, group: str) -> Recorded | None:
-    """A run's folder; None for a run that did not come to its end, or has no score."""
+    """A run's folder; None for a run that did not come to its end and did not diverge either, or has no score."""
     run = RunFolder(str(path))
     cfg, scores = read_config(run), run.rows("scores.jsonl")
-    if cfg is None or not scores or scores[-1]["step"] < cfg.train.total_steps:
+    if cfg is None or not scores:
         return None
+    diverged = None
+    if scores[-1]["step"] < cfg.train.total_steps:
+        found = json.loads(run.read("prune.json") or "{}")
+        if not isinstance(found.get("value"), str):  # it was finite
+            return None
+        diverged = int(found["step"])
+        scores.append({"step": cfg.train.total_steps, "score": WORST, "diversity": None})
     table = {name: np.full(cfg.train.total_steps, np.nan) for name in STEPS}
     for row in run.rows("metrics.jsonl"):
         for name in STEPS:
@@ -92,7 +101,7 @@ def read_run(path: Path, group: str) -> Recorded | None:
         {"step": row["step"], **{name: _number(row.get(name)) for name in SCORES}}
         for row in scores
     ]  # fmt: skip
-    return Recorded(f"{group}/{path.name}", group, "", "", cfg, table, rows)
+    return Recorded(f"{group}/{path.name}", group, "", "", cfg, table, rows, diverged)
 
 
 def _number(value: Any) -> float | None:
@@ -103,9 +112,8 @@ def _from_tables(row: dict[str, Any], steps: pa.Table, scores: pa.Table) -> Reco
     mine = [table.filter(pc.equal(table["run"], row["run"])) for table in (steps, scores)]
     cfg = settings.build(settings.upgrade(json.loads(row["config"])), row["run"])
     values = {name: mine[0][name].to_numpy().astype(np.float64) for name in STEPS}
-    return Recorded(
-        row["run"], row["group"], row["split"], row["label"], cfg, values, mine[1].drop(["run"]).to_pylist()
-    )
+    rows = mine[1].drop(["run"]).to_pylist()
+    return Recorded(row["run"], row["group"], row["split"], row["label"], cfg, values, rows, row.get("diverged"))
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -120,6 +128,7 @@ def save_recorded(runs: Sequence[Recorded], folder: Path) -> None:
         "group": [run.group for run in runs],
         "split": [run.split for run in runs],
         "label": [run.label for run in runs],
+        "diverged": pa.array([run.diverged for run in runs], pa.int64()),
         "config": [json.dumps(run.cfg.model_dump(mode="json")) for run in runs],
     }
     parquet.write_table(pa.table(about), folder / FILES[0], compression="zstd")

@@ -20,10 +20,10 @@ Row = dict[str, Any]
 TYPES = {  # of the columns besides the parameters
     "index": pa.int64(), "name": pa.string(), "outcome": pa.string(), "reason": pa.string(),
     "best_score": pa.float64(), "best_step": pa.int64(), "last_score": pa.float64(), "step": pa.int64(),
-    "total_steps": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "rescues": pa.int64(), "prune.signature": pa.string(),
-    "prune.step": pa.int64(), "prune.value": pa.float64(), "prune.threshold": pa.float64(),
-    "prune.message": pa.string(), "prune.confirmed": pa.int64(), "prune.because": pa.string(),
-    "checkpoints": pa.string(),
+    "total_steps": pa.int64(), "images": pa.int64(), "seconds": pa.float64(), "rescues": pa.int64(),
+    "prune.signature": pa.string(), "prune.step": pa.int64(), "prune.value": pa.float64(),
+    "prune.threshold": pa.float64(), "prune.message": pa.string(), "prune.confirmed": pa.int64(),
+    "prune.because": pa.string(), "checkpoints": pa.string(),
 }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def simulate_group(
     trials = min(space.trials, len(members) // 2)
     every, file = max(_spacing(member) for member in members), space.file
     plan = Plan(trials, share * trials or None, grace=file.grace, reduction=file.reduction, every=every)
-    stopping = members if name != "none" else [Watched(m.run, None, None) for m in members]
+    stopping = members if name != "none" else [Watched(m.run, m.run.diverged, m.run.diverged) for m in members]
     return Simulated(group, name, trials, resample(stopping, SCHEDULERS[name].build, plan, workers, resamples))
 
 
@@ -122,7 +122,7 @@ def explain_table(resamples: int) -> str:
     return (
         f"{resamples:,} replayed searches each, 95% intervals (Wilson). compute: images, over those of the search in\n"
         f"which every trial runs to its end, and best: over that search's. lost: trials that were stopped for good,\n"
-        f"and would have had a score within {NEAR:g} times the best."
+        f"and would have had a score within {NEAR:g} times the best after that."
     )
 
 

@@ -30,6 +30,10 @@ class Watched:
         """(share, score), oldest first."""
         return [(row["step"] / self.run.total, row["score"]) for row in self.run.scores]
 
+    def best_after(self, share: float) -> float:
+        """The best score that comes after this share of its steps."""
+        return min((score for at, score in self.reports if at > share), default=math.inf)
+
     @cached_property
     def flagged_at(self) -> float:
         """The share from which its reports say that it was flagged."""
@@ -47,7 +51,7 @@ class Replay:
 
     best: float  # over that of the search in which every trial runs to its end
     compute: float  # images, over those of that search
-    lost: int  # trials that were stopped for good, and would have ended within NEAR times the best
+    lost: int  # trials that were stopped for good, and would have had a score within NEAR times the best after that
     stopped: int  # trials that were stopped for good
     curve: list[tuple[float, float]]  # (compute, best so far)
 
@@ -57,6 +61,8 @@ def watch(run: Recorded, cfg: CollapseConfig) -> Watched:
     detector = make_detector(run.cfg.model_copy(update={"collapse": cfg}))
     flagged = None
     for step in feed(detector, run.rows(), run.scores):
+        if run.diverged is not None and step >= run.diverged:
+            return Watched(run, flagged if flagged is not None else run.diverged, run.diverged)
         if flagged is None and detector.record is not None:
             flagged = step
         if detector.confirmed:
@@ -70,7 +76,7 @@ def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Rep
     clock: list[tuple[float, int, int]] = []  # (images of a worker when it reports, a counter, trial)
     done = [0] * len(trials)  # reports
     now, spent, best, running = 0.0, 0.0, math.inf, 0
-    stopped, curve = list[int](), list[tuple[float, float]]()
+    stopped, curve = list[tuple[int, float]](), list[tuple[float, float]]()  # (trial, share)
 
     def cost(index: int) -> float:
         points, i = trials[index].reports, done[index]
@@ -93,7 +99,7 @@ def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Rep
         ended = share >= 1
         if share >= trial.stopped_at:
             scheduler.end(index, collapsed=True)
-            stopped.append(index)
+            stopped.append((index, trial.stopped_at))
             running -= 1
             start()
             continue
@@ -107,11 +113,11 @@ def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Rep
             heapq.heappush(clock, (now + cost(index), len(curve), index))
             continue
         elif verdict is Verdict.STOP:
-            stopped.append(index)
+            stopped.append((index, share))
         running -= 1
         start()
     unpruned = min(trial.run.best for trial in trials)
-    lost = sum(trials[index].run.best <= NEAR * unpruned for index in stopped)
+    lost = sum(trials[index].best_after(share) <= NEAR * unpruned for index, share in stopped)
     return Replay(best / unpruned, spent / sum(planned), lost, len(stopped), [(c, b / unpruned) for c, b in curve])
 
 

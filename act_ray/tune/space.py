@@ -97,12 +97,11 @@ class SpaceFile(BaseModel):
                 raise ValueError(f"parameters.{name}: grid does not go with search: optuna; use choice")
             if self.search == "grid" and kind not in ("choice", "grid"):
                 raise ValueError(f"parameters.{name}: search: grid needs grid or choice, not {kind}")
-        if self.objectives != ["score"]:
-            if self.search != "optuna" or self.scheduler != "none":
-                raise ValueError(
-                    f"objectives = {self.objectives}: needs search: optuna and scheduler: none; the others look at the "
-                    "score alone"
-                )
+        if self.objectives != ["score"] and (self.search != "optuna" or self.scheduler != "none"):
+            raise ValueError(
+                f"objectives = {self.objectives}: needs search: optuna and scheduler: none; the others look at the "
+                "score alone"
+            )
         if self.points and self.search == "optuna":
             raise ValueError("points: do not go with search: optuna, which chooses its own")
         for i, point in enumerate(self.points):

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from act_ray import settings
 from act_ray.config import Config
+from act_ray.core import losses
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.train import loop
@@ -38,6 +41,17 @@ def go(cfg: Config, location: Path | str) -> list[Report]:
         assert all(math.isfinite(value) for value in report.values() if isinstance(value, int | float))
     assert [report["outcome"] is None for report in reports] == [True] * (len(reports) - 1) + [False]
     return reports
+
+
+def nan_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """L_CT is NaN at the so-manieth steps that are taken, the first is 0."""
+    original, calls = losses.pseudo_huber, [0]
+
+    def broken(a: Tensor, b: Tensor) -> Tensor:
+        calls[0] += torch.is_grad_enabled()  # a step, not a measurement beside the score
+        return original(a, b) * (float("nan") if calls[0] - 1 in steps else 1.0)
+
+    monkeypatch.setattr(losses, "pseudo_huber", broken)
 
 
 # ---------------------------------------------------------------------------------------------- dying

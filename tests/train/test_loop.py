@@ -15,7 +15,6 @@ from torch import Tensor
 
 from act_ray import settings
 from act_ray.collapse.record import PruneRecord, replay
-from act_ray.core import losses
 from act_ray.core.noise import Noise
 from act_ray.data.sampler import batch_indices
 from act_ray.data.shards import open_data
@@ -30,7 +29,7 @@ from act_ray.train import loop, scoring, setup
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
-from tests.helpers.tiny_runs import KEYS, assert_same_run, go, killed_at, newest, rows, tensors, tiny
+from tests.helpers.tiny_runs import KEYS, assert_same_run, go, killed_at, nan_at, newest, rows, tensors, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 
 
@@ -189,24 +188,13 @@ def test_a_stop_that_comes_before_the_first_step_is_obeyed(tmp_path: Path) -> No
 # ---------------------------------------------------------------------------------------------- divergence
 
 
-def nan_from(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """A step's L_CT is NaN from a step on."""
-    original, calls = losses.pseudo_huber, [0]
-
-    def broken(a: Tensor, b: Tensor) -> Tensor:
-        calls[0] += torch.is_grad_enabled()  # a step, not a measurement beside the score
-        return original(a, b) * (float("nan") if calls[0] > step else 1.0)
-
-    monkeypatch.setattr(losses, "pseudo_huber", broken)
-
-
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("step", [0, 6, 7, 9])
 def test_a_loss_that_is_not_finite_ends_the_run(
     step: int, watched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the next flush is a checkpoint (7) or a score (9), and with the detector switched off."""
-    nan_from(monkeypatch, step)
+    nan_at(monkeypatch, *range(step, 99))
     last = go(tiny({"collapse.enabled": watched}), tmp_path)[-1]
     assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
     assert last["prune"]["message"] == f"L_CT is nan at step {step}: the run has diverged"
@@ -282,7 +270,7 @@ def test_divergence_after_a_recorded_finding_is_what_ended_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples_become_alike(monkeypatch)
-    nan_from(monkeypatch, 7)
+    nan_at(monkeypatch, *range(7, 99))
     last = go(tiny({**SOON, "collapse.action": "record"}), tmp_path)[-1]
     assert (last["outcome"], last["prune"]["signature"], last["score"]) == ("pruned", "divergence", WORST)
     record = json.loads((tmp_path / "prune.json").read_text())

@@ -1,16 +1,13 @@
 """A run whose collapse is confirmed goes back and changes one thing; and one whose w_gp follows ||grad D||^2."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
-from act_ray.core import losses
 from act_ray.core.options import Steer
 from act_ray.core.steer import Steering
 from act_ray.errors import UserError
@@ -19,20 +16,9 @@ from act_ray.runs.folder import RunFolder
 from act_ray.train.detect import make_detector
 from act_ray.train.fork import fork, forked_config
 from act_ray.train.rescue import changed, next_change, read_rescues
-from tests.helpers.tiny_runs import assert_same_run, go, killed_at, rows, tiny
+from tests.helpers.tiny_runs import assert_same_run, go, killed_at, nan_at, rows, tiny
 
 RESCUE = {"collapse.action": "rescue", "checkpoint.good": 9, "checkpoint.keep": 9}
-
-
-def nan_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
-    """L_CT is NaN at the so-manieth steps that are taken."""
-    original, calls = losses.pseudo_huber, [0]
-
-    def broken(a: Tensor, b: Tensor) -> Tensor:
-        calls[0] += torch.is_grad_enabled()  # a step, not a measurement beside the score
-        return original(a, b) * (float("nan") if calls[0] - 1 in steps else 1.0)
-
-    monkeypatch.setattr(losses, "pseudo_huber", broken)
 
 
 def test_a_rescued_run_goes_on_from_its_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +62,9 @@ def test_one_that_collapses_before_any_checkpoint_begins_again(tmp_path: Path, m
     nan_at(monkeypatch, 2)
     assert go(tiny(RESCUE), tmp_path)[-1]["outcome"] == "completed"
     assert [rescue.back_to for rescue in read_rescues(RunFolder(str(tmp_path)))] == [0]
-    assert rows(tmp_path / "metrics.jsonl")[0]["loss_gp"] / rows(tmp_path / "metrics.jsonl")[0]["gp"] == pytest.approx(0.9)
+    assert rows(tmp_path / "metrics.jsonl")[0]["loss_gp"] / rows(tmp_path / "metrics.jsonl")[0]["gp"] == pytest.approx(
+        0.9
+    )
 
 
 def test_the_tries_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from act_ray import settings
 from act_ray.collapse.rules import CollapseConfig
+from act_ray.metrics.scores import WORST
 from act_ray.tune.halving import Halving
 from act_ray.tune.recorded import STEPS, Recorded, load_recorded, save_recorded
 from act_ray.tune.schedulers import Plan, ToTheEnd
 from act_ray.tune.simulation import Watched, replay, watch, wilson
 from tests.helpers.command import Ended
-from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_runs import go, nan_at, tiny
 from tests.helpers.traces import RUNS, feed
 
 
@@ -35,6 +36,22 @@ def scored(*scores: float) -> Watched:
     cfg = settings.load("digits", {"train.total_steps": 10})
     rows = [{"step": i, "score": score, "diversity": 1.0} for i, score in enumerate(scores, 1)]
     return Watched(Recorded("x", "x", "", "", cfg, {}, rows), None, None)
+
+
+def test_a_run_that_diverges_is_recorded_and_ends_there_as_the_worst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan_at(monkeypatch, 7)
+    go(tiny({"collapse.action": "record"}), tmp_path / "s" / "trials" / "000-x")
+    (tmp_path / "s" / "experiment.yaml").touch()
+    (run,) = load_recorded(str(tmp_path / "s"))
+    assert (run.diverged, run.scores[-1]["score"], run.scores[-1]["step"]) == (7, WORST, 12)
+    save_recorded([run], tmp_path / "traces")
+    (again,) = load_recorded(str(tmp_path / "traces"))
+    seen = watch(again, CollapseConfig())
+    assert (again.diverged, seen.flagged, seen.stopped) == (7, 7, 7)
+    found = replay([seen, scored(*range(10, 0, -1))], ToTheEnd(Plan(2)), workers=1)
+    assert (found.stopped, found.lost, found.best) == (1, 0, 1.0)
 
 
 def test_without_a_scheduler_every_image_is_spent_and_the_best_is_found() -> None:

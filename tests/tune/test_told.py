@@ -42,7 +42,11 @@ def optuna_over(experiment: Experiment) -> OptunaSpace:
 def test_a_search_begins_where_an_earlier_one_was_good(tmp_path: Path) -> None:
     """Which had searched more parameters: its trials with this space's w count, the others do not."""
     before = searched(tmp_path / "before", {**RAW, "trials": 40})
-    fitting = [t for t in before.trials.values() if t.plan.values["loss.w"] == 0.7 and t.plan.values["train.global_batch"] == 32]
+    fitting = [
+        t
+        for t in before.trials.values()
+        if t.plan.values["loss.w"] == 0.7 and t.plan.values["train.global_batch"] == 32
+    ]
     values = [found for found, _ in earlier(parse_space(ONE, "x"), [before.location])]
     assert values == [{name: t.plan.values[name] for name in ONE["parameters"]} for t in fitting]
     new = Experiment.create(str(tmp_path / "new"), parse_space(ONE, "x"), OPTIONS | {"from": [before.location]})
@@ -100,5 +104,7 @@ def test_with_two_objectives_the_front_is_shown(tmp_path: Path, capsys: pytest.C
 
 
 def test_two_objectives_need_a_scheduler_that_does_not_look_at_one() -> None:
-    with pytest.raises(UserError, match=r"objectives = \['score', 'compute'\]: needs search: optuna and scheduler: none"):
+    with pytest.raises(
+        UserError, match=r"objectives = \['score', 'compute'\]: needs search: optuna and scheduler: none"
+    ):
         parse_space({**ONE, "objectives": ["score", "compute"]}, "x")
