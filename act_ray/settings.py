@@ -117,12 +117,17 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "recipes").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]
 
 
+def recipe_text(name: str) -> str:
+    """A recipe's file. Raises UserError for a name that there is none of."""
+    if name not in recipe_names():
+        raise UserError(f"--recipe {name}: no such recipe; {nearest(name, recipe_names())}")
+    return (files("act_ray") / "recipes" / f"{name}.yaml").read_text()
+
+
 @functools.cache
 def recipe(name: str, preset_name: str | None) -> Mapping[str, Any]:
     """A recipe's differences from the defaults for a preset, nested: those for all, and its own (or its base's)."""
-    if name not in recipe_names():
-        raise UserError(f"--recipe {name}: no such recipe; {nearest(name, recipe_names())}")
-    parts = read_yaml((files("act_ray") / "recipes" / f"{name}.yaml").read_text(), f"recipe {name}")
+    parts = read_yaml(recipe_text(name), f"recipe {name}")
     values = parts["all"]
     for part in lineage(preset_name):
         values = merge(values, parts.get(part, {}))

@@ -18,10 +18,12 @@ from act_ray.cli import run
 @click.command("list")
 @click.option("--storage", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs.")
 def command(storage: Path) -> None:
-    """List the presets, the search spaces, and the runs and searches in a folder of this machine."""
+    """List the presets, the recipes, the search spaces, and the runs and searches in a folder of this machine."""
     from act_ray.tune.space_files import shipped_spaces, space_text
 
     show("Presets (act-ray train --preset NAME)", ((name, about_preset(name)) for name in settings.preset_names()))
+    recipes = ((name, comment(settings.recipe_text(name))) for name in settings.recipe_names())
+    show("Recipes (act-ray train --recipe NAME)", recipes)
     show(
         "Search spaces (act-ray tune --space NAME)", ((name, comment(space_text(name)[0])) for name in shipped_spaces())
     )

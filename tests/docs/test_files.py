@@ -71,7 +71,10 @@ def runs(whole_augmented: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     go(tiny({**DIFFUSION, "eval.weights": ["ema", "model"]}), root / "diffusion")
     go(tiny({"optim.lr_g": 1e8, **AUGMENTED, "augment.tau": "auto", "loss.gp_interval": 1}), root / "diverged")
     go(tiny({"data.held_out": 0.05, "train.total_steps": 5}), root / "kept_back")
-    return [root / name for name in ("whole", "diffusion", "diverged", "kept_back")]
+    rescued = {"optim.lr_g": 1e8, "collapse.action": "rescue", "collapse.rescues": 1}
+    go(tiny(rescued), root / "rescued")
+    go(tiny({"collapse.action": "steer", "train.total_steps": 5}), root / "steered")
+    return [root / name for name in ("whole", "diffusion", "diverged", "kept_back", "rescued", "steered")]
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)
@@ -117,7 +120,8 @@ def test_the_files_of_a_run(runs: list[Path]) -> None:
     patterns = [name.rstrip("/") for name in re.findall(r"^\| `([^`]+)` \|", section("A run's folder"), re.M)]
     for run in runs:
         found = [str(path.relative_to(run)) for path in run.glob("*") if path.is_file()]
-        found += [str(path.relative_to(run)) for name in ("samples", "checkpoints") for path in (run / name).glob("*")]
+        folders = ("samples", "checkpoints", "rescues")
+        found += [str(path.relative_to(run)) for name in folders for path in (run / name).glob("*")]
         assert not [name for name in found if not any(fnmatch(name, pattern) for pattern in patterns)]
 
 
