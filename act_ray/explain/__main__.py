@@ -13,6 +13,7 @@ from act_ray.cli import PATH, run
 
 if TYPE_CHECKING:
     from act_ray.collapse.record import PruneRecord
+    from act_ray.train.rescue import Rescue
 
 
 @click.command("explain")
@@ -61,9 +62,13 @@ def explain_run(location: str, out: Path | None) -> int:
     from act_ray.figures.style import save, styled
     from act_ray.runs.folder import RunFolder
     from act_ray.train.detect import feed, make_detector
+    from act_ray.train.rescue import changed, read_rescues
 
     folder = RunFolder(location, scratch="views")
     history = read_history(location)
+    rescues = read_rescues(folder)
+    for line in describe_rescues(rescues):
+        click.echo(line)
     text = folder.read("prune.json")
     if text is not None:
         try:
@@ -77,12 +82,18 @@ def explain_run(location: str, out: Path | None) -> int:
             same = again.to_dict() == record.to_dict()
             how = "replayed from prune.json to the same decision" if same else "prune.json replays to ANOTHER decision"
     else:
-        detector = make_detector(history.cfg)
-        for _ in feed(detector, history.metrics, history.scores):
+        detector = make_detector(changed(history.cfg, rescues))
+        first = rescues[-1].back_to if rescues else 0  # what was changed is watched from there on
+        for _ in feed(
+            detector,
+            [row for row in history.metrics if row["step"] >= first],
+            [row for row in history.scores if row["step"] > first],
+        ):
             pass
         if detector.record is None:
-            click.echo(f"{location}: no signature of collapse in {len(history.metrics):,} steps")
-            return 1
+            since = f" since step {rescues[-1].back_to:,}" if rescues else f" in {len(history.metrics):,} steps"
+            click.echo(f"{location}: no signature of collapse{since}")
+            return 0 if rescues else 1
         record, how = detector.record, "found in its rows; there is no prune.json yet"
     for line in describe(record):
         click.echo(line)
@@ -96,6 +107,16 @@ def explain_run(location: str, out: Path | None) -> int:
         save(draw_curves([marked], [history.name]), target.parent, target.stem)
     click.echo(f"plot: {target}")
     return 0
+
+
+def describe_rescues(rescues: list[Rescue]) -> Iterator[str]:
+    """What a run went back for, and what was changed."""
+    for count, rescue in enumerate(rescues, 1):
+        changes = ", ".join(f"{name} = {value}" for name, value in rescue.changes.items())
+        yield (
+            f"rescue {count}: {rescue.signature}, confirmed at step {rescue.confirmed:,}; it went back to step "
+            f"{rescue.back_to:,}, with {changes}"
+        )
 
 
 def describe(record: PruneRecord) -> Iterator[str]:

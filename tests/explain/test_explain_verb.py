@@ -70,3 +70,24 @@ def test_an_altered_record_is_seen_through(tmp_path: Path, capfd: pytest.Capture
     (run / "prune.json").write_text(json.dumps(record))
     assert "the recorded observations do not lead to drift" in Ended(capfd, "explain", run).mistake()
     assert Ended(capfd, "explain", tmp_path).mistake().endswith("no config.yaml there; not a run's folder")
+
+
+def test_a_rescued_run_is_told_with_what_was_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    write_drifted_run(run)
+    (run / "prune.json").unlink()
+    rescue = {
+        "signature": "drift",
+        "confirmed": 900,
+        "back_to": 600,
+        "changes": {"loss.gp_weight": 0.9},
+        "seconds": 9.0,
+    }
+    (run / "rescues.json").write_text(json.dumps([rescue]))
+    lines = Ended(capfd, "explain", run).succeeded().splitlines()
+    said = "rescue 1: drift, confirmed at step 900; it went back to step 600, with loss.gp_weight = 0.9"
+    assert lines[0] == said
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(rows[:700]))
+    lines = Ended(capfd, "explain", run).succeeded().splitlines()
+    assert lines == [said, f"{run}: no signature of collapse since step 600"]
