@@ -24,18 +24,39 @@ def command(location: str, out: Path | None) -> int:
 
     Replays the recorded observations to the same decision. Prints it as a sentence with its values and thresholds, what
     came of the scores since, and which thresholds would have had to differ, and draws the curves with the steps that
-    the rule looked at. For a search: why each trial waits, was stopped, or goes on.
+    the rule looked at. For a search: why each trial waits, was stopped, or goes on; for a trial that waits: where it
+    stands among the others, and what it would have needed.
 
     Exit code 0: there is something to explain; 1: the run shows no signature of collapse; 2: a mistake in the input.
     """
     from act_ray.runs.folder import RunFolder
 
-    location = location.rstrip("/")
+    location = str(Path(location).resolve()) if "://" not in location else location.rstrip("/")
     if RunFolder(location, scratch="views").read("experiment.yaml") is not None:
         for line in explain_search(location):
             click.echo(line)
         return 0
-    return explain_run(location, out)
+    standing = [*explain_standing(location)]
+    for line in standing:
+        click.echo(line)
+    return explain_run(location, out, explained=bool(standing))
+
+
+def explain_standing(location: str) -> Iterator[str]:
+    """Why a search lets the trial at this location wait; nothing of a run of its own, or of one that does not wait."""
+    from act_ray.runs.folder import Folder
+    from act_ray.tune.experiment import Experiment
+    from act_ray.tune.standing import describe_standing
+
+    trials, _, name = location.rpartition("/")
+    search, _, folder = trials.rpartition("/")
+    if folder != "trials" or Folder(search, "views").read("experiment.yaml") is None:
+        return
+    experiment = Experiment.read(search, scratch="views")
+    for index, trial in experiment.trials.items():
+        if trial.plan.name == name and trial.waiting is not None:
+            yield f"{trial.waiting}, in {search}"
+            yield from describe_standing(experiment, index)
 
 
 def explain_search(location: str) -> Iterator[str]:
@@ -49,13 +70,13 @@ def explain_search(location: str) -> Iterator[str]:
         why = "; ".join(reason for reason in reasons if reason) or str(trial.outcome or "runs")
         best = "no score yet" if trial.best_score is None else f"best score {trial.best_score:.4g}"
         yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
-    flagged = [trial for trial in experiment.trials.values() if trial.flag]
-    if flagged:
-        yield f"more: python -m act_ray.explain {experiment.trial_location(flagged[0].plan)}"
+    more = sorted((t for t in experiment.trials.values() if t.flag or t.waiting), key=lambda t: not t.flag)
+    if more:
+        yield f"more: python -m act_ray.explain {experiment.trial_location(more[0].plan)}"
 
 
-def explain_run(location: str, out: Path | None) -> int:
-    """Print and draw it."""
+def explain_run(location: str, out: Path | None, explained: bool = False) -> int:
+    """Print and draw it; `explained`: something has been told already."""
     from act_ray.collapse.record import PruneRecord, replay
     from act_ray.errors import UserError
     from act_ray.figures.curves import Mark, draw_curves, read_history
@@ -93,7 +114,7 @@ def explain_run(location: str, out: Path | None) -> int:
         if detector.record is None:
             since = f" since step {rescues[-1].back_to:,}" if rescues else f" in {len(history.metrics):,} steps"
             click.echo(f"{location}: no signature of collapse{since}")
-            return 0 if rescues else 1
+            return 0 if rescues or explained else 1
         record, how = detector.record, "found in its rows; there is no prune.json yet"
     for line in describe(record):
         click.echo(line)

@@ -65,6 +65,12 @@ class Folder:
                 if path.is_file() and not path.name.startswith("."):
                     self.remote.upload(path.name, path)
 
+    def folders(self, name: str) -> list[str]:
+        """The names of the folders in one of its sub-folders; for a remote one, on the object store."""
+        if self.remote is None:
+            return [path.name for path in (self.path / name).glob("*") if path.is_dir()]
+        return [found.rpartition("/")[2] for found in self.remote.listing(name, recursive=False)[1]]
+
     # ------------------------------------------------------------------------------------------ files
 
     def read(self, name: str) -> str | None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ class Experiment:
         self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
+        # Folders that are there: another version of act_ray, with more settings, would hash to other names.
+        self.begun = {int(name.partition("-")[0]): name for name in self.dir.folders("trials")}
 
     @classmethod
     def create(cls, location: str, space: Space, options: dict[str, Any]) -> "Experiment":
@@ -157,7 +159,8 @@ class Experiment:
     def plan(self, index: int, values: Mapping[str, Any]) -> TrialPlan:
         """The plan of a trial, made at the first call for its index."""
         if index not in self.plans:
-            self.plans[index] = plan_trial(self.space, index, values)
+            plan = plan_trial(self.space, index, values)
+            self.plans[index] = replace(plan, name=self.begun.get(index, plan.name))
         return self.plans[index]
 
     def remaining(self) -> list[TrialPlan]:

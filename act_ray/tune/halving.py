@@ -156,6 +156,20 @@ class Halving(Scheduler):
         )
         return better + max(0, to_come - len(here) - lost) < self.quota[rung]
 
+    def standing(self, index: int) -> list[str]:
+        """A trial's place at each rung that it has reached, and the promise that it would have needed to go on."""
+        lines = []
+        for rung, own in enumerate(self.members[index].at[: len(self.quota)]):
+            here = sorted(other.at[rung] for other in self.members.values() if len(other.at) > rung)
+            place, quota = here.index(own) + 1, self.quota[rung]
+            lines.append(
+                f"at {self.ends[rung]:.0%} of its steps its trend promised {math.exp(own):.4g} at the end: {place}. of "
+                f"{len(here)}, of which {quota} go on"
+            )
+            if place > quota:
+                lines.append(f"it would have gone on with a promise under {math.exp(here[quota - 1]):.4g}")
+        return lines
+
     def describe(self) -> str:
         """What it will do."""
         steps = ", ".join(f"{n} go on at {end:.0%}" for n, end in zip(self.quota, self.ends, strict=False))

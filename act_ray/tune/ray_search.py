@@ -6,7 +6,6 @@ import time
 
 from ray import tune
 
-from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.interrupt import on_interrupt
 from act_ray.runs.storage import join
@@ -17,7 +16,7 @@ from act_ray.tune.ray_recorder import EndWhenIdle, Recorder
 from act_ray.tune.ray_schedulers import TuneScheduler
 from act_ray.tune.ray_searchers import Listed, OptunaSpace
 from act_ray.tune.ray_trial import Trial
-from act_ray.tune.schedulers import SCHEDULERS, Scheduler, State
+from act_ray.tune.standing import fill_scheduler
 
 
 def search(experiment: Experiment) -> bool:
@@ -74,21 +73,3 @@ def configure_tune(place: Placement) -> None:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failed trials are told by Recorder, in one line
-
-
-def fill_scheduler(experiment: Experiment) -> Scheduler:
-    """The space's scheduler, as it was before an interruption."""
-    space = experiment.space
-    scheduler = SCHEDULERS[space.file.scheduler].build(space.plan(experiment.options.get("budget")))
-    for index, trial in experiment.trials.items():
-        audited, recorded = trial.audited, trial.plan.config.collapse.action == "record"
-        reports = [
-            (row["step"] / trial.total, row["score"], row["prune"] is not None and not recorded, row["seconds"])
-            for row in trial.reports
-            if not audited or row["step"] <= (trial.flag or {})["confirmed"]  # the scheduler knew no more
-        ]
-        state: State = "over" if trial.outcome is not None else "waiting" if trial.waiting is not None else "running"
-        scheduler.replay(index, reports, state)
-        if audited or trial.outcome is TrialOutcome.PRUNED:
-            scheduler.end(index, collapsed=True)
-    return scheduler

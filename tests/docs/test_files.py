@@ -19,9 +19,9 @@ from act_ray.metrics.scores import WORST
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import Placement
 from act_ray.tune.ray_recorder import Recorder
-from act_ray.tune.ray_search import fill_scheduler
 from act_ray.tune.results import write_results
 from act_ray.tune.space_files import parse_space
+from act_ray.tune.standing import fill_scheduler
 from tests.helpers.command import Ended
 from tests.helpers.sources import labels_in_turn, make_folder, random_pixels
 from tests.helpers.tiny_runs import go, newest, tiny

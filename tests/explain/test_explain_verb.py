@@ -9,9 +9,14 @@ from act_ray.collapse.margins import margins
 from act_ray.collapse.record import judge_all
 from act_ray.collapse.rules import CollapseConfig
 from act_ray.collapse.trace import Trace
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.space_files import parse_space
 from tests.helpers.command import Ended
 from tests.helpers.drifted_run import write_drifted_run
+from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_settings import TINY
 from tests.helpers.traces import RUNS, feed
+from tests.tune.test_summary import OPTIONS, scored
 
 
 @pytest.mark.parametrize("name", ["c01", "c03", "c10", "m02"])
@@ -91,3 +96,26 @@ def test_a_rescued_run_is_told_with_what_was_changed(tmp_path: Path, capfd: pyte
     (run / "metrics.jsonl").write_text("".join(rows[:700]))
     lines = Ended(capfd, "explain", run).succeeded().splitlines()
     assert lines == [said, f"{run}: no signature of collapse since step 600"]
+
+
+def test_a_trial_that_waits_is_told_with_its_place_and_what_it_would_have_needed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = {"preset": "digits", "set": TINY, "parameters": {"loss.w": {"grid": [0.7, 0.8, 0.9, 1.0]}}}
+    search = Experiment.create(str(tmp_path / "s"), parse_space(raw, "x"), OPTIONS)
+    for plan, score in zip(search.remaining(), (40.0, 10.0, 30.0, 20.0), strict=True):
+        search.log("trial_started", plan)
+        search.log("reported", plan, report=scored(5, score))
+        if score > 20:
+            search.log("waiting", plan, reason="waits at 42%, where 2 of 4 go on")
+    search.dir.push_root()
+    worst = search.plans[0]
+    go(tiny({"train.total_steps": 2}), search.trial_location(worst))
+    lines = Ended(capfd, "explain", search.trial_location(worst)).succeeded().splitlines()
+    assert lines[:3] == [
+        f"waits at 42%, where 2 of 4 go on, in {search.location}",
+        "at 42% of its steps its trend promised 40 at the end: 4. of 4, of which 2 go on",
+        "it would have gone on with a promise under 20",
+    ]
+    said = Ended(capfd, "explain", search.location).succeeded()
+    assert f"more: python -m act_ray.explain {search.trial_location(worst)}" in said

@@ -129,6 +129,17 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
     assert f"9 trials: 1 ran to their end, 2 collapsed, {said}" in lines
 
 
+def test_a_search_that_an_earlier_version_began_goes_on_in_the_same_folders(told: Callable[..., Told]) -> None:
+    """Whose settings were fewer, and so were hashed to other names."""
+    search = told()
+    (search.experiment.dir.path / "trials" / "004-0a1b2c3d").mkdir(parents=True)
+    search.trial(4, scored(100, 400.0))
+    assert search.plans[4].name != "004-0a1b2c3d"
+    again = Experiment.resume(search.experiment.location, {})
+    assert [plan.name for plan in again.remaining()][4] == again.trials[4].plan.name == "004-0a1b2c3d"
+    assert again.plans[3].name == search.plans[3].name
+
+
 def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., Told]) -> None:
     search = told(nine(audit_fraction=1.0))
     search.trial(0, scored(700, 50.0), outcome="completed")

@@ -1,0 +1,34 @@
+"""Where a search's trials stand: the scheduler as the log leaves it, and what it holds of a trial, in words."""
+
+from act_ray.outcomes import TrialOutcome
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.halving import Halving
+from act_ray.tune.schedulers import SCHEDULERS, Scheduler, State
+
+
+def fill_scheduler(experiment: Experiment) -> Scheduler:
+    """The space's scheduler, as it was before an interruption."""
+    space = experiment.space
+    scheduler = SCHEDULERS[space.file.scheduler].build(space.plan(experiment.options.get("budget")))
+    for index, trial in experiment.trials.items():
+        audited, recorded = trial.audited, trial.plan.config.collapse.action == "record"
+        reports = [
+            (row["step"] / trial.total, row["score"], row["prune"] is not None and not recorded, row["seconds"])
+            for row in trial.reports
+            if not audited or row["step"] <= (trial.flag or {})["confirmed"]  # the scheduler knew no more
+        ]
+        state: State = "over" if trial.outcome is not None else "waiting" if trial.waiting is not None else "running"
+        scheduler.replay(index, reports, state)
+        if audited or trial.outcome is TrialOutcome.PRUNED:
+            scheduler.end(index, collapsed=True)
+    return scheduler
+
+
+def describe_standing(experiment: Experiment, index: int) -> list[str]:
+    """Where a trial that waits at a rung of the halving stands there, and what would have let it go on."""
+    trial = experiment.trials[index]
+    if trial.waiting is None or experiment.space.file.scheduler != "halving":
+        return []
+    scheduler = fill_scheduler(experiment)
+    assert isinstance(scheduler, Halving)
+    return scheduler.standing(index)
