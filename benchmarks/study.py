@@ -39,7 +39,8 @@ def find_runs(folders: Iterable[str]) -> Iterator[History]:
 
 def differing(histories: Sequence[History]) -> list[str]:
     """The settings that are not the same in all runs, the seed left out."""
-    names = [n for n in settings.field_names() if n not in ("train.seed", "data.path")]
+    aside = ("train.seed", "data.path", "checkpoint.")
+    names = [n for n in settings.field_names() if not n.startswith(aside)]
     return [name for name in names if len({str(settings.get(h.cfg, name)) for h in histories}) > 1]
 
 

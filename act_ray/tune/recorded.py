@@ -24,8 +24,9 @@ from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
-from act_ray.runs.folder import RunFolder, read_config
+from act_ray.runs.folder import Folder, RunFolder, read_config
 from act_ray.runs.rows import Row
+from act_ray.runs.storage import join
 
 WATCHED = ("loss_ct", "gp")
 STEPS = (*WATCHED, "loss_g", "loss_d", "logit_gap", "p_aug")
@@ -67,21 +68,25 @@ class Recorded:
 
 def load_recorded(location: str) -> list[Recorded]:
     """The runs in a folder of recorded runs, or the completed trials of a search. Raises UserError."""
-    folder = Path(location)
-    if (folder / "experiment.yaml").exists():
-        runs = [read_run(path, folder.name) for path in sorted((folder / "trials").glob("*"))]
+    source = Folder(location, scratch="views")
+    source.fetch_root()
+    if source.read("experiment.yaml") is not None:
+        names = sorted(source.folders("trials"))
+        runs = [read_run(join(source.location, "trials", name), source.name) for name in names]
         if found := [run for run in runs if run is not None]:
             return found
         raise UserError(f"{location}: no trial of this search ran to its end")
+    folder = source.path
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(f"{location}: no {missing[0]} there; give a folder of recorded runs, or of a search")
     tables = [parquet.read_table(folder / name) for name in FILES]
     return [_from_tables(row, *tables[1:]) for row in tables[0].to_pylist()]
 
 
-def read_run(path: Path, group: str) -> Recorded | None:
+def read_run(location: str, group: str) -> Recorded | None:
     """A run's folder; None for a run that did not come to its end and did not diverge either, or has no score."""
-    run = RunFolder(str(path))
+    run = RunFolder(location, scratch="views")
+    run.fetch_root()
     cfg, scores = read_config(run), run.rows("scores.jsonl")
     if cfg is None or not scores:
         return None
@@ -101,7 +106,7 @@ def read_run(path: Path, group: str) -> Recorded | None:
         {"step": row["step"], **{name: _number(row.get(name)) for name in SCORES}}
         for row in scores
     ]  # fmt: skip
-    return Recorded(f"{group}/{path.name}", group, "", "", cfg, table, rows, diverged)
+    return Recorded(f"{group}/{run.name}", group, "", "", cfg, table, rows, diverged)
 
 
 def _number(value: Any) -> float | None:

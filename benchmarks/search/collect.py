@@ -45,7 +45,7 @@ def main(out: Path, searches: tuple[Path, ...]) -> None:
     for search in searches:
         group = search.name.removeprefix("gt_")
         for folder in sorted((search / "trials").iterdir()):
-            run = read_run(folder, group)
+            run = read_run(str(folder), group)
             if run is not None:
                 runs.append(replace(run, label=label(run), split=split(run)))
     save_recorded(runs, out)
