@@ -21,9 +21,13 @@ from tests.helpers.tiny_runs import assert_same_run, go, killed_at, nan_at, rows
 RESCUE = {"collapse.action": "rescue", "checkpoint.good": 9, "checkpoint.keep": 9}
 
 
-def test_a_rescued_run_goes_on_from_its_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_rescued_run_goes_on_from_its_last_good_state(
+    remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nan_at(monkeypatch, 9)
-    last = go(tiny(RESCUE), tmp_path)[-1]
+    last = go(tiny(RESCUE), tmp_path.as_uri() if remote else tmp_path)[-1]
+    assert saved_steps(tmp_path / "checkpoints")[:3] == [4, 5, 8]
     assert (last["outcome"], last["rescues"], last["prune"]) == ("completed", 1, None)
     (rescue,) = read_rescues(RunFolder(str(tmp_path)))
     assert (rescue.signature, rescue.confirmed, rescue.back_to) == ("divergence", 9, 8)
