@@ -34,6 +34,54 @@ def parse_rows(text: str) -> list[Row]:
     return rows
 
 
+class Tail:
+    """What is appended to a .jsonl file, as it comes; a line that is no row is counted in `bad` and left out.
+
+    start: where to begin, in bytes. A file that became shorter, as a resumed run's do, is read on from its new end, or
+    with `again` from its beginning: `restarted` then says so.
+    """
+
+    def __init__(self, path: Path, start: int = 0, again: bool = False) -> None:
+        self.path, self.offset, self.again = path, start, again
+        self.bad, self.restarted = 0, False
+
+    def text(self) -> bytes:
+        """The whole lines that were appended since the last look."""
+        size, self.restarted = file_size(self.path), False
+        if size < self.offset:
+            self.restarted, self.offset = self.again, 0 if self.again else size
+        if size <= self.offset:
+            return b""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            new = file.read(size - self.offset)
+        whole = new[: new.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return whole
+
+    def rows(self) -> list[Row]:
+        """Their rows."""
+        found = []
+        for line in self.text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                found.append(row)
+            else:
+                self.bad += 1
+        return found
+
+
+def file_size(path: Path) -> int:
+    """In bytes; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _drop_torn_line(file: BinaryIO) -> None:
     """Cut off what a killed writer left of its last line; `file` is open for appending."""
     if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":

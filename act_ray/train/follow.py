@@ -1,6 +1,5 @@
 """Watches a run's folder from the process that started it: lines for its events, and a bar or now and then a line."""
 
-import json
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import Progress, format_seconds, read_progress
+from act_ray.runs.rows import Tail, file_size
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
@@ -28,7 +28,9 @@ class Follow:
         self.run, self.total = RunFolder(location, scratch="views"), total_steps
         self.path, self.every = self.run.path, 0.5 if self.run.remote is None else 15.0
         self.run.fetch_root()
-        self.offsets = {name: _size(self.path / name) for name in ("events.jsonl", "scores.jsonl")}
+        self.events, self.scores = (
+            Tail(self.path / name, file_size(self.path / name)) for name in ("events.jsonl", "scores.jsonl")
+        )
         self.rate = ""
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -55,12 +57,12 @@ class Follow:
         progress = read_progress(self.path)
         if progress is not None:
             self._show(progress)
-        events = self._new("events.jsonl")  # read before the scores: those of an ended run are then all there
+        events = self.events.rows()  # read before the scores: those of an ended run are then all there
         ended = [row for row in events if row["event"] in list(RunOutcome)]
         for row in events:
             if row not in ended:
                 self._print(describe(row))
-        for row in self._new("scores.jsonl"):
+        for row in self.scores.rows():
             rate = f", {self.rate}" if self.rate else ""
             self._print(f"step {row['step']:,}/{self.total:,}: {describe_scores(row)}{rate}")
         for row in ended:
@@ -82,19 +84,6 @@ class Follow:
         self.spoke = time.monotonic()
         with self.bar.external_write_mode(file=sys.stdout):
             print(line, flush=True)
-
-    def _new(self, name: str) -> list[dict[str, Any]]:
-        """Whole rows that were appended since the last look."""
-        path, start = self.path / name, self.offsets[name]
-        if _size(path) <= start:
-            self.offsets[name] = min(start, _size(path))  # truncated by a resumed run
-            return []
-        with path.open("rb") as file:
-            file.seek(start)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self.offsets[name] += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
 
 
 def describe_scores(row: dict[str, Any]) -> str:
@@ -131,10 +120,3 @@ def describe(row: dict[str, Any]) -> str:
             return f"rescued: back to step {row['back_to']:,}, with {changes}"
         case what:
             return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

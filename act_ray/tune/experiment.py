@@ -105,6 +105,7 @@ class Experiment:
         self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
+        self.state: str | None = None  # running, interrupted or finished, as of the log's end; a kill leaves it running
         # Folders that are there: another version of act_ray, with more settings, would hash to other names.
         self.begun = {int(name.partition("-")[0]): name for name in self.dir.folders("trials")}
 
@@ -146,7 +147,7 @@ class Experiment:
                     f"--resume {location}: begun with an earlier version of act_ray, whose log has other fields; "
                     "start a new search"
                 )
-            experiment._take(row)
+            experiment.take(row)
         return experiment
 
     def write_settings(self) -> None:
@@ -207,11 +208,21 @@ class Experiment:
         """Append an event, take it in, and on an object store push the log."""
         row = {"trial": plan.index, "values": plan.values, **details}
         self.dir.event(event, **row)
-        self._take({"event": event, **row})
+        self.take({"event": event, **row})
         if event != "reported":
             self.dir.push_root()
 
-    def _take(self, row: dict[str, Any]) -> None:
+    def log_state(self, state: str) -> None:
+        """That the search runs now, was interrupted, or is finished: `running`, `interrupted`, `finished`."""
+        self.dir.event("search", state=state)
+        self.take({"event": "search", "state": state})
+        self.dir.push_root()
+
+    def take(self, row: dict[str, Any]) -> None:
+        """Take in a row of the log."""
+        if row["event"] == "search":
+            self.state = row["state"]
+            return
         index = int(row["trial"])
         trial = self.trials.setdefault(index, TrialRecord(self.plan(index, row["values"])))
         trial.waiting = row["reason"] if row["event"] == "waiting" else None

@@ -24,6 +24,18 @@ def search(experiment: Experiment) -> bool:
 
     True when it was interrupted before the scheduler had done with them. Raises Interrupted at a second Ctrl-C.
     """
+    state = "interrupted"
+    experiment.log_state("running")
+    try:
+        if not (interrupted := run_trials(experiment)):
+            state = "finished"
+    finally:
+        experiment.log_state(state)
+    return interrupted
+
+
+def run_trials(experiment: Experiment) -> bool:
+    """See search."""
     place = placement(experiment.options["workers_per_trial"], experiment.options["concurrent"])
     for plan in experiment.remaining():
         if plan.index in experiment.trials:  # a request that came too late for the interrupted search

@@ -147,6 +147,7 @@ def searched(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Expe
         recorder.on_trial_result(0, [], trial, result)
         if plan.index != 4:
             recorder.on_trial_complete(0, [], trial)
+    search.log_state("finished")
     write_results(search)
     return search
 
