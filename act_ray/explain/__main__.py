@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from act_ray.cli import PATH, run
-
-if TYPE_CHECKING:
-    from act_ray.collapse.record import PruneRecord
-    from act_ray.train.rescue import Rescue
 
 
 @click.command("explain")
@@ -79,6 +74,7 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
     """Print and draw it; `explained`: something has been told already."""
     from act_ray.collapse.record import PruneRecord, replay
     from act_ray.errors import UserError
+    from act_ray.explain.words import describe, describe_rescues
     from act_ray.figures.curves import Mark, draw_curves, read_history
     from act_ray.figures.style import save, styled
     from act_ray.runs.folder import RunFolder
@@ -128,44 +124,6 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
         save(draw_curves([marked], [history.name]), target.parent, target.stem)
     click.echo(f"plot: {target}")
     return 0
-
-
-def describe_rescues(rescues: list[Rescue]) -> Iterator[str]:
-    """What a run went back for, and what was changed."""
-    for count, rescue in enumerate(rescues, 1):
-        changes = ", ".join(f"{name} = {value}" for name, value in rescue.changes.items())
-        yield (
-            f"rescue {count}: {rescue.signature}, confirmed at step {rescue.confirmed:,}; it went back to step "
-            f"{rescue.back_to:,}, with {changes}"
-        )
-
-
-def describe(record: PruneRecord) -> Iterator[str]:
-    """The decision in sentences."""
-    from act_ray.collapse.margins import margins
-    from act_ray.collapse.trace import Trace
-
-    share = record.step / record.planned_steps
-    yield f"{record.signature} at step {record.step:,} of {record.planned_steps:,} ({share:.0%}): {record.message}"
-    scores = [(e.step, e.score) for e in Trace.from_dict(record.trace).evals if e.score is not None]
-    if record.confirmed is None:
-        yield "flagged only: its scores have not confirmed it so far"
-    else:
-        yield f"confirmed at step {record.confirmed:,}: {record.because}"
-    if scores:
-        best = min(scores, key=lambda pair: pair[1])
-        shown = ", ".join(f"{score:.4g} at {step:,}" for step, score in scores if step >= best[0])
-        yield f"scores from the best on: {shown}"
-    needed = list(margins(record))
-    if needed:
-        yield "it would not have been so with any one of these:"
-        for margin in needed:
-            word = "over" if margin.needed > margin.value else "under"
-            yield f"  collapse.{margin.name} {word} {margin.needed:.3g} (it is {margin.value:g})"
-        if record.confirmed is not None and scores and "score" in (record.because or ""):
-            yield f"  a score under {min(score for _, score in scores):.4g} after step {best[0]:,}"
-    else:
-        yield "no threshold alone would have changed it"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import sys
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
