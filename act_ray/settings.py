@@ -279,3 +279,8 @@ def absolute_paths(cfg: Config) -> Config:
 def absolute(path: str) -> str:
     """A path of this machine, absolute; a URI as it is."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def in_words(changes: Mapping[str, Any]) -> str:
+    """NAME = VALUE for each, to four digits."""
+    return ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in changes.items())

@@ -1,6 +1,8 @@
 """Why a run was stopped: a record that stands on its own and can be replayed to the same decision."""
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -36,6 +38,16 @@ class PruneRecord:
     confirmed: int | None = None
     because: str | None = None
     evidence: dict[str, Any] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether what was found is a value, and not that there is none any more."""
+        return math.isfinite(self.value)
+
+    @property
+    def before(self) -> int:
+        """The last step whose state is from before what was found."""
+        return self.window[0][0] - 1 if self.finite else self.step
 
     def summary(self) -> dict[str, Any]:
         """What a search and a table need of it, as plain data for strict JSON."""
@@ -109,6 +121,16 @@ def judge(record: PruneRecord | None, trace: Trace, cfg: CollapseConfig) -> Prun
 
 
 def judge_all(whole: Trace, cfg: CollapseConfig) -> PruneRecord | None:
+    """What the rules make of a trace in the end."""
+    return ([None, *judgements(whole, cfg)])[-1]
+
+
+def first_flag(whole: Trace, cfg: CollapseConfig) -> PruneRecord | None:
+    """The first signature of all: a graver one may have taken its place since."""
+    return next((found for found in judgements(whole, cfg) if found is not None), None)
+
+
+def judgements(whole: Trace, cfg: CollapseConfig) -> Iterator[PruneRecord | None]:
     """What the rules make of a trace, event by event, as they came."""
     trace = Trace(whole.total_steps, whole.block_steps, gp_weight=whole.gp_weight)
     # A block is closed before an evaluation at its last step, as in the detector.
@@ -117,9 +139,9 @@ def judge_all(whole: Trace, cfg: CollapseConfig) -> PruneRecord | None:
     for event in events if cfg.enabled else ():
         (trace.blocks if isinstance(event, Block) else trace.evals).append(event)  # type: ignore[arg-type]
         found = judge(found, trace, cfg)
+        yield found
     if whole.not_finite is not None:
-        found = judge(found if cfg.ends else None, whole, cfg)
-    return found
+        yield judge(found if cfg.ends else None, whole, cfg)
 
 
 def replay(record: PruneRecord) -> PruneRecord:

@@ -46,7 +46,7 @@ class Watching(BaseModel):
 
     @property
     def ends(self) -> bool:
-        """Whether a run does not go on past a confirmed collapse."""
+        """Whether a run does not go on past a confirmed collapse; if it does, a flag changes nothing in a search."""
         return self.action in ("stop", "rescue")
 
 

@@ -221,6 +221,8 @@ class Controller:
         after the first tenth of it.
         """
         window = settling(K)
+        if cfg.tau != "auto":
+            self.tau = torch.full_like(self.tau, cfg.tau)  # a checkpoint's is another where the setting was changed
         if cfg.tau != "auto" or k >= window.stop:
             self.p_aug, self.gp_ema = update_p_aug(self.p_aug, self.gp_ema, self.tau, loss_gp, cfg)
         elif k in window:

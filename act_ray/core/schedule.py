@@ -1,11 +1,14 @@
 """Schedules of ACT as pure functions: N(k), mu(k), t_j and lambda_N(j)."""
 
-import math
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
 
 from act_ray.core.options import Loss, Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor  # a page that shows N(k) needs no torch
 
 # ---------------------------------------------------------------------------------------------- N(k)
 
@@ -51,6 +54,6 @@ def noise_level(j: Tensor, N: int, cfg: Schedule) -> Tensor:
 def adversarial_weight(j: Tensor, N: int, cfg: Loss) -> Tensor:
     """lambda_N(j) = w (j/(N-1))^kappa with kappa = log_{1/2}(w_mid/w), so w at N-1 and w_mid half-way; [B] -> [B]."""
     if cfg.w == 0:
-        return torch.zeros_like(j, dtype=torch.float32)
+        return (0 * j).float()
     kappa = -math.log2(cfg.w_mid / cfg.w) if cfg.w_mid > 0 else math.inf
     return (cfg.w * (j.double() / (N - 1)) ** kappa).float()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from act_ray.collapse.margins import margins
 from act_ray.collapse.trace import Trace
+from act_ray.settings import in_words
 
 if TYPE_CHECKING:
     from act_ray.collapse.record import PruneRecord
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def describe_rescues(rescues: Sequence[Rescue]) -> Iterator[str]:
     """What a run went back for, and what was changed."""
     for count, rescue in enumerate(rescues, 1):
-        changes = ", ".join(f"{name} = {value}" for name, value in rescue.changes.items())
+        changes = in_words(rescue.changes)
         yield (
             f"rescue {count}: {rescue.signature}, confirmed at step {rescue.confirmed:,}; it went back to step "
             f"{rescue.back_to:,}, with {changes}"

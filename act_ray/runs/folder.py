@@ -24,6 +24,7 @@ from act_ray.runs.storage import ObjectStore
 from act_ray.yamlfile import read_yaml
 
 STOP = "STOP"
+RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
 MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
 
 
@@ -151,6 +152,16 @@ class RunFolder(Folder):
         """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
         kept = "".join(jsonfile.line(row) + "\n" for row in self.rows(name) if row["step"] < step)
         self.write(name, kept)
+
+    def move(self, name: str, folder: Path) -> None:
+        """Move a file, if it is there, to a folder in this one, here and on the object store."""
+        if (self.path / name).exists():
+            moved = folder / Path(name).name
+            shutil.move(self.path / name, moved)
+            if self.remote is not None:
+                self.remote.upload(str(moved.relative_to(self.path)), moved)
+                if self.remote.exists(name):
+                    self.remote.delete_file(name)
 
     # ------------------------------------------------------------------------------------------ stop flag
 

@@ -12,6 +12,7 @@ from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import Progress, format_seconds, read_progress
 from act_ray.runs.rows import Tail, file_size
+from act_ray.settings import in_words
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
@@ -112,10 +113,6 @@ def describe(row: dict[str, Any]) -> str:
         case "confirmed":
             return f"step {row['confirmed']:,}: {row['signature']} confirmed: {row['because']}"
         case "rescued":
-            changes = ", ".join(
-                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in row["changes"].items()
-            )
-            return f"rescued: back to step {row['back_to']:,}, with {changes}"
+            return f"rescued: back to step {row['back_to']:,}, with {in_words(row['changes'])}"
         case what:
             return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")

@@ -19,9 +19,8 @@ from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
-from act_ray.runs.folder import RunFolder, grid_name
+from act_ray.runs.folder import RESCUES, RunFolder, grid_name
 
-RESCUES = "rescues.json"
 Change = Callable[[Config, Detector], dict[str, Any]]
 
 
@@ -89,8 +88,8 @@ def next_change(cfg: Config, detector: Detector, tries: int) -> dict[str, Any] |
     """What to change after so many tries, without what the settings do not allow; None: nothing is left."""
     if not cfg.adversarial:
         return None
-    order = cfg.collapse.rescue_order
-    for name in order[tries % len(order) :]:
+    order, first = cfg.collapse.rescue_order, tries % len(cfg.collapse.rescue_order)
+    for name in order[first:] + order[:first]:
         changes = CHANGES[name](cfg, detector)
         try:
             settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), RESCUES)
@@ -103,33 +102,48 @@ def next_change(cfg: Config, detector: Detector, tries: int) -> dict[str, Any] |
 # ---------------------------------------------------------------------------------------------- going back
 
 
-def go_back(folder: RunFolder, found: PruneRecord, best: int | None, changes: dict[str, Any], seconds: float) -> Rescue:
-    """Drop what came after the last good state: the newest checkpoint from before the signature, or the best one.
+def last_good(root: Path, first: PruneRecord, best: int | None) -> int:
+    """The step of the checkpoint to go back to; 0: there is none.
 
-    rescues.json is written last: a run that is killed before it collapses again, and is rescued again, in the same way.
+    The scores are the witness: it is the best one. Where they have nothing to say (nothing was scored, or a value was
+    suddenly not finite) it is the newest one from before the first signature. Only one that verifies.
     """
-    steps = checkpoint.saved_steps(folder.checkpoints)
-    back_to = max((step for step in steps if step <= found.step or step == best), default=0)
+    steps = checkpoint.saved_steps(root)
+    kept = [best] if first.finite and best in steps else [step for step in reversed(steps) if step <= first.before]
+    for step in kept:
+        try:
+            checkpoint.verify(checkpoint.step_folder(root, step))
+        except checkpoint.CorruptCheckpoint:
+            continue
+        return step
+    return 0
+
+
+def go_back(
+    folder: RunFolder, found: PruneRecord, first: PruneRecord, best: int | None, changes: dict[str, Any], seconds: float
+) -> Rescue:
+    """Drop what came after the last good state. `first`: the first signature, where `found` has taken its place.
+
+    rescues.json is written last, also on an object store: a run that is killed before it collapses again, and is
+    rescued again, in the same way.
+    """
+    steps, back_to = checkpoint.saved_steps(folder.checkpoints), last_good(folder.checkpoints, first, best)
     rescues = read_rescues(folder)
     kept = folder.path / "rescues" / str(len(rescues) + 1)
     kept.mkdir(parents=True, exist_ok=True)
     jsonfile.write(kept / "prune.json", found.to_dict())
-    for name, first in (("metrics.jsonl", back_to), ("scores.jsonl", back_to + 1)):
-        lost = [row for row in folder.rows(name) if row["step"] >= first]
+    for name, since in (("metrics.jsonl", back_to), ("scores.jsonl", back_to + 1)):
+        lost = [row for row in folder.rows(name) if row["step"] >= since]
         (kept / name).write_text("".join(jsonfile.line(row) + "\n" for row in lost))
         if name == "scores.jsonl":
             for row in lost:
-                _move(folder.path / "samples" / grid_name(row["step"]), kept)
+                folder.move(f"samples/{grid_name(row['step'])}", kept)
     for step in steps:
         if step > back_to:
             shutil.rmtree(checkpoint.step_folder(folder.checkpoints, step))
+    folder.push()
     rescue = Rescue(found.signature, found.confirmed or found.step, back_to, changes, seconds)
     folder.json(RESCUES, [asdict(one) for one in [*rescues, rescue]])
     folder.event("rescued", **asdict(rescue))
     folder.push()
     return rescue
-
-
-def _move(path: Path, folder: Path) -> None:
-    if path.exists():
-        shutil.move(path, folder / path.name)

@@ -2,14 +2,16 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from act_ray import settings
-from act_ray.collapse.record import PruneRecord
+from act_ray.collapse.record import PruneRecord, first_flag
 from act_ray.config import Config
+from act_ray.core.augment import Controller
 from act_ray.core.step import Metrics, unwrap
 from act_ray.data.shards import label_counts, open_data
 from act_ray.errors import UserError
@@ -54,7 +56,7 @@ class TrainingRun:
         self.best: tuple[float, int] | None = None  # score, step
         self.improved = False  # a best score that no checkpoint holds yet
         self.stop = False  # somebody asked for a stop
-        self.seconds = 0.0  # of training, over all resumptions
+        self.seconds = max((rescue.seconds for rescue in self.rescues), default=0.0)  # of training, over all parts
         self.resumed_at = self.saved_at = self._resume()
         self.clock, self.clock_step = time.monotonic(), self.resumed_at
 
@@ -83,13 +85,17 @@ class TrainingRun:
         if saved["data_checksum"] != self.data.checksum:
             raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
         lineage = read_lineage(self.folder)
-        changes = [lineage.step] if lineage is not None and lineage.changes else []
-        changes += [rescue.back_to for rescue in self.rescues]
-        if saved["step"] > max(changes, default=-1):  # what was changed is watched from there on
+        changes = [(lineage.step, lineage.changes)] if lineage is not None and lineage.changes else []
+        changes += [(rescue.back_to, rescue.changes) for rescue in self.rescues]
+        since, what = max(changes, key=lambda change: change[0], default=(-1, {}))
+        if saved["step"] > since:  # what was changed is watched from there on
             self.detector.load_state_dict(saved["detector"])
+        elif "augment.tau" in what or "augment.enabled" in what:  # Algorithm 2 begins
+            start = Controller.start(self.cfg.step.augment, self.ranks.device)
+            self.state.controller = replace(start, p_aug=self.state.controller.p_aug)
         self.last_score, self.diversity = saved["score"], saved["diversity"]
         self.best = tuple(saved["best"]) if saved["best"] else None
-        self.seconds = max(saved["seconds"], *(rescue.seconds for rescue in self.rescues), 0.0)
+        self.seconds = max(self.seconds, saved["seconds"])
 
     def note(self, line: str) -> None:
         """Write a line for the user into events.jsonl."""
@@ -115,7 +121,7 @@ class TrainingRun:
         saved = checkpoint.save(self.folder.checkpoints, self.state, extra)
         best = self.best[1] if self.best else None
         flagged, kept = self.detector.record, self.cfg.checkpoint
-        good = (kept.good, flagged.step) if flagged is not None else None
+        good = (kept.good, flagged.before) if flagged is not None else None
         checkpoint.prune(self.folder.checkpoints, self.state.step, kept.keep, best, good)
         self.folder.push(saved)
 
@@ -211,6 +217,7 @@ class TrainingRun:
             "seconds": round(self.seconds, 3),
             "outcome": None,
             "rescues": len(self.rescues),
+            "given_up": sum(rescue.confirmed - rescue.back_to for rescue in self.rescues),
             "prune": None if self.detector.record is None else self.detector.record.summary(),
         }
 
@@ -230,7 +237,8 @@ class TrainingRun:
         changes = next_change(self.cfg, self.detector, len(self.rescues))
         if changes is None:
             return False
-        self.ranks.on_first(lambda: go_back(self.folder, found, best, changes, self.seconds))
+        first = first_flag(replace(self.detector.trace, not_finite=None), self.cfg.collapse) or found
+        self.ranks.on_first(lambda: go_back(self.folder, found, first, best, changes, self.seconds))
         return True
 
     def leave(self) -> None:

@@ -119,8 +119,8 @@ def command(
                     "audit_fraction": audit_fraction}  # fmt: skip
     if simulate is None and (resamples is not None or split is not None):
         raise UserError("--resamples, --split: only with --simulate TRACES")
-    if simulate is not None and (resume is not None or dry_run or "://" in storage):
-        raise UserError("--simulate TRACES: not with --resume or --dry-run, and --storage must be a folder")
+    if simulate is not None and (resume is not None or dry_run or earlier or "://" in storage):
+        raise UserError("--simulate TRACES: not with --resume, --from or --dry-run, and --storage must be a folder")
     if resume is not None:
         if any(value is not None for value in (space_name, data, name, *of_the_space.values())) or overrides or earlier:
             raise UserError(

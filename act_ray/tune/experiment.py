@@ -8,6 +8,7 @@ table.txt  table.csv  results.parquet  best.png    what the search ends with
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -107,7 +108,10 @@ class Experiment:
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
         self.state: str | None = None  # running, interrupted or finished, as of the log's end; a kill leaves it running
         # Folders that are there: another version of act_ray, with more settings, would hash to other names.
-        self.begun = {int(name.partition("-")[0]): name for name in self.dir.folders("trials")}
+        self.begun: dict[int, list[str]] = {}
+        for name in sorted(self.dir.folders("trials")):
+            if re.fullmatch(r"\d{3,}-[0-9a-f]{8}", name):
+                self.begun.setdefault(int(name[:-9]), []).append(name)
 
     @classmethod
     def create(cls, location: str, space: Space, options: dict[str, Any]) -> "Experiment":
@@ -132,8 +136,12 @@ class Experiment:
         return resumed
 
     @classmethod
-    def read(cls, location: str, options: dict[str, Any] | None = None, scratch: str = "runs") -> "Experiment":
+    def read(
+        cls, location: str, options: dict[str, Any] | None = None, scratch: str = "runs", log: bool = True
+    ) -> "Experiment":
         """The search in this folder, as its log tells it; `scratch` "views" to look at one that may be running.
+
+        log: whether to read it; a caller that follows the log hands its rows to `take`.
 
         Raises UserError for one of an earlier version.
         """
@@ -141,7 +149,7 @@ class Experiment:
         saved = read_yaml(Folder(location).read("experiment.yaml") or "", where)
         experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}), scratch)
         experiment.dir.open_root()
-        for row in experiment.dir.rows("events.jsonl"):
+        for row in experiment.dir.rows("events.jsonl") if log else ():
             if row["event"] == "ended" and "outcome" not in row:
                 raise UserError(
                     f"--resume {location}: begun with an earlier version of act_ray, whose log has other fields; "
@@ -161,7 +169,8 @@ class Experiment:
         """The plan of a trial, made at the first call for its index."""
         if index not in self.plans:
             plan = plan_trial(self.space, index, values)
-            self.plans[index] = replace(plan, name=self.begun.get(index, plan.name))
+            there = self.begun.get(index, [plan.name])
+            self.plans[index] = replace(plan, name=plan.name if plan.name in there else there[-1])
         return self.plans[index]
 
     def remaining(self) -> list[TrialPlan]:

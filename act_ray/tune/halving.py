@@ -158,9 +158,12 @@ class Halving(Scheduler):
 
     def standing(self, index: int) -> list[str]:
         """A trial's place at each rung that it has reached, and the promise that it would have needed to go on."""
-        lines = []
-        for rung, own in enumerate(self.members[index].at[: len(self.quota)]):
-            here = sorted(other.at[rung] for other in self.members.values() if len(other.at) > rung)
+        lines, trial = [], self.members[index]
+        if trial.postponed:
+            return ["it has shown a signature of collapse, and waits behind all others that wait, whatever its trend"]
+        for rung, own in enumerate(trial.at[: len(self.quota)]):
+            sound = [other for other in self.members.values() if not other.postponed]
+            here = sorted(other.at[rung] for other in sound if len(other.at) > rung)
             place, quota = here.index(own) + 1, self.quota[rung]
             lines.append(
                 f"at {self.ends[rung]:.0%} of its steps its trend promised {math.exp(own):.4g} at the end: {place}. of "

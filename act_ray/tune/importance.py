@@ -38,7 +38,7 @@ def draw_importances(experiment: Experiment, found: dict[str, float], trials: li
                 axes.set_xscale("log")
                 _plain_log(axes.xaxis)
         scores.axes[0].set_ylabel("score")
-        scores.suptitle("blue: came to its end; grey: waits, what its trend promises; red: collapsed", fontsize=7)
+        scores.suptitle("grey: waits, and its trend promises this; red: collapsed; blue: all others", fontsize=7)
         save(figure, experiment.dir.path, "importance")
     return experiment.dir.path / "importance.png"
 

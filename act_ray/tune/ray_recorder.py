@@ -15,7 +15,19 @@ from act_ray.tune.ray_schedulers import index_of
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
 
-KEYS = ("step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "prune")
+KEYS = (
+    "step",
+    "images",
+    "score",
+    "best_score",
+    "best_step",
+    "diversity",
+    "seconds",
+    "outcome",
+    "rescues",
+    "given_up",
+    "prune",
+)
 VERBS = {
     TrialOutcome.COMPLETED: "completed",
     TrialOutcome.PRUNED: "pruned",
@@ -50,6 +62,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {
             "index": plan.index,
             "audit": audit,
+            "heeded": plan.config.collapse.ends,  # whether a signature of collapse lets it wait behind the others
             "config": settings,
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],

@@ -76,8 +76,7 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
 
     def _report(self, trial: TuneTrial, result: dict[str, Any]) -> Verdict:
         told = trial.config["trial"]
-        recorded = told["config"]["collapse"]["action"] == "record" and not told["audit"]  # a signature changes nothing
-        flagged = result.get("prune/signature") is not None and not recorded
+        flagged = told["heeded"] and (result.get("prune/signature") is not None or result["rescues"] > 0)
         share = share_of(trial, result)
         return self.scheduler.report(index_of(trial), share, result["score"], flagged, result["seconds"])
 

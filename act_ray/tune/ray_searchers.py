@@ -11,8 +11,9 @@ from ray.tune.search.optuna import OptunaSearch
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome, TrialOutcome
-from act_ray.tune.experiment import Experiment, TrialPlan
+from act_ray.tune.experiment import Experiment, TrialPlan, TrialRecord
 from act_ray.tune.kinds import distribution
+from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_schedulers import TuneScheduler
 from act_ray.tune.told import compute, earlier, known, promised
 
@@ -72,7 +73,11 @@ class OptunaSpace(Listed):
         modes = ["min"] * len(self.objectives)
         self.inner = OptunaSearch(space=space, metric=self.objectives, mode=modes, seed=seed)
         self.indices: dict[str, int] = {}  # of the trials that Optuna suggested in this process
-        earlier_ones = earlier(experiment.space, experiment.options.get("from") or [])
+        earlier_ones: list[tuple[dict[str, Any], TrialRecord]] = []
+        try:
+            earlier_ones += earlier(experiment.space, experiment.options.get("from") or [])
+        except UserError as error:  # they were there when the search began
+            announce(f"going on without the earlier trials: {error}")
         for values, trial in [*earlier_ones, *((t.plan.values, t) for t in experiment.trials.values())]:
             score = known(trial)
             if score is not None and trial.last is not None:

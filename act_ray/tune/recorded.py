@@ -24,7 +24,7 @@ from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
-from act_ray.runs.folder import Folder, RunFolder, read_config
+from act_ray.runs.folder import RESCUES, Folder, RunFolder, read_config
 from act_ray.runs.rows import Row
 from act_ray.runs.storage import join
 
@@ -84,11 +84,11 @@ def load_recorded(location: str) -> list[Recorded]:
 
 
 def read_run(location: str, group: str) -> Recorded | None:
-    """A run's folder; None for a run that did not come to its end and did not diverge either, or has no score."""
+    """A run's folder; None for one that neither came to its end nor diverged, was rescued, or has no score."""
     run = RunFolder(location, scratch="views")
     run.fetch_root()
     cfg, scores = read_config(run), run.rows("scores.jsonl")
-    if cfg is None or not scores:
+    if cfg is None or not scores or run.read(RESCUES) is not None:
         return None
     diverged = None
     if scores[-1]["step"] < cfg.train.total_steps:

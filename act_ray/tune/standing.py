@@ -11,9 +11,14 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
     space = experiment.space
     scheduler = SCHEDULERS[space.file.scheduler].build(space.plan(experiment.options.get("budget")))
     for index, trial in experiment.trials.items():
-        audited, recorded = trial.audited, trial.plan.config.collapse.action == "record"
+        audited, heeded = trial.audited, trial.plan.config.collapse.ends
         reports = [
-            (row["step"] / trial.total, row["score"], row["prune"] is not None and not recorded, row["seconds"])
+            (
+                row["step"] / trial.total,
+                row["score"],
+                heeded and (row["prune"] is not None or row.get("rescues", 0) > 0),
+                row["seconds"],
+            )
             for row in trial.reports
             if not audited or row["step"] <= (trial.flag or {})["confirmed"]  # the scheduler knew no more
         ]

@@ -1,9 +1,7 @@
 """What a search ends with: the ranked table, the compute saved, the best trial, and files for other tools."""
 
-import json
 import math
 import shlex
-from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -17,9 +15,11 @@ from act_ray.tune.finalists import finalists_table
 from act_ray.tune.lessons import describe_lessons
 from act_ray.tune.picture import draw_best
 from act_ray.tune.progress_line import width
+from act_ray.tune.rerun import goes_past_its_collapse, rerun_command
 from act_ray.tune.results import format_value, rank, write_results
 from act_ray.tune.schedulers import SCHEDULERS
 from act_ray.tune.simulation import NEAR, wilson
+from act_ray.tune.spent import saved_compute
 from act_ray.tune.table import make_table
 from act_ray.tune.told import compute
 
@@ -70,20 +70,10 @@ def count_outcomes(experiment: Experiment) -> str:
 
 def say_saved(experiment: Experiment) -> str:
     """Compute not spent: steps planned minus steps run of what collapsed, was stopped or waits; at its own speed."""
-    steps, seconds = Counter[str](), Counter[str]()
-    for trial in experiment.trials.values():
-        who = "collapse pruning" if trial.outcome is TrialOutcome.PRUNED else None
-        if trial.outcome is TrialOutcome.SCHEDULER or trial.waiting is not None:
-            who = SCHEDULERS[experiment.space.file.scheduler].label
-        if who is not None and trial.last is not None:
-            spared = trial.total - trial.step
-            steps[who] += spared
-            seconds[who] += spared * trial.last["seconds"] / max(trial.step, 1)
+    saved = saved_compute(experiment.trials.values(), experiment.space.file.scheduler)
     workers = max(1, experiment.options["workers_per_trial"])
-    parts = [
-        f"{count:,} by {who} (about {seconds[who] * workers / 60:.1f} worker-minutes)" for who, count in steps.items()
-    ]
-    planned, spared = sum(trial.total for trial in experiment.trials.values()), sum(steps.values())
+    parts = [f"{one.steps:,} by {one.who} (about {one.seconds * workers / 60:.1f} worker-minutes)" for one in saved]
+    planned, spared = sum(trial.total for trial in experiment.trials.values()), sum(one.steps for one in saved)
     what = "; ".join(parts) if parts else "no trial was stopped early"
     return f"compute saved: {spared:,} of {planned:,} planned steps ({spared / max(planned, 1):.0%}): {what}"
 
@@ -142,20 +132,14 @@ def describe_best(experiment: Experiment) -> list[str]:
         return ["best: no trial has a score yet"]
     location = experiment.trial_location(best.plan)
     checkpoint = join(location, "checkpoints", step_folder(Path(), best.best_step).name)
-    settings = rerun_settings(experiment, best)
-    note = ""
-    if best.outcome is TrialOutcome.PRUNED and not isinstance((best.prune or {}).get("value"), str):  # it was finite
-        settings["collapse.action"] = "record"
-        note = " (collapse.action=record lets it go on past its collapse)"
-    sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
-    space = experiment.space.file
-    base = f"--preset {space.preset}" + (f" --recipe {space.recipe}" if space.recipe else "")
+    past = goes_past_its_collapse(best)
+    note = " (collapse.action=record lets it go on past its collapse)" if past else ""
     return [
         f"best: {best.plan.name}, score {format_value(best.best_score)} at step {best.best_step:,} of {best.total:,}; "
         + describe_end(experiment, best),
         f"its checkpoint: {checkpoint}",
         f"sample from it: python -m act_ray.sample {shlex.quote(location)}",
-        f"run it again: python -m act_ray.train {base} {sets}{note}",
+        f"run it again: {rerun_command(experiment, best)}{note}",
     ]
 
 
@@ -175,13 +159,3 @@ def describe_end(experiment: Experiment, trial: TrialRecord) -> str:
     if trial.waiting is not None:
         return f"it {trial.waiting}, step {trial.step:,}; --budget lets more go on"
     return f"it has not ended, and is at step {trial.step:,}"
-
-
-def rerun_settings(experiment: Experiment, trial: TrialRecord) -> dict[str, object]:
-    """The overrides that give the trial again."""
-    return {**experiment.space.file.set, **trial.plan.values, "train.seed": trial.plan.config.train.seed}
-
-
-def quote_setting(name: str, value: object) -> str:
-    """NAME=VALUE as a shell takes it."""
-    return shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")

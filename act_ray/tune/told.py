@@ -49,7 +49,8 @@ def earlier(space: Space, locations: Sequence[str]) -> Iterator[tuple[dict[str, 
         for trial in Experiment.read(location, scratch="views").trials.values():
             if known(trial) is None:
                 continue
-            values = {name: settings.get(trial.plan.config, name) for name in space.specs}
+            found = {name: settings.get(trial.plan.config, name) for name in space.specs}
+            values = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
             problem = space.refusal(values) or outside(space, values) or unlike(space, values, trial)
             if problem is None:
                 count += 1
@@ -73,6 +74,8 @@ def outside(space: Space, values: Mapping[str, Any]) -> str | None:
 def unlike(space: Space, values: Mapping[str, Any], trial: TrialRecord) -> str | None:
     """The first setting besides the searched ones that a trial of this space would have another value of."""
     ours, theirs = space.config(values), trial.plan.config
+    if (ours.collapse.action == "steer") != (theirs.collapse.action == "steer"):
+        return f"collapse.action = {theirs.collapse.action}, not {ours.collapse.action}"
     for name in settings.field_names():
         if name.startswith(ASIDE) or name in space.specs or name == "train.seed":
             continue

@@ -26,7 +26,19 @@ from act_ray.train.ranks import Ranks
 from act_ray.train.run import Report
 from tests.helpers.tiny_settings import TINY
 
-KEYS = {"step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "prune"}
+KEYS = {
+    "step",
+    "images",
+    "score",
+    "best_score",
+    "best_step",
+    "diversity",
+    "seconds",
+    "outcome",
+    "rescues",
+    "given_up",
+    "prune",
+}
 
 
 def tiny(more: dict[str, Any] | None = None) -> Config:

@@ -1,9 +1,17 @@
 """A run whose collapse is confirmed goes back and changes one thing; and one whose w_gp follows ||grad D||^2."""
 
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
@@ -12,11 +20,12 @@ from act_ray.core.options import Steer
 from act_ray.core.steer import Steering
 from act_ray.errors import UserError
 from act_ray.runs.checkpoint import saved_steps
-from act_ray.runs.folder import RunFolder
+from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.train.detect import make_detector
 from act_ray.train.fork import fork, forked_config
 from act_ray.train.rescue import changed, next_change, read_rescues
-from tests.helpers.tiny_runs import assert_same_run, go, killed_at, nan_at, rows, tiny
+from act_ray.train.run import Report, TrainingRun
+from tests.helpers.tiny_runs import assert_same_run, go, in_child, killed_at, nan_at, newest, rows, tiny
 
 RESCUE = {"collapse.action": "rescue", "checkpoint.good": 9, "checkpoint.keep": 9}
 
@@ -43,6 +52,92 @@ def test_a_rescued_run_goes_on_from_its_last_good_state(
     assert PruneRecord.from_json((tmp_path / "rescues" / "1" / "prune.json").read_text()).signature == "divergence"
     assert not (tmp_path / "prune.json").exists()
     assert "gp_weight: 0.3" in (tmp_path / "config.yaml").read_text()  # what was asked for
+
+
+def scored_as(monkeypatch: pytest.MonkeyPatch, before: Callable[[int], float], after: Callable[[int], float]) -> None:
+    """The scores before and after the first rescue, by step."""
+    original = TrainingRun.evaluate
+
+    def evaluate(self: TrainingRun) -> Report:
+        scorer, score = self.scorer, after if self.rescues else before
+
+        def fake(networks: Any) -> Any:
+            result, images = scorer(networks)
+            return {**result, "score": score(self.state.step)}, images
+
+        self.scorer = fake  # type: ignore[assignment]
+        try:
+            return original(self)
+        finally:
+            self.scorer = scorer
+
+    monkeypatch.setattr(TrainingRun, "evaluate", evaluate)
+
+
+WORSE = {**RESCUE, "eval.every": 2, "checkpoint.every": 1}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("dies", [None, "rmtree", "push", "json"])
+def test_a_run_that_got_worse_goes_back_to_its_best_whatever_kills_it_on_the_way(
+    dies: str | None, remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 at step 2, then 20 and 30: confirmed at step 6, when there are checkpoints of every step."""
+    scored_as(monkeypatch, lambda step: 5.0 * step, lambda step: 10.0 - step / 2)
+    place = (tmp_path / "run").as_uri() if remote else str(tmp_path / "run")
+    if dies is not None:
+
+        def child() -> None:
+            owner, name = (shutil, "rmtree") if dies == "rmtree" else (RunFolder, dies)
+            original = getattr(owner, name)
+
+            def dying(*args: Any, **options: Any) -> Any:
+                if sys._getframe(1).f_code.co_name == "go_back":
+                    if dies == "push":  # what it uploads first is there
+                        original(*args, **options)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **options)
+
+            setattr(owner, name, dying)
+            go(tiny(WORSE), place)
+
+        assert in_child(child) == signal.SIGKILL
+    last = go(tiny(WORSE), place)[-1]
+    assert (last["outcome"], last["rescues"], last["given_up"], last["best_score"]) == ("completed", 1, 4, 4.0)
+    run = tmp_path / "run"
+    (rescue,) = json.loads((run / "rescues.json").read_text())
+    assert (rescue["signature"], rescue["confirmed"], rescue["back_to"]) == ("worse", 6, 2)
+    assert [row["score"] for row in rows(run / "scores.jsonl")] == [10.0, 8.0, 7.0, 6.0, 5.0, 4.0]
+    assert [row["score"] for row in rows(run / "rescues" / "1" / "scores.jsonl")] == [20.0, 30.0]
+    assert sorted(path.name for path in (run / "rescues" / "1").glob("*.png")) == [grid_name(4), grid_name(6)]
+    assert len(list((run / "samples").iterdir())) == 6
+    drawn, given_up = ((run / folder / grid_name(6)).stat().st_mtime_ns for folder in ("samples", "rescues/1"))
+    assert drawn > given_up
+    ratios = [row["loss_gp"] / row["gp"] for row in rows(run / "metrics.jsonl") if "loss_gp" in row]
+    assert ratios == pytest.approx([0.3, 0.9, 0.9])  # steps 0, 4, 8
+
+
+def test_a_value_that_is_not_finite_after_a_flag_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored_as(monkeypatch, lambda step: 5.0 * step, lambda step: 10.0 - step / 2)
+    nan_at(monkeypatch, 7)
+    cfg = tiny({**WORSE, "collapse.patience": 0.9})
+    assert go(cfg, tmp_path)[-1]["outcome"] == "completed"
+    (rescue,) = read_rescues(RunFolder(str(tmp_path)))
+    assert (rescue.signature, rescue.confirmed, rescue.back_to) == ("divergence", 7, 2)
+
+
+def test_a_lower_tau_is_the_one_that_p_aug_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that of the checkpoint; the average begins at it, as at the beginning of a run."""
+    scored_as(monkeypatch, lambda step: 5.0 * step, lambda step: 10.0 - step / 2)
+    cfg = tiny({**WORSE, "collapse.rescue_order": ["p_aug"], "loss.gp_interval": 2})
+    assert go(cfg, tmp_path)[-1]["outcome"] == "completed"
+    (rescue,) = read_rescues(RunFolder(str(tmp_path)))
+    controller = load_file(newest(tmp_path) / "controller.safetensors")
+    assert controller["tau"].item() == pytest.approx(rescue.changes["augment.tau"])
+    moved = [row["p_aug"] for row in rows(tmp_path / "metrics.jsonl") if "p_aug" in row]
+    assert moved[0] == pytest.approx(cfg.augment.p_step)  # at step 2: the average is not below tau
 
 
 def test_a_rescued_run_that_is_killed_goes_on_as_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +192,7 @@ def found(cfg: Config, gp: float = 2.0) -> Detector:
         ({"loss.w_mid": 0.3}, 2, {"loss.w": 0.56, "loss.w_mid": 0.3}),
         ({}, 3, {"augment.enabled": True, "augment.tau": 0.7 * 0.3 * 2.0}),
         ({"augment.enabled": True, "augment.tau": 0.5}, 3, {"augment.tau": 0.35}),
-        ({"discriminator.conditional": True}, 3, None),  # such a D cannot be shown augmented images
+        ({"discriminator.conditional": True}, 3, {"loss.gp_weight": 0.9}),  # such a D cannot be shown augmented images
         ({"loss.gp_weight": 0.0}, 0, {"loss.gp_weight": 0.1}),
         ({"optim.lr_d": 0.4}, 1, {"optim.lr_d": 0.2}),
         ({"loss.w": 0.0, "loss.w_mid": 0.0}, 0, None),

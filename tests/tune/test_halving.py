@@ -155,3 +155,12 @@ def test_a_budget_in_its_unit(text: str, trials: float | None) -> None:
 def test_a_budget_that_is_none_says_what_one_is(text: str) -> None:
     with pytest.raises(UserError, match="give a number and a unit, such as '60%'"):
         parse_budget(text)
+
+
+def test_where_a_trial_stands_is_told_without_those_that_do_not_count() -> None:
+    scheduler = Halving(Plan(4))
+    for index, score, flagged in ((0, 1.0, True), (1, 1.5, True), (2, 20.0, False), (3, 30.0, False)):
+        scheduler.begin(index)
+        scheduler.report(index, 0.4, score, flagged)
+    assert scheduler.standing(2) == ["at 35% of its steps its trend promised 20 at the end: 1. of 2, of which 2 go on"]
+    assert scheduler.standing(0)[0].startswith("it has shown a signature of collapse, and waits behind all others")

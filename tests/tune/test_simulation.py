@@ -9,6 +9,7 @@ import pytest
 
 from act_ray import settings
 from act_ray.collapse.rules import CollapseConfig
+from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
 from act_ray.tune.halving import Halving
 from act_ray.tune.recorded import STEPS, Recorded, load_recorded, save_recorded
@@ -47,6 +48,9 @@ def test_a_run_that_diverges_is_recorded_and_ends_there_as_the_worst(
     (run,), (from_a_store,) = load_recorded(str(tmp_path / "s")), load_recorded((tmp_path / "s").as_uri())
     assert (from_a_store.name, from_a_store.scores) == (run.name, run.scores) == ("s/000-x", run.scores)
     assert (run.diverged, run.scores[-1]["score"], run.scores[-1]["step"]) == (7, WORST, 12)
+    (tmp_path / "s" / "trials" / "000-x" / "rescues.json").write_text("[]")  # then it is not its settings' own run
+    with pytest.raises(UserError, match="no trial of this search ran to its end"):
+        load_recorded(str(tmp_path / "s"))
     save_recorded([run], tmp_path / "traces")
     (again,) = load_recorded(str(tmp_path / "traces"))
     seen = watch(again, CollapseConfig())
@@ -115,7 +119,7 @@ def test_a_search_is_replayed_from_the_command(tmp_path: Path, capfd: pytest.Cap
     assert said.endswith("has 0 runs of that split; needs 4 of each group")
     for more, what in (
         (["--name", "replay"], "--name replay: "),
-        (["--dry-run"], "--simulate TRACES: not with --resume or --dry-run"),
+        (["--dry-run"], "--simulate TRACES: not with --resume, --from or --dry-run"),
         (["--budget", "2 hours"], "--budget 2 hours: a replay takes no time"),
     ):
         assert Ended(capfd, "tune", "--simulate", tmp_path / "traces", *common, *more).mistake().startswith(what)

@@ -108,3 +108,15 @@ def test_two_objectives_need_a_scheduler_that_does_not_look_at_one() -> None:
         UserError, match=r"objectives = \['score', 'compute'\]: needs search: optuna and scheduler: none"
     ):
         parse_space({**ONE, "objectives": ["score", "compute"]}, "x")
+
+
+def test_steered_trials_and_listed_values_are_told_apart(tmp_path: Path) -> None:
+    steered = searched(
+        tmp_path / "steered", {**ONE, "search": "random", "set": {**ONE["set"], "collapse.action": "steer"}}
+    )
+    with pytest.raises(UserError, match="collapse.action = steer, not stop"):
+        list(earlier(parse_space(ONE, "x"), [steered.location]))
+    widths = {"model.block_out_channels": {"choice": [[16, 32], [32, 64]]}}
+    before = searched(tmp_path / "widths", {"preset": "digits", "trials": 6, "set": ONE["set"], "parameters": widths})
+    space = parse_space({"preset": "digits", "search": "optuna", "set": ONE["set"], "parameters": widths}, "x")
+    assert len(list(earlier(space, [before.location]))) == 6

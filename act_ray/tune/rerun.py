@@ -1,0 +1,33 @@
+"""The command that gives a search's trial again."""
+
+import json
+import shlex
+
+from act_ray.outcomes import TrialOutcome
+from act_ray.tune.experiment import Experiment, TrialRecord
+
+
+def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
+    """For a shell; one that was stopped for a collapse only records it this time."""
+    settings = rerun_settings(experiment, trial)
+    if goes_past_its_collapse(trial):
+        settings["collapse.action"] = "record"
+    sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
+    space = experiment.space.file
+    base = f"--preset {space.preset}" + (f" --recipe {space.recipe}" if space.recipe else "")
+    return f"python -m act_ray.train {base} {sets}"
+
+
+def goes_past_its_collapse(trial: TrialRecord) -> bool:
+    """Whether it was stopped for a collapse that a run can go on from: every value was finite."""
+    return trial.outcome is TrialOutcome.PRUNED and not isinstance((trial.prune or {}).get("value"), str)
+
+
+def rerun_settings(experiment: Experiment, trial: TrialRecord) -> dict[str, object]:
+    """The overrides that give the trial again."""
+    return {**experiment.space.file.set, **trial.plan.values, "train.seed": trial.plan.config.train.seed}
+
+
+def quote_setting(name: str, value: object) -> str:
+    """NAME=VALUE as a shell takes it."""
+    return shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
