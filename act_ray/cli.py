@@ -20,6 +20,8 @@ VERBS = {
     "evaluate": "FID, Inception score, KID, precision and recall of a model.",
     "sample": "Draw images from a model.",
     "edit": "Inpaint, colorize, enlarge, ... with a model.",
+    "dashboard": "A live page for comparing the trials of searches, and runs.",
+    "report": "The same page as one file.",
     "explain": "Why a run was flagged or stopped, and what would have had to differ.",
     "figures": "Draw the paper's figures from a run.",
     "export": "Write a model for diffusers or ONNX Runtime.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from act_ray import settings
+from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.outcomes import TrialOutcome
@@ -49,7 +50,7 @@ class Source(ABC):
     def __init__(self, key: str, folder: Folder) -> None:
         self.key, self.folder = key, folder
         self.entries: dict[int, Entry] = {}
-        self.looked, self.news, self.bad = 0.0, 0.0, 0
+        self.looked, self.news, self.bad, self.read_before = 0.0, 0.0, 0, False
 
     def refresh(self, version: int) -> bool:
         """Read what is new, and give it this version; whether there was anything."""
@@ -63,8 +64,9 @@ class Source(ABC):
             entry = self.entries.setdefault(index, Entry({}))
             if entry.row != row:
                 entry.row, entry.version, changed = row, version, True
-        if changed:
+        if changed and self.read_before:  # what was there already is no news
             self.news = time.time()
+        self.read_before = True
         return changed
 
     @abstractmethod
@@ -169,7 +171,7 @@ class SearchSource(Source):
         saved = [asdict(one) for one in saved_compute(trials, space.file.scheduler)]
         state = self.experiment.state or "running"
         if state == "running" and time.time() - max(self.news, self.last_event) > STALE_S:
-            state = "silent"
+            state = "silent" if self.experiment.state else "finished"  # an earlier version's log does not say
         return {
             "key": self.key, "kind": self.kind, "name": self.folder.name, "location": self.folder.location,
             "about": space.file.about, "preset": space.file.preset, "data": example.data.path,
@@ -183,6 +185,10 @@ class SearchSource(Source):
 
     def run_folder(self, index: int) -> RunFolder:
         return RunFolder(self.experiment.trial_location(self.experiment.plans[index]), scratch="views")
+
+    def config(self, index: int) -> Config:
+        """A trial's settings."""
+        return self.experiment.plans[index].config
 
     def rerun(self, index: int) -> str:
         """The command that gives the trial again."""
@@ -249,6 +255,10 @@ class RunSource(Source):
     def run_folder(self, index: int) -> RunFolder:
         assert isinstance(self.folder, RunFolder)
         return self.folder
+
+    def config(self, index: int) -> Config:
+        """The run's settings."""
+        return self.cfg
 
     def rerun(self, index: int) -> str:
         """The command that gives the run again."""
@@ -330,7 +340,7 @@ def _json(text: str | None) -> Any:
 
 def differences(source: SearchSource | RunSource, index: int) -> list[tuple[str, Any, Any]]:
     """(setting, its preset's value, its own) for what differs."""
-    cfg = source.experiment.plans[index].config if isinstance(source, SearchSource) else source.cfg
+    cfg = source.config(index)
     base = settings.load(cfg.preset, {}, recipe_name=cfg.recipe)
     pairs = ((name, settings.get(base, name), settings.get(cfg, name)) for name in settings.field_names())
     return [(name, before, now) for name, before, now in pairs if before != now and name not in ("preset", "recipe")]

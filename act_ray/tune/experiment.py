@@ -6,6 +6,7 @@ trials/003-1a2b3c4d/   a run's folder (runs/folder.py), named by index and hash 
 table.txt  table.csv  results.parquet  best.png    what the search ends with
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -157,6 +158,12 @@ class Experiment:
                 )
             experiment.take(row)
         return experiment
+
+    def snapshot(self) -> "Experiment":
+        """As it is now, for another thread."""
+        copied = copy.copy(self)
+        copied.trials = dict(self.trials)
+        return copied
 
     def write_settings(self) -> None:
         """experiment.yaml."""

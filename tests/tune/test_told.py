@@ -28,7 +28,7 @@ def searched(folder: Path, raw: dict[str, Any], options: dict[str, Any] | None =
     found = Experiment.create(str(folder), parse_space(raw, "x"), OPTIONS | (options or {}))
     for plan in found.remaining():
         found.log("trial_started", plan)
-        found.log("reported", plan, report=scored(1200, known_score({"loss.w": 0.7, **plan.values})))
+        found.log("reported", plan, report=scored(1200, known_score({"loss.w": 0.7, "optim.lr_g": 1e-3, **plan.values})))
         found.log("ended", plan, outcome="completed", reason=None, prune=None)
     return found
 
@@ -111,10 +111,9 @@ def test_two_objectives_need_a_scheduler_that_does_not_look_at_one() -> None:
 
 
 def test_steered_trials_and_listed_values_are_told_apart(tmp_path: Path) -> None:
-    steered = searched(
-        tmp_path / "steered", {**ONE, "search": "random", "set": {**ONE["set"], "collapse.action": "steer"}}
-    )
-    with pytest.raises(UserError, match="collapse.action = steer, not stop"):
+    fixed = {**ONE["set"], "collapse.action": "steer"}
+    steered = searched(tmp_path / "steered", {**ONE, "search": "random", "set": fixed})
+    with pytest.raises(UserError, match=r"collapse\.action = steer, not stop"):
         list(earlier(parse_space(ONE, "x"), [steered.location]))
     widths = {"model.block_out_channels": {"choice": [[16, 32], [32, 64]]}}
     before = searched(tmp_path / "widths", {"preset": "digits", "trials": 6, "set": ONE["set"], "parameters": widths})

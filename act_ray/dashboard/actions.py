@@ -1,0 +1,71 @@
+"""What can be done from the page: stop a trial, let one go on, mark it, write a note."""
+
+import time
+from collections.abc import Callable
+
+from act_ray.dashboard.results import NOTES, RunSource, SearchSource
+from act_ray.errors import UserError
+
+Target = SearchSource | RunSource
+MARKS = ("star", "doubt", "")
+MOST = 2_000  # characters of a note
+GO_ON = "GO-{index}"  # a file in a search's folder that asks its scheduler to let a waiting trial go on
+
+
+def stop(source: Target, index: int, text: str) -> str:
+    """Ask a running trial to save and end; --resume goes on with it."""
+    if source.entries[index].row["status"] != "running":
+        raise UserError("it does not run")
+    source.run_folder(index).request_stop()
+    return "asked to save and end"
+
+
+def go_on(source: Target, index: int, text: str) -> str:
+    """Ask the search to let a waiting trial go on, before all others."""
+    status = source.entries[index].row["status"]
+    if not isinstance(source, SearchSource) or status not in ("waiting", "postponed"):
+        raise UserError("only a trial that waits can be told to go on")
+    if source.experiment.state != "running":
+        raise UserError("its search does not run; resume it first")
+    name = GO_ON.format(index=index)
+    if source.folder.remote is not None:
+        source.folder.remote.write(name)
+    else:
+        (source.folder.path / name).touch()
+    return "asked to go on as soon as there is room"
+
+
+def mark(source: Target, index: int, text: str) -> str:
+    """Mark a trial, or take its mark away."""
+    if text not in MARKS:
+        raise UserError(f"a mark is one of {', '.join(filter(None, MARKS))}, or nothing")
+    note(source, index, "", text)
+    return "marked" if text else "unmarked"
+
+
+def write(source: Target, index: int, text: str) -> str:
+    """Write a note."""
+    if not text.strip():
+        raise UserError("an empty note")
+    if len(text) > MOST:
+        raise UserError(f"a note has at most {MOST:,} characters")
+    note(source, index, text, source.entries[index].row.get("mark") or "")
+    return "written"
+
+
+def note(source: Target, index: int, text: str, mark: str) -> None:
+    """A line in notes.jsonl; on an object store the file is replaced."""
+    row = {"time": round(time.time(), 3), "trial": index, "text": text, "mark": mark}
+    source.folder.append(NOTES, [row])
+    if source.folder.remote is not None:
+        source.folder.remote.upload(NOTES, source.folder.path / NOTES)
+
+
+ACTIONS: dict[str, Callable[[Target, int, str], str]] = {"stop": stop, "go_on": go_on, "mark": mark, "note": write}
+
+
+def act(source: Target, index: int, action: str, text: str) -> str:
+    """Do it; what to tell. Raises UserError where it cannot be done."""
+    if action not in ACTIONS:
+        raise UserError(f"no such action; one of {', '.join(ACTIONS)}")
+    return ACTIONS[action](source, index, text)

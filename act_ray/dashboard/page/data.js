@@ -1,0 +1,152 @@
+// What the page knows: trials and sources, kept up to date from the server, or embedded in a report.
+"use strict";
+const act = { trials: new Map(), sources: new Map(), chosen: new Map(), version: 0, acts: [], views: {}, pace: 2000 };
+
+// Okabe and Ito's colours, which people who see fewer hues tell apart as well; two sets for two backgrounds.
+const COLOURS = {
+  light: ["#0072b2", "#d55e00", "#00805c", "#b0508a", "#2f8fc4", "#a86b00", "#5b5b5b"],
+  dark: ["#56b4e9", "#ff8c42", "#2fcf9f", "#e79ac6", "#8fd0ff", "#f0c040", "#c0c0c0"],
+};
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const STATUS = { // sign, kind, words
+  running: ["▶", "good", "running"], completed: ["✓", "good", "done"], waiting: ["‖", "", "waits"],
+  postponed: ["▼", "warn", "postponed"], collapsed: ["✕", "bad", "collapsed"], stopped: ["■", "", "stopped"],
+  failed: ["!", "bad", "failed"], interrupted: ["◌", "warn", "interrupted"],
+};
+const UNFINISHED = ["running", "waiting", "postponed", "interrupted"];
+
+// ------------------------------------------------------------------------------------------ elements
+
+// An element; text is always text: whatever a trial is called, it stays that.
+function el(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, v] of Object.entries(value)) made.style.setProperty(key, v);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  return put(made, ...children);
+}
+
+// What an element holds from now on, without what is not there.
+function put(place, ...children) {
+  place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return place;
+}
+
+function say(text) {
+  const box = document.getElementById("say");
+  box.textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => { box.textContent = ""; }, 6000);
+}
+
+// ------------------------------------------------------------------------------------------ numbers
+
+function format(value, digits = 4) {
+  if (value === null || value === undefined || value === "") return "–";
+  if (typeof value === "number") {
+    if (Number.isInteger(value)) return value.toLocaleString("en");
+    return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(digits))) : value.toPrecision(3);
+  }
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  const whole = Math.round(seconds), h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60;
+  return h ? `${h} h ${m} min` : m ? `${m} min ${whole % 60} s` : `${whole} s`;
+}
+
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+};
+
+// ------------------------------------------------------------------------------------------ asking
+
+async function ask(path, parameters = {}, options = {}) {
+  if (act.report) return act.report.ask(path, parameters);
+  const query = new URLSearchParams(parameters).toString();
+  const reply = await fetch(`/api/${path}${query ? `?${query}` : ""}`, options);
+  if (!reply.ok) throw new Error((await reply.text()).trim() || `the server answers ${reply.status}`);
+  return reply.json();
+}
+
+async function poll() {
+  try {
+    const state = await ask("state", { since: act.version });
+    if (state.version < act.version) return restart(); // the server began anew
+    act.offset = Date.now() / 1000 - state.now;
+    const changed = state.version !== act.version || act.failed !== "";
+    Object.assign(act, { version: state.version, acts: state.acts || [], failed: "", heard: Date.now() });
+    for (const source of state.sources) act.sources.set(source.key, source);
+    for (const row of state.trials) act.trials.set(row.id, row);
+    news();
+    if (changed) render();
+  } catch (error) {
+    act.failed = error.message || "the server does not answer";
+    news();
+    if (!act.heard) render();
+  }
+}
+
+function restart() {
+  act.trials.clear();
+  act.sources.clear();
+  act.version = 0;
+  return poll();
+}
+
+// Whether what is shown is fresh: said once, in words, in the header.
+function news() {
+  const chip = document.getElementById("news"), sources = [...act.sources.values()];
+  const running = sources.some((source) => source.state === "running"), silent = sources.some((s) => s.state === "silent");
+  const [kind, text] = act.report ? ["", "report"]
+    : act.failed ? ["error", "no connection"]
+    : silent ? ["stale", "no news for a while"] : running ? ["live", "live"] : ["", sources.length ? sources[0].state : ""];
+  chip.className = `chip ${kind}`;
+  if (chip.textContent !== text) chip.textContent = text;
+}
+
+// ------------------------------------------------------------------------------------------ chosen trials
+
+const rows = () => [...act.trials.values()];
+const sourceOf = (row) => act.sources.get(row.source);
+const nameOf = (row) => (act.sources.size > 1 ? `${sourceOf(row).name} ` : "") + (sourceOf(row).kind === "run" ? row.name : String(row.index).padStart(3, "0"));
+
+function choose(id, on) {
+  if (on && !act.chosen.has(id)) {
+    const taken = new Set(act.chosen.values());
+    let slot = 0;
+    while (taken.has(slot)) slot += 1;
+    act.chosen.set(id, slot);
+  } else if (!on) act.chosen.delete(id);
+}
+
+// The chosen trials, or the best ones where none is.
+function shown(most = 6) {
+  const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
+  if (chosen.length) return chosen;
+  return rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, most);
+}
+
+const theme = () => document.documentElement.dataset.theme;
+function lookOf(row, place) {
+  const slot = act.chosen.has(row.id) ? act.chosen.get(row.id) : place, colours = COLOURS[theme()];
+  return { colour: colours[slot % colours.length], dash: DASHES[Math.floor(slot / colours.length) % DASHES.length] };
+}
+
+function statusOf(row) {
+  const [sign, kind, words] = STATUS[row.status] || ["", "", row.status];
+  return el("span", { class: `status ${kind}`, "data-sign": sign }, words);
+}
+
+// Why a trial is where it is, in a sentence.
+function whyOf(row) {
+  const flag = row.flag ? `${row.flag.signature} at step ${format(row.flag.step)}` : "";
+  const confirmed = row.flag && row.flag.confirmed !== null && row.flag.confirmed !== undefined ? ", confirmed" : "";
+  const rescued = row.rescues ? `rescued ${row.rescues} time${row.rescues > 1 ? "s" : ""}` : "";
+  return [row.reason, flag && flag + confirmed, rescued].filter(Boolean).join("; ");
+}

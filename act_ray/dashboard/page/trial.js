@@ -1,0 +1,73 @@
+// One trial: its story, its evidence, its settings, the command that gives it again; and what can be done with it.
+"use strict";
+
+act.views.trial = {
+  hidden: true,
+  draw(view, id) {
+    this.id = id;
+    view.replaceChildren(el("p", { class: "empty" }, "Loading …"));
+    this.update(view, id);
+  },
+  async update(view, id = this.id) {
+    let page;
+    try { page = await ask("trial", { id }); } catch (error) {
+      if (view.isConnected) view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
+      return;
+    }
+    if (location.hash !== `#/trial/${id}` || (view.querySelector("textarea") && view.querySelector("textarea").value)) return;
+    const row = act.trials.get(id) || page.row, source = sourceOf(row);
+    put(view,
+      el("h1", {}, source.kind === "run" ? "Run " : "Trial ", row.name, " ", statusOf(row)),
+      el("div", { class: "bar" }, el("label", {}, el("input", { type: "checkbox", checked: act.chosen.has(id),
+        onchange: (event) => { choose(id, event.target.checked); render(); } }), "chosen for curves and samples"), this.acts(row)),
+      el("div", { class: "cards" }, card(format(row.best), `best score${row.best_step ? `, at step ${format(row.best_step)}` : ""}`), card(format(row.last), "last score"),
+        card(`${format(row.step)} of ${format(row.total)}`, "steps"), card(duration(row.seconds), "of training"),
+        card(row.diversity === null ? "–" : format(row.diversity, 3), "diversity, of the data's")),
+      page.standing.length ? el("section", {}, el("h2", {}, "Where it stands"), page.standing.map((line) => el("p", {}, line))) : null,
+      page.evidence ? el("section", {}, el("h2", {}, "Evidence"), el("pre", {}, page.evidence.lines.join("\n")), el("div", { class: "panels" },
+        chartPanel("‖∇D‖²", "evidence-gp"), chartPanel("score", "evidence-score"))) : null,
+      el("section", {}, el("h2", {}, "Story"), page.story.length ? el("ol", { class: "story" }, page.story.map((event) => el("li", {},
+        el("time", {}, event.time ? new Date(event.time * 1000).toLocaleString() : ""), event.text))) : el("p", { class: "empty" }, "nothing has happened yet")),
+      el("section", {}, el("h2", {}, "Again"), el("pre", { tabindex: "0" }, page.rerun), el("button", { type: "button",
+        onclick: () => navigator.clipboard.writeText(page.rerun).then(() => say("copied"), () => say("the browser does not let the page copy")) }, "copy"),
+        el("p", { class: "soft" }, "its folder: ", el("code", {}, page.location))),
+      el("section", {}, el("h2", {}, "Settings that differ from the preset"), page.settings.length ? el("div", { class: "scroll" }, el("table", {},
+        el("thead", {}, el("tr", {}, ["setting", "preset", "here"].map((head) => el("th", { scope: "col" }, head)))),
+        el("tbody", {}, page.settings.map((one) => el("tr", {}, el("td", {}, one.name), el("td", {}, format(one.preset)), el("td", {}, format(one.value))))))) : el("p", { class: "empty" }, "none")),
+      el("section", {}, el("h2", {}, "Notes"), page.notes.map((note) => el("p", {}, el("time", { class: "soft" }, new Date(note.time * 1000).toLocaleString()), " ", note.text)),
+        act.acts.length ? this.writer(id) : el("p", { class: "soft" }, act.report ? "" : "Start the server with a token to write here.")));
+    if (page.evidence && page.evidence.window) this.evidence(view, row, page.evidence);
+  },
+  acts(row) {
+    if (!act.acts.length) return null;
+    const button = (action, text, on, words) => on && el("button", { type: "button", onclick: () => this.act(row.id, action, words || "") }, text);
+    return [button("stop", "Stop it", row.status === "running"), button("go_on", "Let it go on", ["waiting", "postponed"].includes(row.status)),
+      button("mark", row.mark === "star" ? "★ unmark" : "☆ mark", true, row.mark === "star" ? "" : "star")].map((one, i) => (i === 2 && row.mark === "star"
+      ? el("button", { type: "button", onclick: () => this.act(row.id, "mark", "") }, "★ unmark") : one)).filter(Boolean);
+  },
+  writer(id) {
+    const area = el("textarea", { rows: 2, cols: 60, "aria-label": "Note", maxlength: 2000, style: { "max-width": "100%" } });
+    return el("div", { class: "bar" }, area, el("button", { type: "button", class: "main", onclick: async () => { const text = area.value; area.value = ""; if (!await this.act(id, "note", text)) area.value = text; } }, "write"));
+  },
+  async act(id, action, text) {
+    try {
+      const reply = await ask("act", {}, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id, action, text }) });
+      say(reply.said);
+      await poll();
+      render();
+      return true;
+    } catch (error) { say(error.message); return false; }
+  },
+  async evidence(view, row, found) {
+    try {
+      const data = (await ask("curves", { ids: row.id, fields: "gp,score", points: 600 }))[row.id] || {};
+      for (const field of ["gp", "score"]) {
+        const curve = data[field], place = view.querySelector(`#evidence-${field}`);
+        if (!curve || !place) continue;
+        draw(place, [{ x: curve.x, y: curve.y, mode: "lines+markers", marker: { size: 3 }, line: { color: COLOURS[theme()][0], width: 1.5 }, hovertemplate: "%{y:.4g}<extra></extra>" }], {
+          yaxis: { type: "log" }, xaxis: { title: { text: "steps" } }, shapes: [{ type: "rect", x0: found.window[0], x1: found.window[1], yref: "paper", y0: 0, y1: 1, fillcolor: COLOURS[theme()][1], opacity: 0.18, line: { width: 0 } },
+            { type: "line", x0: found.step, x1: found.step, yref: "paper", y0: 0, y1: 1, line: { color: COLOURS[theme()][1], width: 1.5 } }] });
+      }
+    } catch (error) { say(error.message); }
+  },
+};

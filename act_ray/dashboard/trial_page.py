@@ -1,0 +1,102 @@
+"""What the page of one trial says: its story, its evidence, its settings; and what a search has taught."""
+
+from collections.abc import Iterator
+
+from act_ray.collapse.record import PruneRecord
+from act_ray.dashboard.results import RunSource, SearchSource, differences
+from act_ray.explain.words import describe
+from act_ray.runs.folder import RunFolder
+from act_ray.runs.rows import Row
+from act_ray.settings import in_words
+from act_ray.tune.standing import describe_standing
+
+Target = SearchSource | RunSource
+COLUMNS = 8  # of a sample grid (pictures.grid_image)
+
+
+def trial_page(source: Target, index: int) -> Row:
+    """Everything but its curves and samples."""
+    run = source.run_folder(index)
+    run.fetch_root()
+    return {
+        "row": source.entries[index].row,
+        "location": run.location,
+        "story": [*story(source, index, run)],
+        "evidence": evidence(run),
+        "standing": describe_standing(source.experiment, index) if isinstance(source, SearchSource) else [],
+        "settings": [{"name": n, "preset": before, "value": now} for n, before, now in differences(source, index)],
+        "rerun": source.rerun(index),
+        "notes": [row for row in source.notes() if int(row.get("trial", 0)) == index and row.get("text")],
+    }
+
+
+def story(source: Target, index: int, run: RunFolder) -> Iterator[Row]:
+    """What happened, oldest first: the search's events, and the run's own."""
+    rows = [{**row, "of": "search"} for row in source.entries[index].story] if source.kind == "search" else []
+    rows += [{**row, "of": "run"} for row in run.rows("events.jsonl") if "event" in row]
+    kept = [*(run.path / "checkpoints").glob("step-*")]
+    rows += [{"time": p.stat().st_mtime, "event": "checkpoint", "of": "run", "step": int(p.name[5:])} for p in kept]
+    for row in sorted(rows, key=lambda row: float(row.get("time", 0.0))):
+        text = sentence(row)
+        if text is not None:
+            yield {"time": row.get("time"), "event": row["event"], "text": text}
+
+
+def sentence(row: Row) -> str | None:
+    """An event in words; None for one that another tells as well."""
+    step = f"{row['step']:,}" if isinstance(row.get("step"), int) else "?"
+    match row["of"], row["event"]:
+        case _, "trial_started":
+            return "the search starts it"
+        case _, "waiting":
+            return f"it {row['reason']}"
+        case "search", "ended":
+            return f"over: {row['outcome']}" + (f" ({row['reason']})" if row.get("reason") else "")
+        case _, "note":
+            return str(row.get("text", ""))
+        case _, "started":
+            return f"training starts with {row.get('workers', 1)} worker(s)"
+        case _, "resumed":
+            return f"goes on from step {step}"
+        case _, "signature":
+            return f"flagged at step {step}: {row.get('signature')}: {row.get('message')}"
+        case _, "confirmed":
+            return f"confirmed at step {row.get('confirmed')}: {row.get('because')}"
+        case _, "rescued":
+            return f"rescued: back to step {row.get('back_to')}, with {in_words(row.get('changes') or {})}"
+        case _, "checkpoint":
+            return f"checkpoint of step {step}, which is kept"
+        case "run", what:
+            return f"{what} at step {step}"
+    return None
+
+
+def evidence(run: RunFolder) -> Row | None:
+    """What the detector found, in words, and the steps that its rule looked at; None where it found nothing."""
+    text = run.read("prune.json")
+    if text is None:
+        return None
+    try:
+        record = PruneRecord.from_json(text)
+    except (ValueError, KeyError, TypeError):
+        return {"lines": ["prune.json cannot be read"], "window": None}
+    return {"lines": [*describe(record)], "window": [record.window[0][0], record.window[-1][0]], "step": record.step,
+            "signature": record.signature}  # fmt: skip
+
+
+def sample_steps(source: Target, index: int) -> Row:
+    """The steps that there are grids of, and their layout."""
+    run = source.run_folder(index)
+    run.fetch_root("samples")
+    steps = sorted(int(path.stem.removeprefix("step-")) for path in (run.path / "samples").glob("step-*.png"))
+    cells = source.config(index).eval.grid
+    return {"steps": steps, "columns": COLUMNS, "cells": cells}
+
+
+def importance(source: Target) -> dict[str, float]:
+    """fANOVA over the search's trials; nothing of a run."""
+    if isinstance(source, RunSource):
+        return {}
+    from act_ray.tune.lessons import importances  # Optuna
+
+    return importances(source.experiment.snapshot())
