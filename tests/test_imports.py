@@ -36,7 +36,10 @@ def test_ray_is_loaded_only_by_modules_whose_name_says_so() -> None:
 # docs/design.md has a picture: each of these imports only rooms before it, and no command.
 ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
-COMMANDS = ("prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export", "list")
+COMMANDS = (
+    "prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export",
+    "list",
+)  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),
     ("dashboard", "tune"),

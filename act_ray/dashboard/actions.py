@@ -39,7 +39,7 @@ def mark(source: Target, index: int, text: str) -> str:
     """Mark a trial, or take its mark away."""
     if text not in MARKS:
         raise UserError(f"a mark is one of {', '.join(filter(None, MARKS))}, or nothing")
-    note(source, index, "", text)
+    add(source, index, mark=text)
     return "marked" if text else "unmarked"
 
 
@@ -49,14 +49,13 @@ def write(source: Target, index: int, text: str) -> str:
         raise UserError("an empty note")
     if len(text) > MOST:
         raise UserError(f"a note has at most {MOST:,} characters")
-    note(source, index, text, source.entries[index].row.get("mark") or "")
+    add(source, index, text=text)
     return "written"
 
 
-def note(source: Target, index: int, text: str, mark: str) -> None:
+def add(source: Target, index: int, **what: str) -> None:
     """A line in notes.jsonl; on an object store the file is replaced."""
-    row = {"time": round(time.time(), 3), "trial": index, "text": text, "mark": mark}
-    source.folder.append(NOTES, [row])
+    source.folder.append(NOTES, [{"time": round(time.time(), 3), "trial": index, **what}])
     if source.folder.remote is not None:
         source.folder.remote.upload(NOTES, source.folder.path / NOTES)
 

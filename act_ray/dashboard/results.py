@@ -135,8 +135,8 @@ class SearchSource(Source):
         self.bad = self.tail.bad
 
     def read_notes(self) -> Iterator[Row]:
-        for row in self.notes():
-            index = int(row.get("trial", -1))
+        marks = {int(row["trial"]): row for row in self.notes() if "mark" in row and "trial" in row}
+        for index, row in marks.items():
             if index in self.experiment.trials and self.marks.get(index) != row:
                 self.marks[index] = row
                 yield row
@@ -229,7 +229,7 @@ class RunSource(Source):
         live, result = read_progress(self.folder.path), _json(self.folder.read("result.json")) or {}
         best = self.best[-1] if self.best else None
         flag = result.get("prune") or next((r for r in reversed(entry.story) if r["event"] == "signature"), None)
-        marks = [row for row in self.notes() if row.get("mark")]
+        marks = [row for row in self.notes() if "mark" in row]
         yield 0, {
             "id": f"{self.key}.0", "source": self.key, "index": 0, "name": self.folder.name, "values": {},
             "seed": self.cfg.train.seed, "status": self.state, "reason": None, "flag": flag,

@@ -28,7 +28,8 @@ def searched(folder: Path, raw: dict[str, Any], options: dict[str, Any] | None =
     found = Experiment.create(str(folder), parse_space(raw, "x"), OPTIONS | (options or {}))
     for plan in found.remaining():
         found.log("trial_started", plan)
-        found.log("reported", plan, report=scored(1200, known_score({"loss.w": 0.7, "optim.lr_g": 1e-3, **plan.values})))
+        values = {"loss.w": 0.7, "optim.lr_g": 1e-3, **plan.values}
+        found.log("reported", plan, report=scored(1200, known_score(values)))
         found.log("ended", plan, outcome="completed", reason=None, prune=None)
     return found
 

@@ -1,0 +1,187 @@
+"""What the page is told of searches and runs, while they are written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from act_ray.dashboard.actions import act
+from act_ray.dashboard.curves import Curves
+from act_ray.dashboard.results import Results, SearchSource
+from act_ray.dashboard.trial_page import sample_steps, trial_page
+from act_ray.errors import UserError
+from tests.helpers.searches import append_report, lines, made_up, metrics_row
+from tests.helpers.tiny_runs import go, tiny
+from tests.helpers.tiny_settings import AUGMENTED
+
+
+def test_a_search_is_told_with_where_each_trial_is_and_why(tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    state = Results([str(tmp_path / "s")]).state()
+    (source,), rows = state["sources"], state["trials"]
+    assert [row["status"] for row in rows] == ["completed", "collapsed", "waiting", "postponed", "running"]
+    assert [row["best"] for row in rows] == [30, 50, 100, 70, 85]
+    assert rows[4]["step"] == 107  # as of its progress.json
+    assert rows[2]["reason"] == "waits at 50%, where 2 of 5 go on"
+    assert rows[3]["flag"]["signature"] == "drift"
+    assert [point[2] for point in source["best"]] == [90, 60, 40, 30]
+    assert source["images"] == 64 * (400 + 400 + 200 + 100 + 100)
+    assert (source["state"], source["parameters"]) == ("running", ["loss.w", "optim.lr_g"])
+    assert {one["who"]: one["steps"] for one in source["saved"]} == {"collapse pruning": 0, "halving": 200 + 300}
+
+
+def test_only_what_changed_is_told_again_and_a_line_counts_when_it_is_whole(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    results = Results([str(tmp_path / "s")])
+    version = results.state()["version"]
+    results.refresh()
+    assert results.state(version)["trials"] == []
+    append_report(search, 4, 200, 55.0)
+    log = tmp_path / "s" / "events.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-20])  # its last line is still being written
+    results.refresh()
+    assert results.state(version)["trials"] == []
+    log.write_bytes(whole)
+    results.refresh()
+    (row,) = results.state(version)["trials"]
+    assert (row["index"], row["best"], row["pace"][-1]) == (4, 55.0, [200, 20.0])
+
+
+def test_lines_that_are_none_are_left_out_and_counted(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    log = tmp_path / "s" / "events.jsonl"
+    with log.open("ab") as file:
+        file.write(
+            b'{"time": 1, "event": "repor\n\xff\xfe\n[]\n{"event": "reported", "trial": 4}\n{"event": "new kind"}\n'
+        )
+    append_report(search, 4, 200, 55.0)
+    state = Results([str(tmp_path / "s")]).state()
+    assert state["trials"][4]["best"] == 55.0
+    assert state["sources"][0]["bad"] == 5
+
+
+def test_a_log_that_began_anew_is_read_anew(tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    results = Results([str(tmp_path / "s")])
+    log = tmp_path / "s" / "events.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in lines(log)[:3]))
+    results.refresh()
+    assert [row["index"] for row in results.state()["trials"]] == [0]
+
+
+def test_a_run_of_its_own_and_a_folder_of_several(whole_augmented: Path, tmp_path: Path) -> None:
+    state = Results([str(whole_augmented)]).state()
+    (source,), (row,) = state["sources"], state["trials"]
+    assert (source["kind"], source["state"], row["status"], row["step"]) == ("run", "finished", "completed", 12)
+    made_up(tmp_path / "all" / "s")
+    go(tiny({"train.total_steps": 2}), tmp_path / "all" / "r")
+    assert [s["kind"] for s in Results([str(tmp_path / "all")]).state()["sources"]] == ["run", "search"]
+    with pytest.raises(UserError, match="no search and no run there"):
+        Results([str(tmp_path)])
+
+
+def test_a_search_on_an_object_store(tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    results = Results([(tmp_path / "s").as_uri()])
+    assert len(results.state()["trials"]) == 5
+    source, index = results.find("s0.0")
+    assert trial_page(source, index)["story"]
+    assert sample_steps(source, index)["steps"] == [100, 200, 300, 400]
+
+
+# ---------------------------------------------------------------------------------------------- curves
+
+
+def test_curves_grow_with_their_files_and_keep_their_extremes(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    run, curves = Results([str(tmp_path / "s")]).sources["s0"].run_folder(4), Curves()
+    cfg = search.plans[4].config
+    first = curves.of(run, cfg).curve("loss_ct", 10, 0, 1e9)
+    assert first is not None
+    assert (len(first["x"]), first["high"][0], first["low"][-1]) == (
+        10,
+        3.0,
+        pytest.approx(3 / (1 + 99 / 50), rel=1e-4),
+    )
+    steps, values = curves.of(run, cfg).points("gp")
+    assert steps.tolist() == [0, 16, 48, 64, 80, 96]  # at 32 it was not finite
+    assert np.isfinite(values).all()
+    run.append("metrics.jsonl", [metrics_row(step) for step in range(100, 150)])
+    assert curves.of(run, cfg).points("loss_ct")[0][-1] == 149
+    run.append("metrics.jsonl", [metrics_row(step) for step in range(120, 130)])  # resumed: those steps again
+    assert curves.of(run, cfg).points("loss_ct")[0].tolist() == list(range(130))
+    run.truncate("metrics.jsonl", 50)
+    assert curves.of(run, cfg).points("loss_ct")[0].tolist() == list(range(50))
+    assert curves.of(run, cfg).curve("p_aug", 10, 0, 1e9) is None
+    inside = curves.of(run, cfg).curve("loss_ct", 100, 10, 19)
+    assert inside is not None
+    assert inside["x"] == list(range(10, 20))
+
+
+def test_the_mean_weight_is_that_of_the_loss() -> None:
+    torch = pytest.importorskip("torch")
+    from act_ray.core.schedule import adversarial_weight, num_levels
+    from act_ray.dashboard.curves import mean_weight
+
+    for more in (
+        {},
+        {"loss.w_mid": 0.0},
+        {"loss.w": 1.0, "loss.w_mid": 1.0},
+        {"loss.w": 0.0, "loss.w_mid": 0.0},
+        AUGMENTED,
+    ):
+        cfg = tiny(more)
+        for step in (0, 5, 11):
+            N = num_levels(step, cfg.train.total_steps, cfg.step.schedule)
+            expected = adversarial_weight(torch.arange(1, N), N, cfg.step.loss).mean().item()
+            assert mean_weight(step, cfg) == pytest.approx(expected, abs=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- one trial, and acting
+
+
+def test_a_trials_page_has_its_story_its_evidence_and_its_command(drifted: Path, tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    run = tmp_path / "s" / "trials" / search.plans[1].name
+    (run / "prune.json").write_text((drifted / "prune.json").read_text())
+    source, index = Results([str(tmp_path / "s")]).find("s0.1")
+    page = trial_page(source, index)
+    assert [event["text"] for event in page["story"]][:2] == [
+        "the search starts it",
+        "training starts with 1 worker(s)",
+    ]
+    assert page["story"][-1]["text"] == "over: pruned"
+    assert page["evidence"]["signature"] == "drift"
+    assert page["evidence"]["lines"][0].startswith("drift at step ")
+    assert page["rerun"].startswith("python -m act_ray.train --preset digits --set train.total_steps=400")
+    assert ["train.total_steps", 1200, 400] in [[*row.values()] for row in page["settings"]]
+    (run / "prune.json").write_text("{")
+    assert trial_page(source, index)["evidence"]["lines"] == ["prune.json cannot be read"]
+
+
+def test_what_can_be_done_from_the_page(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    results = Results([str(tmp_path / "s")])
+    source = results.sources["s0"]
+    assert isinstance(source, SearchSource)
+    act(source, 4, "stop", "")
+    assert (tmp_path / "s" / "trials" / search.plans[4].name / "STOP").exists()
+    act(source, 2, "go_on", "")
+    assert (tmp_path / "s" / "GO-2").exists()
+    act(source, 0, "mark", "star")
+    act(source, 0, "note", "<b>look</b>")
+    results.refresh()
+    assert results.state()["trials"][0]["mark"] == "star"
+    assert [row["text"] for row in trial_page(source, 0)["notes"]] == ["<b>look</b>"]
+    for index, action, text, why in (
+        (0, "stop", "", "it does not run"),
+        (0, "go_on", "", "only a trial that waits"),
+        (0, "mark", "heart", "a mark is one of"),
+        (0, "note", " ", "an empty note"),
+        (0, "note", "x" * 2001, "at most 2,000"),
+        (0, "burn", "", "no such action"),
+    ):
+        with pytest.raises(UserError, match=why):
+            act(source, index, action, text)
