@@ -142,7 +142,7 @@ def test_overrides() -> None:
         "optim.lr_d": None,
     }
     cfg = overrides("loss.w_mid=0.5", "train.total_steps=1e3", " augment.enabled =true")
-    assert (cfg.loss.w, cfg.loss.w_mid, cfg.train.total_steps, cfg.augment.enabled) == (0.7, 0.5, 1000, True)
+    assert (cfg.loss.w, cfg.loss.w_mid, cfg.train.total_steps, cfg.augment.enabled) == (0.9, 0.5, 1000, True)
     assert cfg.model == settings.load("digits").model  # sections are merged, not replaced
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,6 +108,7 @@ class Experiment:
         self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
+        self._asked = 0.0
         self.state: str | None = None  # running, interrupted or finished, as of the log's end; a kill leaves it running
         # Folders that are there: another version of act_ray, with more settings, would hash to other names.
         self.begun: dict[int, list[str]] = {}
@@ -217,6 +219,25 @@ class Experiment:
     def local_trial(self, plan: TrialPlan) -> Path:
         """Where the trial's folder is on this machine; on an object store only what a worker here wrote."""
         return Folder(self.trial_location(plan)).path
+
+    def asked_to_go_on(self) -> list[int]:
+        """The waiting trials that somebody asks to go on, by a file GO-INDEX in the search's folder; it is deleted.
+
+        An object store is asked at most once in ten seconds.
+        """
+        if self.dir.remote is None:
+            found = [path.name for path in self.dir.path.glob("GO-*")]
+        elif time.monotonic() - self._asked < 10:
+            return []
+        else:
+            self._asked = time.monotonic()
+            found = [name for name in self.dir.remote.listing("", recursive=False)[0] if name.startswith("GO-")]
+        for name in found:
+            (self.dir.path / name).unlink(missing_ok=True)
+            if self.dir.remote is not None:
+                self.dir.remote.delete_file(name)
+        indices = [int(name[3:]) for name in found if name[3:].isdigit()]
+        return [index for index in indices if index in self.trials]
 
     # ------------------------------------------------------------------------------------------ log
 

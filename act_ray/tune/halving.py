@@ -66,12 +66,16 @@ class Halving(Scheduler):
         waited = trial.state == "waiting"
         trial.extra = waited and (trial.postponed or not self._passes(index, certain=False))
         trial.target, trial.interrupted = max(trial.target, len(trial.at)), False
+        if index in self.favoured:
+            trial.target = len(self.ends) - 1
         super().begin(index)
 
     def judge(self, index: int, flagged: bool) -> Verdict:
         trial = self.members[index]
         reached = sum(trial.share >= end - EPS for end in self.ends)
         trial.at += [promise(trial.points)] * (reached - len(trial.at))
+        if index in self.favoured:
+            return Verdict.GO
         if self.late:
             trial.why = f"waits at {trial.share:.0%}: the budget is spent"
             return Verdict.WAIT
@@ -94,7 +98,7 @@ class Halving(Scheduler):
 
     # ------------------------------------------------------------------------------------------ what is asked
 
-    def next(self) -> int | None:
+    def choose(self) -> int | None:
         """Who was interrupted, who goes on for certain, a new trial, who goes on as things are; at last, who waits."""
         members = self.members
         if (index := next((i for i, trial in members.items() if trial.interrupted), None)) is not None:

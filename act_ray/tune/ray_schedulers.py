@@ -1,7 +1,7 @@
 """Schedulers and Ray Tune: what Tune calls, and Ray's own stopping rules as a `Scheduler`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
     ray_searchers.py, which asks `wants_new`.
     """
 
-    def __init__(self, scheduler: Scheduler, concurrent: int) -> None:
+    def __init__(self, scheduler: Scheduler, concurrent: int, asked: Callable[[], Iterable[int]] = lambda: ()) -> None:
         super().__init__()
+        self.asked = asked  # the trials that somebody asks to go on
         self.scheduler, self.concurrent = scheduler, concurrent
         self.known: dict[int, TuneTrial] = {}
         self.audited = set[int]()  # trials that run on after the scheduler was told that they have collapsed
@@ -95,6 +96,8 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
         """Tune takes away a trial that does not run, at the end of the search."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        for wanted in self.asked():
+            self.scheduler.favour(wanted)
         index = self.scheduler.next() if self.has_room else None
         trial = self.known.get(index) if index is not None else None
         if index is None or trial is None or trial.status != TuneTrial.PAUSED:  # it may still be saving

@@ -68,6 +68,7 @@ class Scheduler(ABC):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.members = {index: Member() for index in range(plan.trials)}
+        self.favoured: list[int] = []
 
     def begin(self, index: int) -> None:
         """The trial starts, or goes on."""
@@ -103,8 +104,18 @@ class Scheduler(ABC):
             self.report(index, *report)
         self.members[index].state = "new" if state == "running" else state
 
+    def favour(self, index: int) -> None:
+        """Somebody asks that this trial goes on, before all others and to its end."""
+        if self.members[index].state == "waiting":
+            self.favoured.append(index)
+
     def next(self) -> int | None:
         """The trial to start, or to go on with, where there is room for one; None: none, for now or for good."""
+        asked = [index for index in self.favoured if self.members[index].state == "waiting"]
+        return asked[0] if asked else self.choose()
+
+    def choose(self) -> int | None:
+        """`next`, where nobody has asked for a certain one."""
         return next((index for index, trial in self.members.items() if trial.state == "new"), None)
 
     @property

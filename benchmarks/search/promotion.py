@@ -60,9 +60,9 @@ class Asha(Scheduler):
                     return index
         return None
 
-    def next(self) -> int | None:
+    def choose(self) -> int | None:
         index = self.promotable()
-        return super().next() if index is None else index
+        return super().choose() if index is None else index
 
     def begin(self, index: int) -> None:
         if self.members[index].state == "waiting":
@@ -97,9 +97,9 @@ class Pasha(Asha):
         before, after = sorted(high, key=low.__getitem__), sorted(high, key=high.__getitem__)
         return all(a == b or abs(math.log(low[a] / low[b])) < 0.02 for a, b in zip(before, after, strict=True))
 
-    def next(self) -> int | None:
+    def choose(self) -> int | None:
         if self.final is None:
-            index = super().next()
+            index = super().choose()
             if index is not None or any(m.state == "running" for m in self.members.values()):
                 return index
             waiting = [(m.best, i) for i, m in self.members.items() if m.state == "waiting"]

@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "train.total_steps": 10,
     "train.global_batch": 8,
     "loss.gp_interval": 4,
+    "loss.w": 0.7,
     "loss.w_mid": 0.2,
     "collapse.monitor_interval": 3,
     "augment.enabled": True,

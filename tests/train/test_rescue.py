@@ -188,15 +188,15 @@ def found(cfg: Config, gp: float = 2.0) -> Detector:
 @pytest.mark.parametrize(
     ("more", "tries", "expected"),
     [
-        ({}, 2, {"loss.w": 0.56, "loss.w_mid": 0.56}),
-        ({"loss.w_mid": 0.3}, 2, {"loss.w": 0.56, "loss.w_mid": 0.3}),
+        ({"loss.w": 0.7}, 2, {"loss.w": 0.56, "loss.w_mid": 0.56}),
+        ({"loss.w": 0.7, "loss.w_mid": 0.3}, 2, {"loss.w": 0.56, "loss.w_mid": 0.3}),
         ({}, 3, {"augment.enabled": True, "augment.tau": 0.7 * 0.3 * 2.0}),
         ({"augment.enabled": True, "augment.tau": 0.5}, 3, {"augment.tau": 0.35}),
         ({"discriminator.conditional": True}, 3, {"loss.gp_weight": 0.9}),  # such a D cannot be shown augmented images
         ({"loss.gp_weight": 0.0}, 0, {"loss.gp_weight": 0.1}),
         ({"optim.lr_d": 0.4}, 1, {"optim.lr_d": 0.2}),
         ({"loss.w": 0.0, "loss.w_mid": 0.0}, 0, None),
-        ({"collapse.rescue_order": ["w"]}, 5, {"loss.w": 0.56, "loss.w_mid": 0.56}),
+        ({"collapse.rescue_order": ["w"], "loss.w": 0.7}, 5, {"loss.w": 0.56, "loss.w_mid": 0.56}),
     ],
 )
 def test_what_is_changed(more: dict[str, object], tries: int, expected: dict[str, object] | None) -> None:

@@ -164,3 +164,15 @@ def test_where_a_trial_stands_is_told_without_those_that_do_not_count() -> None:
         scheduler.report(index, 0.4, score, flagged)
     assert scheduler.standing(2) == ["at 35% of its steps its trend promised 20 at the end: 1. of 2, of which 2 go on"]
     assert scheduler.standing(0)[0].startswith("it has shown a signature of collapse, and waits behind all others")
+
+
+def test_a_trial_that_somebody_asks_for_goes_on_before_all_others_and_to_its_end() -> None:
+    scheduler = Halving(Plan(4))
+    run(scheduler, {i: 10.0 + i for i in range(4)})
+    last = max(i for i, trial in scheduler.members.items() if trial.state == "waiting")
+    scheduler.favour(last)
+    assert not scheduler.finished
+    assert furthest(run(scheduler, {i: 10.0 + i for i in range(4)})) == {last: 1.0}
+    assert scheduler.finished
+    scheduler.favour(0)  # it does not wait
+    assert scheduler.finished

@@ -87,12 +87,13 @@ def test_the_median_rule_stops_what_is_worse_than_most_and_none_stops_nothing() 
 
 def trial(index: int, status: str = "RUNNING", audit: bool = False, action: str = "stop") -> Any:
     settings = {"train": {"total_steps": 100}, "collapse": {"action": action}}
-    config = {"trial": {"index": index, "audit": audit, "config": settings}}
+    heeded = audit or action == "stop"
+    config = {"trial": {"index": index, "audit": audit, "heeded": heeded, "config": settings}}
     return SimpleNamespace(config=config, status=status)
 
 
 def result(step: int, score: float, **more: Any) -> dict[str, Any]:
-    return {"step": step, "score": score, "seconds": 1.0, "outcome": None, **more}
+    return {"step": step, "score": score, "seconds": 1.0, "outcome": None, "rescues": 0, **more}
 
 
 def test_tune_lets_as_many_trials_run_as_fit_and_goes_on_with_those_that_wait() -> None:
@@ -165,3 +166,12 @@ def test_a_trial_that_could_not_save_and_is_tried_again_is_not_let_on() -> None:
     assert scheduler.on_trial_result(None, one, result(40, 5.0)) == TrialScheduler.PAUSE
     scheduler.on_trial_add(None, one)
     assert scheduler.on_trial_result(None, one, result(45, 5.0)) == TrialScheduler.PAUSE
+
+
+def test_a_rescued_trial_counts_as_flagged_though_it_shows_nothing_now() -> None:
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(4)), 2)
+    one = trial(0, action="rescue")
+    one.config["trial"]["heeded"] = True
+    scheduler.on_trial_add(None, one)
+    assert scheduler.on_trial_result(None, one, result(10, 5.0, rescues=1)) == TrialScheduler.PAUSE
+    assert scheduler.scheduler.members[0].why == "postponed at 10%"
