@@ -62,6 +62,8 @@ def metrics_row(step: int) -> dict[str, Any]:
 
 def append_report(search: Experiment, index: int, step: int, score: float) -> None:
     """A new score of a running trial, as the search would log it."""
+    samples = search.local_trial(search.plans[index]) / "samples"
+    Image.new("RGB", (433, 433)).save(samples / grid_name(step))
     report = {**scored(step, score), "rescues": 0, "given_up": 0}
     search.log("reported", search.plans[index], report=report)
 

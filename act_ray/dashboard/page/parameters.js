@@ -32,7 +32,7 @@ const passes = (row, axes) => axes.every((axis) => {
 function parallel(members, names, changed) {
   const axes = [...names, "best"].map((name) => axisOf(name, members)), W = Math.max(560, 130 * axes.length), H = 340, top = 46, low = H - 26;
   const x = (i) => 60 + (i * (W - 120)) / Math.max(1, axes.length - 1), y = (share) => low - share * (low - top);
-  const picture = svg("svg", { class: "parallel", style: `min-width: ${Math.round(0.72 * W)}px`, viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Parallel coordinates of the trials' parameters and their best score" });
+  const picture = svg("svg", { class: "parallel", style: `min-width: ${Math.round(0.72 * W)}px`, viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Parallel coordinates of the trials' parameters and their best score" });
   const ranked = members.filter((row) => row.best !== null).sort((a, b) => b.best - a.best);
   ranked.forEach((row, rank) => {
     const points = axes.map((axis, i) => [x(i), axis.at(axis.name === "best" ? row.best : row.values[axis.name])]).filter(([, at]) => at !== null);

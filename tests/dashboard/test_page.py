@@ -1,0 +1,193 @@
+"""The page in a real browser, over a search that is being written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act_ray.dashboard.results import Results
+from act_ray.report.single_file import write_report
+from tests.helpers.browser import AXE, browser, needs_axe, needs_browser, served, watched
+from tests.helpers.command import Ended
+from tests.helpers.searches import append_report, made_up
+
+pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
+VIEWS = ("overview", "trials", "curves", "samples", "parameters", "trial/s0.1")
+READY = {
+    "overview": "#best .main-svg", "trials": "tbody a", "curves": "#chart-score .main-svg", "samples": "canvas",
+    "parameters": "#scatter .main-svg", "trial/s0.1": ".story li",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def see(page: Any, view: str) -> None:
+    page.evaluate("view => { location.hash = `#/${view}`; }", view)
+    page.wait_for_selector(READY[view])
+
+
+def test_every_view_is_drawn_without_an_error_and_without_asking_anybody_else(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    asked, wrong = watched(page)
+    with served([tmp_path / "s"]) as address:
+        page.goto(address)
+        for view in VIEWS:
+            see(page, view)
+        page.click("#theme")
+        page.wait_for_selector(READY["trial/s0.1"])
+        page.set_viewport_size({"width": 390, "height": 844})
+        for view in VIEWS:
+            see(page, view)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+    assert wrong == []
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+def test_a_new_score_is_seen_and_a_name_stays_text(page: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "<img src=x onerror=window.pwned=1>"
+    search = made_up(folder, about="<script>window.pwned = 1</script>")
+    _, wrong = watched(page)
+    with served([folder]) as address:
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+        append_report(search, 4, 200, 12.34)
+        page.wait_for_selector("tbody >> text=12.34", timeout=10_000)
+        see(page, "overview")
+        assert folder.name in page.inner_text("main")
+        assert "<script>window.pwned = 1</script>" in page.inner_text("main")
+        assert page.evaluate("window.pwned") is None
+    assert wrong == []
+
+
+def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+        names = "[...document.querySelectorAll('tbody a')].map((a) => a.textContent)"
+        assert page.evaluate(names) == ["000", "001", "003", "004", "002"]  # by the best score
+        page.fill("input[type=search]", "best < 80 and not (status = collapsed)")
+        assert page.evaluate(names) == ["000", "003"]
+        page.fill("input[type=search]", "flag = drift or loss.w > 9")
+        assert page.evaluate(names) == ["001", "003"]
+        page.fill("input[type=search]", "bets < 3")
+        assert page.inner_text("#problem").startswith("filter: no column bets")
+        page.fill("input[type=search]", "")
+        page.check("text=hide what was stopped")
+        assert page.evaluate(names) == ["000", "003", "004", "002"]
+        page.click("thead button[data-name=best]")
+        assert page.evaluate(names) == ["002", "004", "003", "000"]
+        page.check("[aria-label='choose 003']")
+        assert "003" in page.inner_text("#chosen")
+        see(page, "curves")
+        assert page.inner_text("#which").split() == ["chosen:", "003"]
+
+
+def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(address)
+        page.wait_for_selector("#tabs a")
+        for _ in range(3):  # the link to the content, Overview, Trials
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("tbody a")
+        assert page.evaluate("document.activeElement.id") == "view"
+        page.focus("[aria-label='choose 001']")
+        page.keyboard.press("Space")
+        page.wait_for_selector("tr.chosen")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "choose 001"
+
+
+def test_zoom_is_kept_when_new_points_come(page: Any, tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/curves")
+        page.wait_for_selector(READY["curves"])
+        page.evaluate("Plotly.relayout('chart-score', { 'xaxis.range': [50, 250] })")
+        append_report(search, 4, 200, 55.0)
+        seen = (
+            "poll().then(() => act.views.curves.update(document.getElementById('view')))"
+            ".then(() => act.trials.get('s0.4').best)"
+        )
+        while page.evaluate(seen) != 55:  # the server looks once a second
+            page.wait_for_timeout(50)
+        assert page.evaluate("document.getElementById('chart-score').layout.xaxis.range") == [50, 250]
+
+
+def test_acting_from_the_page_with_the_token_that_was_printed(page: Any, tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    with served([tmp_path / "s"], token="a-long-enough-token") as address:
+        assert page.goto(address).status == 401
+        page.goto(f"{address}/?token=a-long-enough-token")
+        page.wait_for_selector("#tabs a")
+        assert "token" not in page.url
+        page.evaluate("location.hash = '#/trial/s0.4'")
+        page.click("text=Stop it")
+        page.wait_for_selector("#say >> text=asked to save and end")
+        assert (tmp_path / "s" / "trials" / search.plans[4].name / "STOP").exists()
+        page.fill("textarea", "looks odd")
+        page.click("text=write")
+        page.wait_for_selector("text=looks odd")
+
+
+def test_a_server_that_is_gone_is_told(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+    page.wait_for_selector("text=no connection", timeout=10_000)
+    assert page.query_selector("tbody a")  # what was seen stays
+
+
+def test_the_report_opens_from_a_file(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s", about="</script><script>window.pwned = 1</script>")
+    out = tmp_path / "report.html"
+    out.write_text(write_report(Results([str(tmp_path / "s")])))
+    asked, wrong = watched(page)
+    page.goto(out.as_uri())
+    for view in VIEWS:
+        see(page, view)
+    assert page.evaluate("window.pwned") is None
+    assert wrong == []
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {out.as_uri()}
+
+
+def test_the_report_from_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made_up(tmp_path / "s")
+    out = tmp_path / "r.html"
+    assert Ended(capfd, "report", tmp_path / "s", out).succeeded().startswith(f"written: {out} (")
+    assert "exists; choose another name, or --overwrite" in Ended(capfd, "report", tmp_path / "s", out).mistake()
+    assert (
+        "in a folder that is there, ending in .html"
+        in Ended(capfd, "report", tmp_path / "s", tmp_path / "r.pdf").mistake()
+    )
+
+
+@needs_axe
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility(theme: str, chromium: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    out = tmp_path / "report.html"
+    out.write_text(write_report(Results([str(tmp_path / "s")])))
+    context = chromium.new_context(color_scheme=theme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(out.as_uri())
+    page.add_script_tag(path=str(AXE))
+    for view in VIEWS:
+        see(page, view)
+        found = page.evaluate("axe.run().then((r) => r.violations.map((v) => [v.id, v.impact, v.nodes[0].html]))")
+        assert [fault for fault in found if fault[1] in ("serious", "critical")] == [], view
+    context.close()
