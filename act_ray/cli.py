@@ -198,6 +198,7 @@ storage_option = click.option(
 shared_storage_option = click.option(
     "--shared-storage", is_flag=True, help="--storage is a folder that all nodes mount (NFS)."
 )
+tensorboard_option = click.option("--tensorboard", is_flag=True, help="Also write event files for TensorBoard.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything, print the resolved settings as YAML, and stop."
 )

@@ -18,6 +18,7 @@ from act_ray.cli import (
     set_option,
     shared_storage_option,
     storage_option,
+    tensorboard_option,
 )  # fmt: skip
 from act_ray.config import Config
 from act_ray.errors import UserError
@@ -49,6 +50,7 @@ from act_ray.outcomes import RunOutcome
     "--fork", "parent", metavar="RUN", help="Start from a checkpoint of this run, with the same noise and data."
 )
 @click.option("--at", type=click.IntRange(1), metavar="STEP", help="Which of its checkpoints.")
+@tensorboard_option
 @dry_run_option
 def command(
     preset_name: str | None,
@@ -66,6 +68,7 @@ def command(
     resume: str | None,
     parent: str | None,
     at: int | None,
+    tensorboard: bool,
     dry_run: bool,
 ) -> int:
     """Train one ACT model on W data-parallel workers (Ray Train), and continue one that stopped with --resume.
@@ -111,7 +114,8 @@ def command(
         fork(parent, at, settings.parse_overrides(overrides), location)
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
-    return conclude(train_run(cfg, location, workers, gpu, max_failures, shared_storage), location, cfg, workers)
+    report = train_run(cfg, location, workers, gpu, max_failures, shared_storage, tensorboard)
+    return conclude(report, location, cfg, workers)
 
 
 def new_config(
@@ -150,7 +154,13 @@ def saved_config(resume: str) -> Config:
 
 
 def train_run(
-    cfg: Config, location: str, workers: int, gpu: bool | None, max_failures: int, shared_storage: bool
+    cfg: Config,
+    location: str,
+    workers: int,
+    gpu: bool | None,
+    max_failures: int,
+    shared_storage: bool,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train, and print what the run writes; returns the last report."""
     from act_ray.runs.folder import RunFolder
@@ -159,7 +169,7 @@ def train_run(
 
     warnings.simplefilter("ignore", FutureWarning)
     click.echo(f"run: {location}")
-    follow = Follow(location, cfg.train.total_steps)
+    follow = Follow(location, cfg.train.total_steps, tensorboard)
 
     def ask() -> None:
         click.echo("interrupted: saving a checkpoint (Ctrl-C again gives up)")

@@ -12,6 +12,7 @@ from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import Progress, format_seconds, read_progress
 from act_ray.runs.rows import Tail, file_size
+from act_ray.runs.tensorboard import EventFiles
 from act_ray.settings import in_words
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
@@ -24,7 +25,7 @@ class Follow:
     pushes its files at checkpoints, so that is how fresh its lines are.
     """
 
-    def __init__(self, location: str, total_steps: int) -> None:
+    def __init__(self, location: str, total_steps: int, tensorboard: bool = False) -> None:
         self.run, self.total = RunFolder(location, scratch="views"), total_steps
         self.path, self.every = self.run.path, 0.5 if self.run.remote is None else 15.0
         self.run.fetch_root()
@@ -32,6 +33,7 @@ class Follow:
             Tail(self.path / name, file_size(self.path / name)) for name in ("events.jsonl", "scores.jsonl")
         )
         self.rate = ""
+        self.event_files = EventFiles(self.run) if tensorboard else None
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar: Any = None
@@ -46,6 +48,8 @@ class Follow:
         self.done.set()
         self.thread.join()
         self._look()
+        if self.event_files is not None:
+            self.event_files.close()
         self.bar.close()
 
     def _watch(self) -> None:
@@ -54,6 +58,8 @@ class Follow:
 
     def _look(self) -> None:
         self.run.fetch_root()
+        if self.event_files is not None:
+            self.event_files.refresh()
         progress = read_progress(self.path)
         if progress is not None:
             self._show(progress)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from act_ray.cli import (
     set_option,
     shared_storage_option,
     storage_option,
+    tensorboard_option,
 )  # fmt: skip
 from act_ray.errors import Interrupted, UserError
 from act_ray.outcomes import TrialOutcome
@@ -36,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "budget": None,
     "finalists": None,
     "from": [],
+    "tensorboard": False,
 }  # of the options that --resume may change
 
 
@@ -73,6 +76,14 @@ DEFAULTS: dict[str, Any] = {
 @click.option("--resamples", type=click.IntRange(10), help="Searches to replay.  [1000]")
 @click.option("--split", type=click.Choice(["fit", "held-out"]), help="Which of the recorded runs. Default: all.")
 @click.option("--max-failures", type=click.IntRange(0), help="Crashes that a trial may have.  [2]")
+@click.option(
+    "--dashboard",
+    metavar="[HOST]",
+    is_flag=False,
+    flag_value="127.0.0.1",
+    help="Serve the live page meanwhile, with a token; HOST 0.0.0.0: to others, too.  [127.0.0.1]",
+)
+@tensorboard_option
 @shared_storage_option
 @dry_run_option
 def command(
@@ -97,6 +108,8 @@ def command(
     resamples: int | None,
     split: str | None,
     max_failures: int | None,
+    dashboard: str | None,
+    tensorboard: bool,
     shared_storage: bool,
     dry_run: bool,
 ) -> int:
@@ -114,6 +127,7 @@ def command(
 
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
     options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
+    options |= {"tensorboard": tensorboard or None}
     given = {option: value for option, value in options.items() if value is not None}
     of_the_space = {"trials": trials, "search": search, "scheduler": scheduler, "seed": seed, "recipe": recipe,
                     "audit_fraction": audit_fraction}  # fmt: skip
@@ -128,7 +142,8 @@ def command(
             )
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
-        return run_search(Experiment.resume(default_location(*split_resume(resume, storage)), given), shared_storage)
+        experiment = Experiment.resume(default_location(*split_resume(resume, storage)), given)
+        return run_search(experiment, shared_storage, dashboard)
     fixed = settings.parse_overrides(overrides)
     if data is not None and "data.path" in fixed:
         raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
@@ -146,7 +161,8 @@ def command(
             click.echo(line)
         return 0
     name = name or f"{Path(space_name or DEFAULT).stem}-{stamp}"
-    return run_search(Experiment.create(default_location(storage, name), space, DEFAULTS | given), shared_storage)
+    experiment = Experiment.create(default_location(storage, name), space, DEFAULTS | given)
+    return run_search(experiment, shared_storage, dashboard)
 
 
 def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], workers: int) -> Space:
@@ -210,7 +226,21 @@ def split_resume(resume: str, storage: str) -> tuple[str, str]:
     return storage, resume.rstrip("/")
 
 
-def run_search(experiment: Experiment, shared_storage: bool) -> int:
+@contextlib.contextmanager
+def served(experiment: Experiment, host: str | None) -> Iterator[None]:
+    """The live page beside the search, where it is asked for; its address is printed."""
+    if host is None:
+        yield
+        return
+    from act_ray.dashboard.results import Results
+    from act_ray.dashboard.serving import beside, new_token
+
+    with beside(Results([experiment.location]), host, token=new_token()) as address:
+        click.echo(f"dashboard: {address}")
+        yield
+
+
+def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | None = None) -> int:
     """Run it on Ray and print what came out; the exit code. Raises Interrupted, which says how to go on."""
     from act_ray.metrics.scores import metric_name
     from act_ray.runs.lock import exclusive
@@ -218,7 +248,7 @@ def run_search(experiment: Experiment, shared_storage: bool) -> int:
 
     click.echo(f"search: {experiment.location}")
     busy = f"{experiment.location}: another process is running this search"
-    with exclusive(experiment.dir.path, busy):
+    with exclusive(experiment.dir.path, busy), served(experiment, dashboard):
         try:
             interrupted, final = search_on_ray(experiment, shared_storage)
             for one in (experiment, final):

@@ -1,13 +1,16 @@
 """What happens in a search: Ray Tune's events into the experiment's log, and one line for each."""
 
+import time
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome, TrialOutcome
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.tensorboard import FOLDER, EventFiles
 from act_ray.tune.experiment import Experiment, Report, TrialPlan
 from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_placement import Placement
@@ -16,18 +19,10 @@ from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
 
 KEYS = (
-    "step",
-    "images",
-    "score",
-    "best_score",
-    "best_step",
-    "diversity",
-    "seconds",
-    "outcome",
-    "rescues",
-    "given_up",
+    "step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "given_up",
     "prune",
-)
+)  # fmt: skip
+CLUSTER_S = 5.0  # between two looks at what Ray has
 VERBS = {
     TrialOutcome.COMPLETED: "completed",
     TrialOutcome.PRUNED: "pruned",
@@ -47,6 +42,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.rescues: dict[int, int] = {}  # how many have been told of a trial
         self.told_when = False  # the first score comes
         self.interrupted = False
+        self.event_files: dict[int, EventFiles] = {}
+        self.noted = 0.0  # when cluster.json was written
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we do not use: nothing."""
@@ -82,7 +79,34 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def _plan(self, trial: TuneTrial) -> TrialPlan:
         return self.experiment.plans[index_of(trial)]
 
+    def write_event_files(self, plan: TrialPlan, over: bool = False) -> None:
+        """What TensorBoard reads of a trial, where it is asked for."""
+        if not self.experiment.options.get("tensorboard"):
+            return
+        if plan.index not in self.event_files:
+            run = RunFolder(self.experiment.trial_location(plan), scratch="views")
+            folder = self.experiment.dir.path / FOLDER / plan.name
+            self.event_files[plan.index] = EventFiles(run, plan.values, folder)
+        if over:
+            self.event_files.pop(plan.index).close()
+        else:
+            self.event_files[plan.index].refresh()
+
+    def note_cluster(self, waiting: int) -> None:
+        """cluster.json, at most every few seconds: what Ray has and uses, and how many trials wait for a place."""
+        if time.monotonic() - self.noted < CLUSTER_S:
+            return
+        self.noted = time.monotonic()
+        has, free = ray.cluster_resources(), ray.available_resources()
+        cluster = {"nodes": sum(node["Alive"] for node in ray.nodes()), "waiting": waiting}
+        for name, kind in (("cpus", "CPU"), ("gpus", "GPU")):
+            cluster |= {name: has.get(kind, 0), f"{name}_used": round(has.get(kind, 0) - free.get(kind, 0), 3)}
+        self.experiment.dir.json("cluster.json", {"time": round(time.time(), 3), **cluster})
+
     # ------------------------------------------------------------------------------------------ as Tune calls it
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self.note_cluster(sum(trial.status == TuneTrial.PENDING for trial in trials))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)
@@ -106,6 +130,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         report = read_report(result)
         self.experiment.log("reported", plan, report=report)
+        self.write_event_files(plan)
         if report["outcome"] is not None:
             return
         total = plan.config.train.total_steps
@@ -152,6 +177,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self, plan: TrialPlan, outcome: TrialOutcome, reason: str | None = None, prune: dict[str, Any] | None = None
     ) -> None:
         self.experiment.log("ended", plan, outcome=outcome.value, reason=reason, prune=prune)
+        self.write_event_files(plan, over=True)
         record = self.experiment.trials[plan.index]
         if outcome is TrialOutcome.COMPLETED and record.last is not None:
             reason = f"score {format_value(record.last['score'])}"

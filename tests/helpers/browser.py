@@ -1,7 +1,6 @@
 """A headless browser of this machine, for tests of pages; where there is none they are left out. CI installs one."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,37 +34,11 @@ def browser() -> Iterator[Any]:
 @contextmanager
 def served(locations: list[Path], token: str | None = None) -> Iterator[str]:
     """The dashboard over these folders, in a thread; its address."""
-    import asyncio
-
-    from aiohttp import web
-
     from act_ray.dashboard.results import Results
-    from act_ray.dashboard.server import Server
+    from act_ray.dashboard.serving import beside
 
-    loop, ready, address = asyncio.new_event_loop(), threading.Event(), []
-
-    async def start() -> web.AppRunner:
-        server = Server(Results([str(place) for place in locations]), token, frozenset({"127.0.0.1"}))
-        runner = web.AppRunner(server.app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        address.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        ready.set()
-        return runner
-
-    def serve() -> None:
-        runner = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    ready.wait(30)
-    try:
-        yield address[0]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+    with beside(Results([str(place) for place in locations]), token=token) as address:
+        yield address.partition("/?")[0].rstrip("/")
 
 
 def watched(page: Any) -> tuple[list[str], list[str]]:

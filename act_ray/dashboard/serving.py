@@ -1,0 +1,89 @@
+"""Starts the page's server: until somebody interrupts it, or beside something else in a thread."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiohttp import web
+
+from act_ray.dashboard.guard import is_loopback
+from act_ray.dashboard.results import Results
+from act_ray.dashboard.server import Server
+from act_ray.errors import UserError
+
+PORT = 8270
+OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def new_token() -> str:
+    """One that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+@asynccontextmanager
+async def listening(
+    results: Results, host: str, port: int, token: str | None, names: tuple[str, ...] = ()
+) -> AsyncIterator[str]:
+    """Listen there until the block ends; yields the address to open. `names`: further ones it may be asked under.
+
+    Raises UserError where nobody can listen, or where others would reach it without a token.
+    """
+    if not is_loopback(host) and token is None:
+        raise UserError(f"--host {host}: others reach it there; add --token new")
+    everywhere = host in ("0.0.0.0", "::")  # then any name of this machine is right, and the token decides
+    hosts = frozenset() if everywhere and not names else frozenset({*OWN_NAMES, host, *names})
+    runner = web.AppRunner(Server(results, token, hosts).app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise UserError(f"--host {host} --port {port}: {error.strerror or error}; choose another port") from None
+        at, number = runner.addresses[0][:2]
+        yield f"http://{f'[{at}]' if ':' in at else at}:{number}/" + (f"?token={token}" if token is not None else "")
+    finally:
+        await runner.cleanup()
+
+
+def serve(
+    results: Results, host: str, port: int, token: str | None, names: tuple[str, ...], ready: Callable[[str], None]
+) -> None:
+    """Until somebody interrupts it; `ready` is told the address."""
+
+    async def main() -> None:
+        async with listening(results, host, port, token, names) as address:
+            ready(address)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+@contextmanager
+def beside(results: Results, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
+    """In a thread, until the block ends; yields the address."""
+    loop, begun, told = asyncio.new_event_loop(), threading.Event(), list[str | UserError]()
+    over = asyncio.Event()
+
+    async def main() -> None:
+        try:
+            async with listening(results, host, port, token) as address:
+                told.append(address)
+                begun.set()
+                await over.wait()
+        except UserError as error:
+            told.append(error)
+            begun.set()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    thread.start()
+    begun.wait()
+    try:
+        if isinstance(told[0], UserError):
+            raise told[0]
+        yield told[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+        loop.close()
