@@ -30,6 +30,7 @@ STATUS = {
 }  # fmt: skip
 REMOTE_S = 10.0  # between two looks at an object store
 STALE_S = 120.0  # without news from what says that it runs
+MOST_EARLIER = 6  # searches
 NOTES = "notes.jsonl"  # what people marked and wrote, in a search's folder or a run's
 
 
@@ -277,6 +278,7 @@ class Results:
                 is_search = Folder(found, "views").read("experiment.yaml") is not None
                 self.sources[key] = SearchSource(key, found) if is_search else RunSource(key, found)
         self.refresh()
+        self.earlier = [*earlier_searches(list(self.sources.values()))]
 
     def refresh(self) -> None:
         """Read what is new."""
@@ -290,6 +292,7 @@ class Results:
             "version": self.version,
             "now": time.time(),
             "sources": [source.about() for source in self.sources.values()],
+            "earlier": self.earlier if not since else None,
             "trials": [
                 entry.row for source in self.sources.values() for entry in source.entries.values()
                 if entry.version > since and entry.row
@@ -303,6 +306,25 @@ class Results:
         if not index.isdigit() or int(index) not in found.entries:
             raise KeyError(key)
         return found, int(index)
+
+
+def earlier_searches(sources: Sequence[SearchSource | RunSource]) -> Iterator[Row]:
+    """The best score so far of other searches beside these, over the same data and by the same metric, newest first."""
+    shown = {source.folder.path for source in sources}
+    wanted = {(about["data"], about["metric"]) for about in (source.about() for source in sources)}
+    found = []
+    for parent in {source.folder.path.parent for source in sources if source.kind == "search"}:
+        beside = [path.parent for path in parent.glob("*/experiment.yaml") if path.parent not in shown]
+        found += sorted(beside, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST_EARLIER]
+    for path in found[:MOST_EARLIER]:
+        try:
+            other = SearchSource("earlier", str(path))
+            other.refresh(1)
+        except (UserError, OSError, KeyError, ValueError):
+            continue
+        about = other.about()
+        if other.best and (about["data"], about["metric"]) in wanted:
+            yield {name: about[name] for name in ("name", "best", "images", "seconds")}
 
 
 def _inside(location: str) -> list[str]:

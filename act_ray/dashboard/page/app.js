@@ -38,6 +38,9 @@ act.views.overview = {
     const by = this.by || 0, traces = [...act.sources.values()].filter((source) => source.best.length).map((source, i) => ({
       x: [...source.best.map((point) => point[by]), by ? source.seconds : source.images], y: [...source.best.map((point) => point[2]), source.best[source.best.length - 1][2]],
       mode: "lines", line: { shape: "hv", color: COLOURS[theme()][i % 7], width: 2, dash: DASHES[Math.floor(i / 7) % 4] }, name: source.name, hovertemplate: `${source.name.replace(/[<>&]/g, "")}: %{y:.4g}<extra></extra>` }));
+    const grey = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
+    traces.push(...act.earlier.map((one) => ({ x: [...one.best.map((point) => point[by]), by ? one.seconds : one.images], y: [...one.best.map((point) => point[2]), one.best[one.best.length - 1][2]],
+      mode: "lines", line: { shape: "hv", color: grey, width: 1, dash: "dot" }, name: `earlier: ${one.name}`, hovertemplate: `${one.name.replace(/[<>&]/g, "")}: %{y:.4g}<extra></extra>` })));
     const place = view.querySelector("#best");
     if (!traces.length) { place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
     if (place.querySelector(".empty")) place.replaceChildren();

@@ -11,7 +11,7 @@ const CURVES = { // field -> [label, unit, whether it is one of those shown at f
   d_train: ["D(training images)", "logit", false], d_held: ["D(held-out images)", "logit", false], d_fake: ["D(generated)", "logit", false],
 };
 const LOGGED = new Set(["score", "gp", "loss_gp", "loss_ct", "score_teacher", "loss_ct_low", "loss_ct_high"]);
-const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {} };
+const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, windows: {} };
 
 // Steps as images, or as seconds of training by the times of the trial's reports.
 function scale(row, steps) {
@@ -57,6 +57,10 @@ function tracesOf(field, trials) {
     }
     traces.push({ x, y: dense ? smoothed(curve.y, curves.smooth) : curve.y, mode: dense ? "lines" : "lines+markers",
       line: { color: colour, width: 2, dash }, marker: { size: 5 }, hovertemplate: hover, name: nameOf(row) });
+    if (curves.windows[row.id]) {
+      const [x0, x1] = scale(row, curves.windows[row.id]);
+      shapes.push({ type: "rect", x0, x1, yref: "paper", y0: 0, y1: 1, fillcolor: colour, opacity: 0.1, line: { width: 0 } });
+    }
     if (row.flag && row.flag.step !== undefined) {
       const [at] = scale(row, [row.flag.step]);
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 1.5, dash: "dot" },
@@ -95,6 +99,11 @@ act.views.curves = {
       if (turn !== curves.asked || !view.isConnected) return;
       Object.assign(curves.data, data);
       this.paint(view);
+      for (const row of trials.filter((one) => one.flag && !(one.id in curves.windows)).slice(0, 12)) {
+        const { evidence } = await ask("trial", { id: row.id });
+        curves.windows[row.id] = evidence ? evidence.window : null; // the steps that its rule looked at
+      }
+      if (turn === curves.asked && view.isConnected) this.paint(view);
     } catch (error) { if (turn === curves.asked) view.querySelector("#which").textContent = `no curves: ${error.message}`; }
   },
   paint(view) {
@@ -107,6 +116,18 @@ act.views.curves = {
       if (place.querySelector(".empty")) place.replaceChildren();
       draw(place, traces, { shapes, uirevision: `${curves.x} ${curves.log}`, xaxis: { title: { text: titles[curves.x] }, rangemode: "tozero" },
         yaxis: { type: curves.log && LOGGED.has(field) ? "log" : "linear" } });
+      if (!place.dataset.zoomed) { place.dataset.zoomed = "yes"; place.on("plotly_relayout", (change) => this.zoomed(view, field, change)); }
     }
+  },
+  // Nearer, a thinned curve shows more: ask for the range that is seen.
+  zoomed(view, field, change) {
+    const [first, last] = [change["xaxis.range[0]"], change["xaxis.range[1]"]], whole = change["xaxis.autorange"];
+    if (curves.x !== "steps" || field === "rate" || (first === undefined && !whole)) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(async () => {
+      const ids = shown().map((row) => row.id), data = await ask("curves", { ids: ids.join(","), fields: field, points: 400, ...(whole ? {} : { first, last }) });
+      for (const id of ids) if (data[id] && data[id][field]) curves.data[id][field] = data[id][field];
+      if (view.isConnected) this.paint(view);
+    }, 250);
   },
 };

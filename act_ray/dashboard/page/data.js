@@ -1,6 +1,6 @@
 // What the page knows: trials and sources, kept up to date from the server, or embedded in a report.
 "use strict";
-const act = { trials: new Map(), sources: new Map(), chosen: new Map(), version: 0, acts: [], views: {}, pace: 2000 };
+const act = { trials: new Map(), sources: new Map(), chosen: new Map(), version: 0, acts: [], earlier: [], views: {}, pace: 2000 };
 
 // Okabe and Ito's colours, which people who see fewer hues tell apart as well; two sets for two backgrounds.
 const COLOURS = {
@@ -81,6 +81,7 @@ async function poll() {
     act.offset = Date.now() / 1000 - state.now;
     const changed = state.version !== act.version || act.failed !== "";
     Object.assign(act, { version: state.version, acts: state.acts || [], failed: "", heard: Date.now() });
+    if (state.earlier) act.earlier = state.earlier;
     for (const source of state.sources) act.sources.set(source.key, source);
     for (const row of state.trials) act.trials.set(row.id, row);
     news();
