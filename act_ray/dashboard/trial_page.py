@@ -1,11 +1,12 @@
 """What the page of one trial says: its story, its evidence, its settings; and what a search has taught."""
 
+import json
 from collections.abc import Iterator
 
 from act_ray.collapse.record import PruneRecord
 from act_ray.dashboard.results import RunSource, SearchSource, differences
 from act_ray.explain.words import describe
-from act_ray.runs.folder import RunFolder
+from act_ray.runs.folder import LINEAGE, RunFolder
 from act_ray.runs.rows import Row
 from act_ray.settings import in_words
 from act_ray.tune.standing import describe_standing
@@ -36,10 +37,15 @@ def story(source: Target, index: int, run: RunFolder) -> Iterator[Row]:
     rows += [{**row, "of": "run"} for row in run.rows("events.jsonl") if "event" in row]
     kept = [*(run.path / "checkpoints").glob("step-*")]
     rows += [{"time": p.stat().st_mtime, "event": "checkpoint", "of": "run", "step": int(p.name[5:])} for p in kept]
+    text = run.read(LINEAGE)
+    if text is not None:
+        rows.append({"time": 0.0, "event": "forked", "of": "run", **json.loads(text)})
+    begun = False
     for row in sorted(rows, key=lambda row: float(row.get("time", 0.0))):
-        text = sentence(row)
+        text = "the search lets it go on" if begun and row["event"] == "trial_started" else sentence(row)
+        begun = begun or row["event"] == "trial_started"
         if text is not None:
-            yield {"time": row.get("time"), "event": row["event"], "text": text}
+            yield {"time": row.get("time") or None, "event": row["event"], "text": text}
 
 
 def sentence(row: Row) -> str | None:
@@ -54,6 +60,9 @@ def sentence(row: Row) -> str | None:
             return f"over: {row['outcome']}" + (f" ({row['reason']})" if row.get("reason") else "")
         case _, "note":
             return str(row.get("text", ""))
+        case _, "forked":
+            changes = f", with {in_words(row['changes'])}" if row["changes"] else ""
+            return f"a fork of {row['parent']} from step {step} on{changes}"
         case _, "started":
             return f"training starts with {row.get('workers', 1)} worker(s)"
         case _, "resumed":

@@ -24,6 +24,7 @@ from act_ray.runs.storage import ObjectStore
 from act_ray.yamlfile import read_yaml
 
 STOP = "STOP"
+LINEAGE = "lineage.json"  # of a fork (train/fork.py)
 RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
 MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
 

@@ -15,10 +15,9 @@ from act_ray import jsonfile, settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
-from act_ray.runs.folder import RunFolder, grid_name, read_config
+from act_ray.runs.folder import LINEAGE, RunFolder, grid_name, read_config
 from act_ray.train.rescue import changed, read_rescues
 
-LINEAGE = "lineage.json"
 # What a checkpoint's tensors hang on.
 KEPT = ("data.path", "model.", "discriminator.", "train.method", "optim.name", "train.precision", "distill.teacher")
 

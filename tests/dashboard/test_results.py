@@ -157,6 +157,13 @@ def test_a_trials_page_has_its_story_its_evidence_and_its_command(drifted: Path,
     assert page["evidence"]["lines"][0].startswith("drift at step ")
     assert page["rerun"].startswith("python -m act_ray.train --preset digits --set train.total_steps=400")
     assert ["train.total_steps", 1200, 400] in [[*row.values()] for row in page["settings"]]
+    lineage = {"parent": "/runs/a", "step": 200, "changes": {"loss.w": 0.5}}
+    (run / "lineage.json").write_text(json.dumps(lineage))
+    search.log("trial_started", search.plans[1])
+    results = Results([str(tmp_path / "s")])
+    told = [event["text"] for event in trial_page(*results.find("s0.1"))["story"]]
+    assert told[0] == "a fork of /runs/a from step 200 on, with loss.w = 0.5"
+    assert told[-1] == "the search lets it go on"
     (run / "prune.json").write_text("{")
     assert trial_page(source, index)["evidence"]["lines"] == ["prune.json cannot be read"]
 
