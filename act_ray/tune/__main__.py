@@ -157,7 +157,7 @@ def command(
         out = Path(storage) / (name or f"simulation-{stamp}")
         return run_simulation(simulate, space, budget, split, schedulers, concurrent or 2, resamples or 1000, out)
     if dry_run:
-        for line in describe(space, budget):
+        for line in describe(space, budget, storage):
             click.echo(line)
         return 0
     name = name or f"{Path(space_name or DEFAULT).stem}-{stamp}"

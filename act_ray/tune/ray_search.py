@@ -9,6 +9,7 @@ from ray import tune
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.interrupt import on_interrupt
 from act_ray.runs.storage import join
+from act_ray.tune.disk import describe_disk
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import ProgressLine, announce
 from act_ray.tune.ray_placement import Placement, placement
@@ -46,6 +47,8 @@ def run_trials(experiment: Experiment) -> bool:
     recorder = Recorder(experiment, scheduler, place)
     open_trials = sum(trial.state != "over" for trial in scheduler.members.values())
     announce(f"{open_trials} of {experiment.space.trials} trials to run; {place.why}")
+    for line in describe_disk(experiment.space, experiment.location):
+        announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
     with ProgressLine(experiment):

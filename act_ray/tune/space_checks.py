@@ -6,6 +6,7 @@ from act_ray import settings
 from act_ray.errors import UserError
 from act_ray.train.preflight import preflight
 from act_ray.train.warm_start import adopt_architecture
+from act_ray.tune.disk import describe_disk
 from act_ray.tune.experiment import plan_trial
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import SCHEDULERS
@@ -42,7 +43,7 @@ def check_values(space: Space, workers: int) -> None:
                 preflight(space.example({name: value}), workers)
 
 
-def describe(space: Space, budget: str | None = None) -> Iterator[str]:
+def describe(space: Space, budget: str | None, location: str) -> Iterator[str]:
     """The lines of --dry-run: the space as YAML, and in comments its trials and what they come to."""
     yield write_yaml(space.file.model_dump(mode="json")).rstrip("\n")
     if space.file.search == "optuna":
@@ -61,6 +62,7 @@ def describe(space: Space, budget: str | None = None) -> Iterator[str]:
     yield f"# at most {steps:,} steps and {images:,} images over {space.trials} trials, a score every {_every(space)}"
     kind = SCHEDULERS[space.file.scheduler]
     yield f"# {kind.label}: {kind.about(space.plan(budget))}"
+    yield from (f"# {line}" for line in describe_disk(space, location))
     yield "# nothing was started; the same command without --dry-run starts it"
 
 
