@@ -86,7 +86,8 @@ def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None) -> G
         raise UserError(f"{folder}: the checkpoint does not say 'image_shape': an older act_ray wrote it")
     tensors = load_file(folder / f"{weights}.safetensors")
     channels, height, width = state["image_shape"]
-    rows = [row for name in MEASURED for row in parse_rows(run.read(name) or "") if row["step"] == state["step"]]
+    texts = ((run.read(name) or "").encode() for name in MEASURED)
+    rows = [row for text in texts for row in parse_rows(text)[0] if row["step"] == state["step"]]
     measured = [found for row in rows if (found := _of_weights(row, weights)) is not None]
     return Generator(
         cfg,

@@ -20,18 +20,22 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """All whole rows of a .jsonl file, without the torn last line of a killed writer; none where there is no file."""
-    return parse_rows(path.read_text()) if path.exists() else []
+    return parse_rows(path.read_bytes())[0] if path.exists() else []
 
 
-def parse_rows(text: str) -> list[Row]:
-    """The whole rows of a .jsonl file's text, up to the first that is none."""
-    rows = []
-    for line in text.split("\n")[:-1]:  # what follows the last newline is still being written
+def parse_rows(text: bytes) -> tuple[list[Row], int]:
+    """The whole rows of a .jsonl file's text, and how many of its lines are none and left out."""
+    rows, bad = list[Row](), 0
+    for line in text.split(b"\n")[:-1]:  # what follows the last newline is still being written
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            row = json.loads(line)  # ValueError: no JSON, or no UTF-8
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            bad += 1
+    return rows, bad
 
 
 class Tail:
@@ -61,16 +65,8 @@ class Tail:
 
     def rows(self) -> list[Row]:
         """Their rows."""
-        found = []
-        for line in self.text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
-                found.append(row)
-            else:
-                self.bad += 1
+        found, bad = parse_rows(self.text())
+        self.bad += bad
         return found
 
 

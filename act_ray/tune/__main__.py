@@ -247,6 +247,8 @@ def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | No
     from act_ray.tune.summary import conclude
 
     click.echo(f"search: {experiment.location}")
+    if experiment.bad:
+        click.echo(f"note: {experiment.bad} line(s) of events.jsonl cannot be read, and are left out")
     busy = f"{experiment.location}: another process is running this search"
     with exclusive(experiment.dir.path, busy), served(experiment, dashboard):
         try:

@@ -21,6 +21,7 @@ from act_ray.config import Config
 from act_ray.errors import UserError, nearest
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import Folder
+from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
 from act_ray.tune.space_files import parse_space
@@ -108,6 +109,7 @@ class Experiment:
         self.dir = Folder(location, scratch)
         self.plans: dict[int, TrialPlan] = {}  # of trials that ran, run, or are to run
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
+        self.bad = 0  # lines of the log that cannot be read, and are left out
         self._asked = 0.0
         self.state: str | None = None  # running, interrupted or finished, as of the log's end; a kill leaves it running
         # Folders that are there: another version of act_ray, with more settings, would hash to other names.
@@ -152,13 +154,18 @@ class Experiment:
         saved = read_yaml(Folder(location).read("experiment.yaml") or "", where)
         experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}), scratch)
         experiment.dir.open_root()
-        for row in experiment.dir.rows("events.jsonl") if log else ():
-            if row["event"] == "ended" and "outcome" not in row:
+        path = experiment.dir.path / "events.jsonl"
+        rows, experiment.bad = parse_rows(path.read_bytes()) if log and path.exists() else ([], 0)
+        for row in rows:
+            if row.get("event") == "ended" and "outcome" not in row:
                 raise UserError(
                     f"--resume {location}: begun with an earlier version of act_ray, whose log has other fields; "
                     "start a new search"
                 )
-            experiment.take(row)
+            try:
+                experiment.take(row)
+            except (KeyError, TypeError, ValueError, UserError):  # a line that was damaged, and is JSON all the same
+                experiment.bad += 1
         return experiment
 
     def snapshot(self) -> "Experiment":

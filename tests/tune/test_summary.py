@@ -141,6 +141,22 @@ def test_a_search_that_an_earlier_version_began_goes_on_in_the_same_folders(told
     assert [again.plans[i].name for i in (3, 5, 6)] == [search.plans[i].name for i in (3, 5, 6)]
 
 
+def test_damaged_lines_of_the_log_lose_nothing_else(told: Callable[..., Told]) -> None:
+    search = told()
+    search.trial(0, scored(700, 90.0), outcome="completed")
+    log = search.experiment.dir.path / "events.jsonl"
+    with log.open("ab") as file:
+        file.write(
+            b'{"time": 1, "event": "repo\n\xff\xfe\xfa\n[1]\n{"event": "reported", "trial": 1}\n{"event": "ended", "trial": "x"'
+        )
+        file.write(b', "outcome": "completed"}\n')
+    search.trial(1, scored(700, 80.0), outcome="completed")
+    again = Experiment.resume(search.experiment.location, {})
+    assert [trial.best_score for trial in again.trials.values()] == [90.0, 80.0]
+    assert again.bad == 5
+    assert again.unfinished == 7
+
+
 def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., Told]) -> None:
     search = told(nine(audit_fraction=1.0))
     search.trial(0, scored(700, 50.0), outcome="completed")
