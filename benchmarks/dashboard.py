@@ -98,9 +98,8 @@ def measure(page: object, address: str, search: Experiment, trials: int) -> None
             "n => { for (const row of [...act.trials.values()].slice(0, n)) choose(row.id, true);"
             "location.hash = '#/overview'; location.hash = '#/curves'; }", count,
         )  # fmt: skip
-        page.wait_for_selector("#chart-gp .scatterlayer .trace")  # type: ignore[attr-defined]
-        drawn = "document.querySelectorAll('#chart-gp .scatterlayer .trace').length"
-        while page.evaluate(drawn) < min(count, 7):  # type: ignore[attr-defined]
+        drawn = "new Set(((document.querySelector('#chart-gp') || {}).data || []).map((t) => t.name)).size"
+        while page.evaluate(drawn) < count:  # type: ignore[attr-defined]
             page.wait_for_timeout(20)  # type: ignore[attr-defined]
         click.echo(f"curves of {count} trials: {time.monotonic() - start:.2f} s")
 

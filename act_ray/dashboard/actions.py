@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 
-from act_ray.dashboard.results import NOTES, RunSource, SearchSource
+from act_ray.dashboard.results import RunSource, SearchSource
 from act_ray.errors import UserError
+from act_ray.runs.folder import NOTES
 
 Target = SearchSource | RunSource
 MARKS = ("star", "doubt", "")
@@ -54,10 +55,16 @@ def write(source: Target, index: int, text: str) -> str:
 
 
 def add(source: Target, index: int, **what: str) -> None:
-    """A line in notes.jsonl; on an object store the file is replaced."""
-    source.folder.append(NOTES, [{"time": round(time.time(), 3), "trial": index, **what}])
-    if source.folder.remote is not None:
-        source.folder.remote.upload(NOTES, source.folder.path / NOTES)
+    """A line in notes.jsonl; on an object store the file, as it is there now, is replaced. Raises UserError."""
+    row, folder = {"time": round(time.time(), 3), "trial": index, **what}, source.folder
+    try:
+        if folder.remote is not None:
+            folder.write(NOTES, folder.read(NOTES) or "")
+        folder.append(NOTES, [row])
+        if folder.remote is not None:
+            folder.remote.upload(NOTES, folder.path / NOTES)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}") from None
 
 
 ACTIONS: dict[str, Callable[[Target, int, str], str]] = {"stop": stop, "go_on": go_on, "mark": mark, "note": write}

@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import re
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +29,10 @@ SCORES = (
 )  # fmt: skip
 COMPUTED = ("lambda",)
 FIELDS = (*METRICS, *SCORES, *COMPUTED)
-KEPT = 250  # runs whose rows stay in memory
+KEPT = 100e6  # bytes of rows that stay in memory
+PIECE = 8_000_000  # bytes that are parsed at a time
+REMOTE_S = 10.0  # between two looks at an object store
+NOT_FINITE = re.compile(rb'"(?:NaN|-?Infinity)"')
 Array = NDArray[np.float32]
 SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in METRICS)])
 
@@ -42,12 +47,16 @@ class Table:
     columns: dict[str, Array] = field(default_factory=dict)
 
     def refresh(self) -> None:
-        """Read what was appended; a file that became shorter is read anew."""
-        text = self.tail.text()
-        if self.tail.restarted:
+        """Read what was appended, piece by piece; a file that became shorter is read anew."""
+        while text := self.tail.text(PIECE):
+            if self.tail.restarted:
+                self.steps, self.columns = np.zeros(0, np.int64), {}
+            self.add(text)
+        if self.tail.restarted:  # to nothing
             self.steps, self.columns = np.zeros(0, np.int64), {}
-        if not text:
-            return
+
+    def add(self, text: bytes) -> None:
+        """Take in whole lines."""
         steps, columns = _parse(text, self.names)
         if len(steps) and len(self.steps) and steps[0] <= self.steps[-1]:  # a resumed run writes its last steps again
             kept = int(np.searchsorted(self.steps, steps[0]))
@@ -62,9 +71,9 @@ class Table:
 
 def _parse(text: bytes, names: Sequence[str]) -> tuple[NDArray[np.int64], dict[str, Array]]:
     if names is METRICS:
-        try:  # a hundred times as fast, and refuses the strings that stand for what is not finite
+        try:  # a hundred times as fast
             options = arrow_json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
-            table = arrow_json.read_json(io.BytesIO(text), parse_options=options)
+            table = arrow_json.read_json(io.BytesIO(NOT_FINITE.sub(b"null", text)), parse_options=options)
             columns = {n: table[n].to_numpy().astype(np.float32) for n in names if table[n].null_count < len(table)}
             return table["step"].to_numpy(), columns
         except (pa.ArrowInvalid, KeyError):
@@ -85,15 +94,23 @@ class RunCurves:
     """One run's rows."""
 
     def __init__(self, run: RunFolder, cfg: Config) -> None:
-        self.run, self.cfg = run, cfg
+        self.run, self.cfg, self.looked = run, cfg, -REMOTE_S
         self.metrics = Table(Tail(run.path / "metrics.jsonl", again=True), METRICS)
         self.scores = Table(Tail(run.path / "scores.jsonl", again=True), SCORES)
 
     def refresh(self) -> None:
         """Read what is new."""
-        self.run.fetch_root()
+        if self.run.remote is not None and time.monotonic() - self.looked > REMOTE_S:
+            self.looked = time.monotonic()
+            self.run.fetch_root()
         self.metrics.refresh()
         self.scores.refresh()
+
+    @property
+    def nbytes(self) -> int:
+        """What its rows take in memory."""
+        tables = (self.metrics, self.scores)
+        return sum(table.steps.nbytes + sum(c.nbytes for c in table.columns.values()) for table in tables)
 
     def points(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """(steps, values) of the finite values of a field."""
@@ -133,14 +150,17 @@ class Curves:
 
     def __init__(self) -> None:
         self.runs: OrderedDict[Path, RunCurves] = OrderedDict()
+        self.held = 0  # bytes
 
     def of(self, run: RunFolder, cfg: Config) -> RunCurves:
         """A run's, as it is now."""
         found = self.runs.pop(run.path, None) or RunCurves(run, cfg)
         self.runs[run.path] = found
-        while len(self.runs) > KEPT:
-            self.runs.popitem(last=False)
+        self.held -= found.nbytes
         found.refresh()
+        self.held += found.nbytes
+        while self.held > KEPT and len(self.runs) > 1:
+            self.held -= self.runs.popitem(last=False)[1].nbytes
         return found
 
 

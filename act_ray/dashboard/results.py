@@ -4,6 +4,9 @@ Everything is told to the page as plain data with a version; `state(since)` has 
 """
 
 import json
+import re
+import secrets
+import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,12 +19,14 @@ from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.outcomes import TrialOutcome
-from act_ray.runs.folder import Folder, RunFolder, read_config
+from act_ray.runs.folder import NOTES, Folder, RunFolder, read_config
 from act_ray.runs.progress import read_progress
 from act_ray.runs.rows import Tail
 from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.rerun import rerun_command
+from act_ray.tune.schedulers import Scheduler
 from act_ray.tune.spent import saved_compute
+from act_ray.tune.standing import describe_standing, fill_scheduler
 
 Row = dict[str, Any]
 STATUS = {
@@ -31,7 +36,6 @@ STATUS = {
 REMOTE_S = 10.0  # between two looks at an object store
 STALE_S = 120.0  # without news from what says that it runs
 MOST_EARLIER = 6  # searches
-NOTES = "notes.jsonl"  # what people marked and wrote, in a search's folder or a run's
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Source(ABC):
         self.key, self.folder = key, folder
         self.entries: dict[int, Entry] = {}
         self.looked, self.news, self.bad, self.read_before = 0.0, 0.0, 0, False
+        self.problem = ""  # why it cannot be read now
+        self.began = 0  # how often another log took the place of the one before
 
     def refresh(self, version: int) -> bool:
         """Read what is new, and give it this version; whether there was anything."""
@@ -100,6 +106,8 @@ class SearchSource(Source):
         self.best: list[list[float]] = []  # [images, seconds, best score so far, time]
         self.last_event = 0.0
         self.marks: dict[int, Row] = {}
+        self.stopped: dict[int, bool] = {}
+        self.filled: tuple[int, Scheduler] | None = None
 
     def read(self) -> Iterator[tuple[int, Row]]:
         touched = {int(row["trial"]) for row in self.new_rows() if "trial" in row}
@@ -110,30 +118,41 @@ class SearchSource(Source):
 
     def new_rows(self) -> Iterator[Row]:
         rows = self.tail.rows()
-        if self.tail.restarted:
-            self.experiment.trials.clear()
+        if self.tail.restarted:  # another search is here now
+            self.experiment = Experiment.read(self.folder.location, scratch="views", log=False)
+            self.began += 1
             self.entries.clear()
+            self.stopped.clear()
+            self.marks.clear()
             self.spent, self.best = [0.0, 0.0], []
         for row in rows:
             try:
-                before = self.experiment.trials.get(int(row.get("trial", -1)))
-                images, seconds = _spent(before)
-                self.experiment.take(row)
-            except (KeyError, TypeError, ValueError, UserError):
+                self.take(row)
+            except (KeyError, TypeError, ValueError, AttributeError, UserError):
                 self.tail.bad += 1
                 continue
-            self.last_event = float(row.get("time", 0.0))
-            if row["event"] == "reported":
-                after = _spent(self.experiment.trials[int(row["trial"])])
-                self.spent = [self.spent[0] + max(0, after[0] - images), self.spent[1] + max(0.0, after[1] - seconds)]
-                score = row["report"]["score"]
-                if score is not None and score < WORST and (not self.best or score < self.best[-1][2]):
-                    self.best.append([*self.spent, score, self.last_event])
-            elif "trial" in row:
-                entry = self.entries.setdefault(int(row["trial"]), Entry({}))
-                entry.story.append({name: value for name, value in row.items() if name not in ("trial", "values")})
             yield row
         self.bad = self.tail.bad
+
+    def take(self, row: Row) -> None:
+        if row["event"] == "ended" and "outcome" not in row:
+            raise UserError("of an earlier version")
+        index = int(row["trial"]) if "trial" in row else None
+        before = _spent(self.experiment.trials.get(index)) if index is not None else (0.0, 0.0)
+        self.experiment.take(row)
+        self.last_event = float(row.get("time", 0.0))
+        if index is None:
+            return
+        # Somebody asked it to stop, and it did; it can go on.
+        self.stopped[index] = row["event"] == "reported" and row["report"]["outcome"] == "stopped"
+        if row["event"] == "reported":
+            after, score = _spent(self.experiment.trials[index]), row["report"]["score"]
+            self.spent = [self.spent[0] + max(0, after[0] - before[0]), self.spent[1] + max(0.0, after[1] - before[1])]
+            if score is not None and score < WORST and (not self.best or score < self.best[-1][2]):
+                self.best.append([*self.spent, score, self.last_event])
+        else:
+            entry = self.entries.setdefault(index, Entry({}))
+            entry.story.append({name: value for name, value in row.items() if name not in ("trial", "values")})
 
     def read_notes(self) -> Iterator[Row]:
         marks = {int(row["trial"]): row for row in self.notes() if "mark" in row and "trial" in row}
@@ -144,8 +163,11 @@ class SearchSource(Source):
 
     def row(self, trial: TrialRecord) -> Row:
         plan, last = trial.plan, trial.last or {}
-        path = self.run_folder(plan.index).path
-        status, live = self.status(trial), read_progress(path)
+        run, status = self.run_folder(plan.index), self.status(trial)
+        if run.remote is not None and status == "running" and (text := run.read("progress.json")) is not None:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write("progress.json", text)
+        live = read_progress(run.path)
         step = max(trial.step, live.step) if live is not None and status == "running" else trial.step
         return {
             "id": f"{self.key}.{plan.index}", "source": self.key, "index": plan.index, "name": plan.name,
@@ -164,6 +186,8 @@ class SearchSource(Source):
             return STATUS[trial.outcome]
         if trial.waiting is not None:
             return "postponed" if trial.flag else "waiting"
+        if self.stopped.get(trial.plan.index):
+            return "interrupted"
         return "running" if self.experiment.state in ("running", None) else "interrupted"
 
     def about(self) -> Row:
@@ -178,9 +202,10 @@ class SearchSource(Source):
             "about": space.file.about, "preset": space.file.preset, "data": example.data.path,
             "metric": metric_name(example.eval), "parameters": list(space.file.parameters), "state": state,
             "scheduler": space.file.scheduler, "trials": space.trials,
-            "planned": space.trials * example.train.total_steps,
+            "planned": sum(t.total for t in trials) + (space.trials - len(trials)) * example.train.total_steps,
             "images": self.spent[0], "seconds": self.spent[1], "best": self.best, "saved": saved, "bad": self.bad,
-            "last_event": self.last_event, "cluster": _json(self.folder.read("cluster.json")),
+            "last_event": self.last_event, "began": self.began,
+            "cluster": _local(self.folder.path / "cluster.json") if state == "running" else None,
             "workers": max(1, int(self.experiment.options.get("workers_per_trial") or 0)),
         }  # fmt: skip
 
@@ -190,6 +215,14 @@ class SearchSource(Source):
     def config(self, index: int) -> Config:
         """A trial's settings."""
         return self.experiment.plans[index].config
+
+    def standing(self, index: int) -> list[str]:
+        """Where a trial that waits stands; the scheduler is filled once for each state of the log."""
+        if self.experiment.trials[index].waiting is None:
+            return []
+        if self.filled is None or self.filled[0] != self.tail.offset:
+            self.filled = (self.tail.offset, fill_scheduler(self.experiment))
+        return describe_standing(self.experiment, index, self.filled[1])
 
     def rerun(self, index: int) -> str:
         """The command that gives the trial again."""
@@ -215,13 +248,23 @@ class RunSource(Source):
     def read(self) -> Iterator[tuple[int, Row]]:
         entry = self.entries.setdefault(0, Entry({}))
         for row in self.tail.rows():
+            if "event" not in row:
+                self.tail.bad += 1
+                continue
             entry.story.append(row)
             if row["event"] in ("started", "resumed"):
                 self.state = "running"
             elif row["event"] in ("completed", "pruned", "stopped"):
                 self.state = {"pruned": "collapsed", "stopped": "interrupted"}.get(row["event"], "completed")
-        for row in self.scores.rows():
-            score = float(row["score"])
+        found = self.scores.rows()
+        if self.scores.restarted:
+            self.best, self.last = [], {}
+        for row in found:
+            try:
+                score = float(row["score"])
+            except (KeyError, TypeError, ValueError):
+                self.scores.bad += 1
+                continue
             self.last = row
             if score < WORST and (not self.best or score < self.best[-1][2]):
                 images = row["step"] * self.cfg.train.global_batch
@@ -231,14 +274,18 @@ class RunSource(Source):
         best = self.best[-1] if self.best else None
         flag = result.get("prune") or next((r for r in reversed(entry.story) if r["event"] == "signature"), None)
         marks = [row for row in self.notes() if "mark" in row]
+        rescues = sum(row["event"] == "rescued" for row in entry.story)
+        state = self.state
+        if state == "running" and time.time() - _written(self.folder.path / "progress.json") > STALE_S:
+            state = "interrupted"  # it was killed, or it hangs
         yield 0, {
             "id": f"{self.key}.0", "source": self.key, "index": 0, "name": self.folder.name, "values": {},
-            "seed": self.cfg.train.seed, "status": self.state, "reason": None, "flag": flag,
-            "rescues": result.get("rescues", 0), "best": best and best[2], "best_step": best and best[4],
+            "seed": self.cfg.train.seed, "status": state, "reason": None, "flag": flag, "rescues": rescues,
+            "best": best and best[2], "best_step": best and best[4],
             "last": _score(self.last.get("score")), "diversity": self.last.get("diversity"),
             "step": live.step if live else self.last.get("step", 0), "total": self.cfg.train.total_steps,
             "batch": self.cfg.train.global_batch, "seconds": result.get("seconds", 0.0),
-            "rate": live.steps_per_second if live and self.state == "running" else None, "pace": [],
+            "rate": live.steps_per_second if live and state == "running" else None, "pace": [],
             "mark": marks[-1]["mark"] if marks else None,
         }  # fmt: skip
 
@@ -247,10 +294,10 @@ class RunSource(Source):
         return {
             "key": self.key, "kind": self.kind, "name": self.folder.name, "location": self.folder.location,
             "about": "", "preset": self.cfg.preset, "data": self.cfg.data.path, "metric": metric_name(self.cfg.eval),
-            "parameters": [], "state": "finished" if self.state == "completed" else self.state, "scheduler": None,
+            "parameters": [], "state": "finished" if row["status"] == "completed" else row["status"], "scheduler": None,
             "trials": 1, "planned": row["total"], "images": row["step"] * row["batch"], "seconds": row["seconds"],
             "best": [point[:4] for point in self.best], "saved": None, "bad": self.bad, "last_event": self.news,
-            "cluster": None, "workers": 1,
+            "began": self.began, "cluster": None, "workers": 1,
         }  # fmt: skip
 
     def run_folder(self, index: int) -> RunFolder:
@@ -263,7 +310,7 @@ class RunSource(Source):
 
     def rerun(self, index: int) -> str:
         """The command that gives the run again."""
-        return f"python -m act_ray.train --config {self.folder.location}/config.yaml"
+        return f"python -m act_ray.train --config {shlex.quote(f'{self.folder.location}/config.yaml')}"
 
 
 class Results:
@@ -271,27 +318,48 @@ class Results:
 
     def __init__(self, locations: Sequence[str]) -> None:
         self.sources: dict[str, SearchSource | RunSource] = {}
-        self.version = 0
+        self.version, self.abouts = 0, dict[str, Row]()
+        self.server = secrets.token_hex(8)  # another process may show something else at this address
+        self.skipped: list[str] = []
         for location in locations:
-            for found in _inside(location):
+            inside = _inside(location)
+            for found in inside:
                 key = f"s{len(self.sources)}"
-                is_search = Folder(found, "views").read("experiment.yaml") is not None
-                self.sources[key] = SearchSource(key, found) if is_search else RunSource(key, found)
+                try:
+                    is_search = Folder(found, "views").read("experiment.yaml") is not None
+                    self.sources[key] = SearchSource(key, found) if is_search else RunSource(key, found)
+                except (UserError, KeyError, TypeError, ValueError) as error:
+                    if len(inside) == 1:
+                        raise UserError(f"{found}: cannot be read: {error}") from None
+                    self.skipped.append(f"{found}: {error}")
+        if not self.sources:
+            raise UserError(f"nothing there can be read: {'; '.join(self.skipped)}")
         self.refresh()
         self.earlier = [*earlier_searches(list(self.sources.values()))]
 
     def refresh(self) -> None:
         """Read what is new."""
-        version = self.version + 1
-        changed = [source.refresh(version) for source in self.sources.values()]
-        self.version = version if any(changed) else self.version
+        version, changed = self.version + 1, False
+        for source in self.sources.values():
+            try:
+                changed |= source.refresh(version)
+                about = source.about()
+            except (OSError, UserError) as error:  # away for a moment; the others go on
+                source.problem = str(error)
+                continue
+            source.problem = ""
+            changed |= about != self.abouts.get(source.key)
+            self.abouts[source.key] = about
+        self.version = version if changed else self.version
 
     def state(self, since: int = 0) -> Row:
         """The sources, and the entries that have changed after version `since`."""
         return {
             "version": self.version,
+            "server": self.server,
             "now": time.time(),
-            "sources": [source.about() for source in self.sources.values()],
+            "skipped": self.skipped,
+            "sources": [{**about, "problem": self.sources[key].problem} for key, about in self.abouts.items()],
             "earlier": self.earlier if not since else None,
             "trials": [
                 entry.row for source in self.sources.values() for entry in source.entries.values()
@@ -303,7 +371,7 @@ class Results:
         """The source and the index of an entry's id. Raises KeyError."""
         source, _, index = key.partition(".")
         found = self.sources[source]
-        if not index.isdigit() or int(index) not in found.entries:
+        if not re.fullmatch(r"[0-9]{1,9}", index) or int(index) not in found.entries:
             raise KeyError(key)
         return found, int(index)
 
@@ -320,7 +388,7 @@ def earlier_searches(sources: Sequence[SearchSource | RunSource]) -> Iterator[Ro
         try:
             other = SearchSource("earlier", str(path))
             other.refresh(1)
-        except (UserError, OSError, KeyError, ValueError):
+        except (UserError, OSError, KeyError, TypeError, ValueError):
             continue
         about = other.about()
         if other.best and (about["data"], about["metric"]) in wanted:
@@ -351,6 +419,20 @@ def _spent(trial: TrialRecord | None) -> tuple[float, float]:
 
 def _score(value: Any) -> float | None:
     return None if value is None or float(value) >= WORST else float(value)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _local(path: Path) -> Any:
+    try:
+        return _json(path.read_text())
+    except OSError:
+        return None
 
 
 def _json(text: str | None) -> Any:

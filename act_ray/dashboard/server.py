@@ -45,6 +45,7 @@ class Server:
                 web.get("/static/{name}", self.static),
                 web.get("/api/state", self.state),
                 web.get("/api/curves", self.curves_of),
+                web.post("/api/curves", self.curves_of),
                 web.get("/api/trial", self.trial),
                 web.get("/api/importance", self.importance),
                 web.get("/api/samples", self.samples),
@@ -60,8 +61,7 @@ class Server:
         async def look() -> None:
             while True:
                 await asyncio.sleep(EVERY_S)
-                with contextlib.suppress(OSError, UserError):  # away for a moment: the page says how old its news are
-                    await self.do(self.results.refresh)
+                await self.do(self.results.refresh)
 
         task = asyncio.create_task(look())
         yield
@@ -98,8 +98,12 @@ class Server:
         return answer({**state, "acts": sorted(ACTIONS) if self.token is not None else []})
 
     async def curves_of(self, request: web.Request) -> web.Response:
-        """Curves of trials: ids and fields separated by commas, at most so many points each, from a step to a step."""
-        ids = [key for key in request.query.get("ids", "").split(",") if key][:MOST_RUNS]
+        """Curves of trials: ids and fields separated by commas, at most so many points each, from a step to a step.
+
+        A POST has the ids as its text: a thousand of them are more than an address may hold.
+        """
+        text = await request.text() if request.method == "POST" else request.query.get("ids", "")
+        ids = [key for key in text.split(",") if key][:MOST_RUNS]
         fields = [name for name in request.query.get("fields", "").split(",") if name in FIELDS]
         points = min(MOST_POINTS, whole(request, "points", 300))
         first, last = (number(request, name, default) for name, default in (("first", 0.0), ("last", 1e12)))
@@ -135,7 +139,10 @@ class Server:
             source, index = self.results.find(request.query.get("id", ""))
         except KeyError:
             raise web.HTTPNotFound(text="no such trial\n") from None
-        path = source.run_folder(index).path / "samples" / grid_name(whole(request, "step", 0))
+        run, name = source.run_folder(index), grid_name(whole(request, "step", 0))
+        path = run.path / "samples" / name
+        if run.remote is not None and not path.is_file():
+            await self.do(run.fetch_root, "samples")
         if not path.is_file():
             raise web.HTTPNotFound(text="no such picture\n")
         return web.Response(body=path.read_bytes(), content_type="image/png", headers={"Cache-Control": "no-cache"})

@@ -2,9 +2,11 @@
 
 import asyncio
 import secrets
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -33,8 +35,8 @@ async def listening(
     if not is_loopback(host) and token is None:
         raise UserError(f"--host {host}: others reach it there; add --token new")
     everywhere = host in ("0.0.0.0", "::")  # then any name of this machine is right, and the token decides
-    hosts = frozenset() if everywhere and not names else frozenset({*OWN_NAMES, host, *names})
-    runner = web.AppRunner(Server(results, token, hosts).app, access_log=None)
+    hosts = frozenset() if everywhere and not names else frozenset(name.lower() for name in (*OWN_NAMES, host, *names))
+    runner = web.AppRunner(Server(results, token, hosts).app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         try:
@@ -42,7 +44,8 @@ async def listening(
         except OSError as error:
             raise UserError(f"--host {host} --port {port}: {error.strerror or error}; choose another port") from None
         at, number = runner.addresses[0][:2]
-        yield f"http://{f'[{at}]' if ':' in at else at}:{number}/" + (f"?token={token}" if token is not None else "")
+        name = socket.gethostname() if everywhere else f"[{at}]" if ":" in at else at
+        yield f"http://{name}:{number}/" + (f"?token={quote(token, safe='')}" if token is not None else "")
     finally:
         await runner.cleanup()
 
@@ -63,7 +66,7 @@ def serve(
 @contextmanager
 def beside(results: Results, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
     """In a thread, until the block ends; yields the address."""
-    loop, begun, told = asyncio.new_event_loop(), threading.Event(), list[str | UserError]()
+    loop, begun, told = asyncio.new_event_loop(), threading.Event(), list[str | Exception]()
     over = asyncio.Event()
 
     async def main() -> None:
@@ -72,18 +75,22 @@ def beside(results: Results, host: str = "127.0.0.1", port: int = 0, token: str 
                 told.append(address)
                 begun.set()
                 await over.wait()
-        except UserError as error:
+        except Exception as error:  # the caller is told
             told.append(error)
+        finally:
             begun.set()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    def run() -> None:
+        loop.run_until_complete(main())
+        loop.close()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     begun.wait()
+    if isinstance(told[0], Exception):
+        raise told[0]
     try:
-        if isinstance(told[0], UserError):
-            raise told[0]
         yield told[0]
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(10)
-        loop.close()

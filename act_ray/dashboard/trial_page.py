@@ -9,7 +9,6 @@ from act_ray.explain.words import describe
 from act_ray.runs.folder import LINEAGE, RunFolder
 from act_ray.runs.rows import Row
 from act_ray.settings import in_words
-from act_ray.tune.standing import describe_standing
 
 Target = SearchSource | RunSource
 COLUMNS = 8  # of a sample grid (pictures.grid_image)
@@ -24,7 +23,7 @@ def trial_page(source: Target, index: int) -> Row:
         "location": run.location,
         "story": [*story(source, index, run)],
         "evidence": evidence(run),
-        "standing": describe_standing(source.experiment, index) if isinstance(source, SearchSource) else [],
+        "standing": source.standing(index) if isinstance(source, SearchSource) else [],
         "settings": [{"name": n, "preset": before, "value": now} for n, before, now in differences(source, index)],
         "rerun": source.rerun(index),
         "notes": [row for row in source.notes() if int(row.get("trial", 0)) == index and row.get("text")],

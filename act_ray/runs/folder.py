@@ -24,6 +24,7 @@ from act_ray.runs.storage import ObjectStore
 from act_ray.yamlfile import read_yaml
 
 STOP = "STOP"
+NOTES = "notes.jsonl"  # what people mark and write on the dashboard, which alone writes it
 LINEAGE = "lineage.json"  # of a fork (train/fork.py)
 RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
 MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
@@ -64,7 +65,7 @@ class Folder:
         """Copy the folder's own files to the object store, not those in its sub-folders; nothing for a local one."""
         if self.remote is not None:
             for path in self.path.iterdir():
-                if path.is_file() and not path.name.startswith("."):
+                if path.is_file() and not path.name.startswith((".", "GO-")) and path.name != NOTES:
                     self.remote.upload(path.name, path)
 
     def folders(self, name: str) -> list[str]:

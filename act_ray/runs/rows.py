@@ -49,8 +49,8 @@ class Tail:
         self.path, self.offset, self.again = path, start, again
         self.bad, self.restarted = 0, False
 
-    def text(self) -> bytes:
-        """The whole lines that were appended since the last look."""
+    def text(self, most: int | None = None) -> bytes:
+        """The whole lines that were appended since the last look; of more than `most` bytes the first ones."""
         size, self.restarted = file_size(self.path), False
         if size < self.offset:
             self.restarted, self.offset = self.again, 0 if self.again else size
@@ -58,7 +58,9 @@ class Tail:
             return b""
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            new = file.read(size - self.offset)
+            new = file.read(min(size - self.offset, most or size))
+            if b"\n" not in new:
+                new += file.read(size - self.offset - len(new))
         whole = new[: new.rfind(b"\n") + 1]
         self.offset += len(whole)
         return whole

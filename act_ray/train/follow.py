@@ -48,8 +48,7 @@ class Follow:
         self.done.set()
         self.thread.join()
         self._look()
-        if self.event_files is not None:
-            self.event_files.close()
+        self._mirror(over=True)
         self.bar.close()
 
     def _watch(self) -> None:
@@ -58,8 +57,7 @@ class Follow:
 
     def _look(self) -> None:
         self.run.fetch_root()
-        if self.event_files is not None:
-            self.event_files.refresh()
+        self._mirror()
         progress = read_progress(self.path)
         if progress is not None:
             self._show(progress)
@@ -79,6 +77,16 @@ class Follow:
                 self.step = progress.step
             elif progress is None:
                 self._print(f"no step yet after {time.monotonic() - self.started:.0f} s")
+
+    def _mirror(self, over: bool = False) -> None:
+        """What TensorBoard reads, where it is asked for; the training does not end for it."""
+        if self.event_files is None:
+            return
+        try:
+            self.event_files.close() if over else self.event_files.refresh()
+        except (OSError, ValueError) as error:
+            self.event_files = None
+            self._print(f"--tensorboard: no more event files: {error}")
 
     def _show(self, progress: Progress) -> None:
         eta = format_seconds(progress.seconds_left)

@@ -1,6 +1,10 @@
 """What a search's checkpoints take, before it starts."""
 
+import contextlib
+import itertools
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +18,8 @@ from act_ray.models.unet import UNet
 from act_ray.runs.storage import storage_is_local
 from act_ray.tune.kinds import endpoints
 from act_ray.tune.space import Space
+
+MOST = 64  # combinations that are looked at
 
 
 def checkpoint_bytes(cfg: Config, channels: int, size: int) -> int:
@@ -39,10 +45,7 @@ def describe_disk(space: Space, location: str) -> list[str]:
     try:
         data = open_data(space.example().data.path)
         _, channels, size, _ = data.images.shape
-        networks = [name for name in space.specs if name.startswith(("model.", "discriminator.", "loss.w"))]
-        configs = [space.example()]
-        configs += [space.example({name: value}) for name in networks for value in endpoints(*space.specs[name])]
-        one = max(checkpoint_bytes(cfg, channels, size) for cfg in configs)
+        one = max(checkpoint_bytes(cfg, channels, size) for cfg in networks(space))
     except UserError:
         return []
     kept = space.example().checkpoint
@@ -60,6 +63,16 @@ def describe_disk(space: Space, location: str) -> list[str]:
     free = shutil.disk_usage(there).free
     short = "; THAT IS NOT ENOUGH: lower checkpoint.keep or checkpoint.good" if free < total else ""
     return [f"{line}, and {in_units(free)} are free{short}"]
+
+
+def networks(space: Space) -> Iterator[Config]:
+    """A config for each combination of the ends of what the networks hang on, as far as the space admits it."""
+    names = [name for name in space.specs if name.startswith(("model.", "discriminator.", "loss.w"))]
+    ends = itertools.product(*(dict.fromkeys(map(json.dumps, endpoints(*space.specs[name]))) for name in names))
+    yield space.example()
+    for values in itertools.islice(ends, MOST):
+        with contextlib.suppress(UserError):
+            yield space.example({name: json.loads(value) for name, value in zip(names, values, strict=True)})
 
 
 def in_units(count: float) -> str:

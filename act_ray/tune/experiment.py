@@ -6,6 +6,7 @@ trials/003-1a2b3c4d/   a run's folder (runs/folder.py), named by index and hash 
 table.txt  table.csv  results.parquet  best.png    what the search ends with
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -27,6 +28,7 @@ from act_ray.tune.space import Space
 from act_ray.tune.space_files import parse_space
 from act_ray.yamlfile import read_yaml, write_yaml
 
+REPORTED = {"step", "images", "score", "best_score", "best_step", "seconds", "outcome", "prune"}  # a report has them
 Report = dict[str, Any]  # a run's report (train/loop.py); `score` and `best_score` are None where there is none
 
 
@@ -232,17 +234,18 @@ class Experiment:
 
         An object store is asked at most once in ten seconds.
         """
-        if self.dir.remote is None:
-            found = [path.name for path in self.dir.path.glob("GO-*")]
-        elif time.monotonic() - self._asked < 10:
+        if self.dir.remote is not None and time.monotonic() - self._asked < 10:
             return []
-        else:
-            self._asked = time.monotonic()
-            found = [name for name in self.dir.remote.listing("", recursive=False)[0] if name.startswith("GO-")]
-        for name in found:
-            (self.dir.path / name).unlink(missing_ok=True)
-            if self.dir.remote is not None:
-                self.dir.remote.delete_file(name)
+        self._asked, found = time.monotonic(), list[str]()
+        with contextlib.suppress(OSError):  # a store that is away for a moment is asked again
+            if self.dir.remote is None:
+                found = [path.name for path in self.dir.path.glob("GO-*")]
+            else:
+                found = [name for name in self.dir.remote.listing("", recursive=False)[0] if name.startswith("GO-")]
+            for name in found:
+                (self.dir.path / name).unlink(missing_ok=True)
+                if self.dir.remote is not None:
+                    self.dir.remote.delete_file(name)
         indices = [int(name[3:]) for name in found if name[3:].isdigit()]
         return [index for index in indices if index in self.trials]
 
@@ -267,15 +270,19 @@ class Experiment:
         if row["event"] == "search":
             self.state = row["state"]
             return
-        index = int(row["trial"])
+        index, report = int(row["trial"]), row.get("report")
+        if row["event"] == "reported" and not (isinstance(report, dict) and set(report) >= REPORTED):
+            raise ValueError("a report that is not whole")
+        if row["event"] == "waiting" and not isinstance(row["reason"], str):
+            raise ValueError("no reason")
+        outcome = TrialOutcome(row["outcome"]) if row["event"] == "ended" else None
         trial = self.trials.setdefault(index, TrialRecord(self.plan(index, row["values"])))
         trial.waiting = row["reason"] if row["event"] == "waiting" else None
         if row["event"] == "reported":
             # A resumed trial reports again what it had reported after its last checkpoint.
             trial.reports = [r for r in trial.reports if r["step"] < row["report"]["step"]] + [row["report"]]
         elif row["event"] == "ended":
-            trial.outcome = TrialOutcome(row["outcome"])
-            trial.reason, trial.prune = row["reason"], row["prune"]
+            trial.outcome, trial.reason, trial.prune = outcome, row.get("reason"), row.get("prune")
 
 
 def require_search(location: str, option: str) -> None:

@@ -83,14 +83,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """What TensorBoard reads of a trial, where it is asked for."""
         if not self.experiment.options.get("tensorboard"):
             return
-        if plan.index not in self.event_files:
-            run = RunFolder(self.experiment.trial_location(plan), scratch="views")
-            folder = self.experiment.dir.path / FOLDER / plan.name
-            self.event_files[plan.index] = EventFiles(run, plan.values, folder)
-        if over:
-            self.event_files.pop(plan.index).close()
-        else:
-            self.event_files[plan.index].refresh()
+        try:
+            if plan.index not in self.event_files:
+                run = RunFolder(self.experiment.trial_location(plan), scratch="views")
+                folder = self.experiment.dir.path / FOLDER / plan.name
+                self.event_files[plan.index] = EventFiles(run, plan.values, folder)
+            if over:
+                self.event_files.pop(plan.index).close()
+            else:
+                self.event_files[plan.index].refresh()
+        except (OSError, ValueError) as error:  # a copy: the search goes on without it
+            self.experiment.options["tensorboard"] = False
+            announce(f"--tensorboard: no more event files: {error}")
 
     def note_cluster(self, waiting: int) -> None:
         """cluster.json, at most every few seconds: what Ray has and uses, and how many trials wait for a place."""
@@ -146,6 +150,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self.running.pop(plan.index, None)
             self.saving.add(plan.index)
             self.experiment.log("waiting", plan, reason=member.why)
+            self.write_event_files(plan, over=True)
             announce(f"{plan.name} {member.why}")
 
     def on_trial_save(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:

@@ -47,7 +47,7 @@ def run_trials(experiment: Experiment) -> bool:
     recorder = Recorder(experiment, scheduler, place)
     open_trials = sum(trial.state != "over" for trial in scheduler.members.values())
     announce(f"{open_trials} of {experiment.space.trials} trials to run; {place.why}")
-    for line in describe_disk(experiment.space, experiment.location):
+    for line in describe_disk(experiment.space, experiment.location) if not experiment.trials else ():
         announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)

@@ -29,11 +29,14 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
     return scheduler
 
 
-def describe_standing(experiment: Experiment, index: int) -> list[str]:
-    """Where a trial that waits at a rung of the halving stands there, and what would have let it go on."""
+def describe_standing(experiment: Experiment, index: int, filled: Scheduler | None = None) -> list[str]:
+    """Where a trial that waits at a rung of the halving stands there, and what would have let it go on.
+
+    filled: `fill_scheduler` of the experiment, for who asks of many trials.
+    """
     trial = experiment.trials[index]
     if trial.waiting is None or experiment.space.file.scheduler != "halving":
         return []
-    scheduler = fill_scheduler(experiment)
+    scheduler = filled or fill_scheduler(experiment)
     assert isinstance(scheduler, Halving)
     return scheduler.standing(index)

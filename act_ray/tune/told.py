@@ -9,6 +9,7 @@ from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, finite_or_worst
 from act_ray.outcomes import TrialOutcome
 from act_ray.tune.experiment import Experiment, TrialRecord, require_search
+from act_ray.tune.kinds import endpoints
 from act_ray.tune.schedulers import promise
 from act_ray.tune.space import Space
 
@@ -64,8 +65,9 @@ def earlier(space: Space, locations: Sequence[str]) -> Iterator[tuple[dict[str, 
 def outside(space: Space, values: Mapping[str, Any]) -> str | None:
     """The first value that the space does not draw."""
     for name, (kind, ends) in space.specs.items():
-        value = values[name]
-        inside = value in ends if kind == "choice" else value is not None and ends[0] <= value <= ends[1]
+        value, bounds = values[name], endpoints(kind, ends)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        inside = value in ends if kind == "choice" else number and bounds[0] <= value <= bounds[-1]
         if not inside:
             return f"{name} = {value}"
     return None

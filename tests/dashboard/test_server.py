@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from act_ray.dashboard.guard import cookie_name, cookie_value
 from act_ray.dashboard.results import Results
 from act_ray.dashboard.server import Server
 from tests.helpers.command import Ended
@@ -65,7 +66,7 @@ def test_without_the_token_nothing_is_told(search: Path) -> None:
     async def talk(client: Any) -> None:
         for path in (*GETS, "/nowhere", "/api/nowhere"):
             for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
-                for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "act_ray=wrong"}):
+                for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{cookie_name(TOKEN)}={TOKEN}"}):
                     reply = await client.request(method, path, headers=headers)
                     assert reply.status == 401, (method, path)
                     assert "s0" not in await reply.text()
@@ -81,9 +82,11 @@ def test_the_printed_address_gives_a_cookie_that_scripts_do_not_see(search: Path
         assert (reply.status, reply.headers["Location"]) == (303, "/")
         cookie = reply.headers["Set-Cookie"]
         assert "HttpOnly" in cookie
+        assert TOKEN not in cookie
         assert "SameSite=Strict" in cookie
         for path in GETS:
-            assert (await client.get(path, headers={"Cookie": f"act_ray={TOKEN}"})).status == 200
+            given = {"Cookie": f"{cookie_name(TOKEN)}={cookie_value(TOKEN)}"}
+            assert (await client.get(path, headers=given)).status == 200
             assert (await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})).status == 200
 
     asked(search, TOKEN, talk)
@@ -107,6 +110,30 @@ def test_another_name_and_another_page_are_refused(search: Path) -> None:
         assert not list(search.glob("trials/*/STOP"))
 
     asked(search, TOKEN, talk)
+
+
+def test_odd_bytes_and_names_are_refused_and_not_crashed_on(search: Path) -> None:
+    async def talk(client: Any) -> None:
+        for headers, status in (
+            ({"Authorization": "Bearer \udcff"}, 401),
+            ({"Cookie": f"{cookie_name(TOKEN)}=\udcff"}, 401),
+            ({"Host": "[::1"}, 421),
+        ):
+            assert (await client.get("/api/state", headers=headers)).status == status
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        for index in ("²", "1" * 5000, "-1", "0x1"):
+            assert (await client.get("/api/trial", params={"id": f"s0.{index}"}, headers=headers)).status in (400, 404)
+
+    asked(search, TOKEN, talk)
+
+
+def test_a_thousand_trials_curves_are_asked_for_in_a_body(search: Path) -> None:
+    async def talk(client: Any) -> None:
+        ids = ",".join(f"s0.{i}" for i in range(1000))
+        reply = await (await client.post("/api/curves?fields=score", data=ids)).json()
+        assert sorted(reply) == [f"s0.{i}" for i in range(5)]
+
+    asked(search, None, talk)
 
 
 def test_acting_needs_a_token(search: Path) -> None:

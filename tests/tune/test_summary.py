@@ -146,14 +146,13 @@ def test_damaged_lines_of_the_log_lose_nothing_else(told: Callable[..., Told]) -
     search.trial(0, scored(700, 90.0), outcome="completed")
     log = search.experiment.dir.path / "events.jsonl"
     with log.open("ab") as file:
-        file.write(
-            b'{"time": 1, "event": "repo\n\xff\xfe\xfa\n[1]\n{"event": "reported", "trial": 1}\n{"event": "ended", "trial": "x"'
-        )
-        file.write(b', "outcome": "completed"}\n')
+        file.write(b'{"time": 1, "event": "repo\n\xff\xfe\xfa\n[1]\n{"event": "reported", "trial": 1}\n')
+        file.write(b'{"event": "reported", "trial": 1, "values": {}, "report": {"step": 3}}\n')
+        file.write(b'{"event": "ended", "trial": "x", "outcome": "completed"}\n')
     search.trial(1, scored(700, 80.0), outcome="completed")
     again = Experiment.resume(search.experiment.location, {})
     assert [trial.best_score for trial in again.trials.values()] == [90.0, 80.0]
-    assert again.bad == 5
+    assert again.bad == 6
     assert again.unfinished == 7
 
 

@@ -20,8 +20,11 @@ act.views.overview = {
   source(source) {
     const mine = rows().filter((row) => row.source === source.key), done = mine.reduce((sum, row) => sum + row.step, 0), live = mine.filter((row) => row.status === "running");
     const saved = (source.saved || []).reduce((sum, one) => sum + one.steps, 0), savedSeconds = (source.saved || []).reduce((sum, one) => sum + one.seconds, 0);
-    const share = source.planned ? Math.min(1, (done + saved) / source.planned) : 0, rate = live.reduce((sum, row) => sum + (row.rate || 0), 0);
-    const left = rate ? (source.planned - done - saved) / rate : NaN, begun = mine.length;
+    // What waits may go on, so it counts as planned as long as the search runs; what is over for good does not.
+    const waits = mine.filter((row) => ["waiting", "postponed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
+    const gone = mine.filter((row) => ["collapsed", "stopped", "failed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
+    const running = ["running", "silent"].includes(source.state), due = Math.max(done, source.planned - gone), rate = live.reduce((sum, row) => sum + (row.rate || 0), 0);
+    const share = source.state === "finished" ? 1 : due ? Math.min(1, done / due) : 0, left = rate ? (due - done) / rate : NaN, sooner = rate ? (due - done - waits) / rate : NaN, begun = mine.length;
     const numbers = Object.entries(STATUS).map(([status, [sign, , words]]) => [mine.filter((row) => row.status === status).length, `${sign} ${words}`]).filter(([count]) => count);
     if (source.trials > begun) numbers.push([source.trials - begun, "not begun"]);
     const cluster = source.cluster;
@@ -31,16 +34,18 @@ act.views.overview = {
         source.saved ? card(saved ? duration(savedSeconds * source.workers) : "–", `not spent: ${format(saved)} of ${format(source.planned)} planned steps, at each trial's own speed`) : null,
         cluster ? card(`${cluster.cpus_used}/${cluster.cpus} CPUs`, `${cluster.nodes} node(s)${cluster.gpus ? `, ${cluster.gpus_used}/${cluster.gpus} GPUs` : ""}${cluster.waiting ? `; ${cluster.waiting} trial(s) wait for a place` : ""}`) : null,
         source.bad ? card(String(source.bad), "lines of its log cannot be read and are left out") : null,
-        el("div", { class: "card wide" }, el("progress", { max: 1, value: share, "aria-label": "Progress" }), el("span", {}, `${Math.round(100 * share)}% of the planned steps run or not needed`,
-          source.state === "running" && Number.isFinite(left) ? `; at most ${duration(left)} left at ${format(rate, 3)} steps/s` : source.state === "running" ? "" : `; ${source.state}`))));
+        source.problem ? card("!", `cannot be read now: ${source.problem}`) : null,
+        el("div", { class: "card wide" }, el("progress", { max: 1, value: share, "aria-label": "Progress" }), el("span", {}, running
+          ? `${format(done)} of ${format(due)} steps${Number.isFinite(left) ? `; ${duration(Math.max(0, sooner))}${waits ? ` left, or ${duration(left)} if all that waits goes on,` : " left"} at ${format(rate, 3)} steps/s` : ""}`
+          : `${source.state}, after ${format(done)} of ${format(source.planned)} planned steps`))));
   },
   chart(view) {
     const by = this.by || 0, traces = [...act.sources.values()].filter((source) => source.best.length).map((source, i) => ({
       x: [...source.best.map((point) => point[by]), by ? source.seconds : source.images], y: [...source.best.map((point) => point[2]), source.best[source.best.length - 1][2]],
-      mode: "lines", line: { shape: "hv", color: COLOURS[theme()][i % 7], width: 2, dash: DASHES[Math.floor(i / 7) % 4] }, name: source.name, hovertemplate: `${source.name.replace(/[<>&]/g, "")}: %{y:.4g}<extra></extra>` }));
+      mode: "lines", line: { shape: "hv", color: COLOURS[theme()][i % 7], width: 2, dash: DASHES[Math.floor(i / 7) % 4] }, name: plain(source.name), hovertemplate: `${plain(source.name)}: %{y:.4g}<extra></extra>` }));
     const grey = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
     traces.push(...act.earlier.map((one) => ({ x: [...one.best.map((point) => point[by]), by ? one.seconds : one.images], y: [...one.best.map((point) => point[2]), one.best[one.best.length - 1][2]],
-      mode: "lines", line: { shape: "hv", color: grey, width: 1, dash: "dot" }, name: `earlier: ${one.name}`, hovertemplate: `${one.name.replace(/[<>&]/g, "")}: %{y:.4g}<extra></extra>` })));
+      mode: "lines", line: { shape: "hv", color: grey, width: 1, dash: "dot" }, name: plain(`earlier: ${one.name}`), hovertemplate: `${plain(one.name)}: %{y:.4g}<extra></extra>` })));
     const place = view.querySelector("#best");
     if (!traces.length) { place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
@@ -48,7 +53,7 @@ act.views.overview = {
       yaxis: { type: "log", title: { text: [...act.sources.values()][0].metric.split(" (")[0] } } });
   },
   async winner(view) {
-    const best = rows().filter((row) => row.best !== null && !row.rescues && row.status !== "failed").sort((a, b) => a.best - b.best)[0], place = view.querySelector("#winner");
+    const best = rows().filter((row) => row.best !== null && row.status !== "failed").sort((a, b) => (a.rescues > 0) - (b.rescues > 0) || a.best - b.best)[0], place = view.querySelector("#winner");
     if (!best) { place.replaceChildren(el("p", { class: "empty" }, "no trial has a score yet")); return; }
     const about = [el("p", {}, link(best), ` with ${format(best.best)} at step ${format(best.best_step)} of ${format(best.total)}; `, statusOf(best))];
     try {
@@ -85,9 +90,12 @@ function render() {
 
 function footer() {
   const place = document.getElementById("chosen"), chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
+  const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   place.replaceChildren(...(chosen.length ? [el("span", { class: "soft" }, "chosen:"), ...chosen.slice(0, 12).map((row) => el("span", {}, el("span", { class: "dot", style: { "--mine": lookOf(row, 0).colour } }), " ", link(row), " ",
     el("button", { type: "button", "aria-label": `no longer choose ${nameOf(row)}`, onclick: () => { choose(row.id, false); render(); } }, "×"))),
   chosen.length > 12 ? el("span", {}, `and ${chosen.length - 12} more`) : null, el("button", { type: "button", onclick: () => { act.chosen.clear(); render(); } }, "none")].filter(Boolean) : []));
+  const again = focused && [...place.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focused);
+  if (again) again.focus();
 }
 
 function setTheme(name) {

@@ -11,7 +11,7 @@ const CURVES = { // field -> [label, unit, whether it is one of those shown at f
   d_train: ["D(training images)", "logit", false], d_held: ["D(held-out images)", "logit", false], d_fake: ["D(generated)", "logit", false],
 };
 const LOGGED = new Set(["score", "gp", "loss_gp", "loss_ct", "score_teacher", "loss_ct_low", "loss_ct_high"]);
-const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, windows: {} };
+const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, near: {}, windows: {} };
 
 // Steps as images, or as seconds of training by the times of the trial's reports.
 function scale(row, steps) {
@@ -45,9 +45,9 @@ function speed(row) {
 function tracesOf(field, trials) {
   const traces = [], shapes = [];
   trials.forEach((row, place) => {
-    const curve = field === "rate" ? speed(row) : (curves.data[row.id] || {})[field];
+    const near = curves.near[field] && curves.near[field][row.id], curve = field === "rate" ? speed(row) : near || (curves.data[row.id] || {})[field];
     if (!curve) return;
-    const { colour, dash } = lookOf(row, place), x = scale(row, curve.x), hover = `${nameOf(row)}: %{y:.4g}<extra></extra>`;
+    const { colour, dash } = lookOf(row, place), x = scale(row, curve.x), hover = `${plain(nameOf(row))}: %{y:.4g}<extra></extra>`;
     const dense = curve.y.length > 30;
     if (curve.low) {
       traces.push({ x: [...x, ...[...x].reverse()], y: [...curve.high, ...[...curve.low].reverse()], fill: "toself", mode: "lines",
@@ -56,7 +56,7 @@ function tracesOf(field, trials) {
       traces.push({ x, y: curve.y, mode: "lines", line: { color: colour, width: 1 }, opacity: 0.3, hoverinfo: "skip" });
     }
     traces.push({ x, y: dense ? smoothed(curve.y, curves.smooth) : curve.y, mode: dense ? "lines" : "lines+markers",
-      line: { color: colour, width: 2, dash }, marker: { size: 5 }, hovertemplate: hover, name: nameOf(row) });
+      line: { color: colour, width: 2, dash }, marker: { size: 5 }, hovertemplate: hover, name: plain(nameOf(row)) });
     if (curves.windows[row.id]) {
       const [x0, x1] = scale(row, curves.windows[row.id]);
       shapes.push({ type: "rect", x0, x1, yref: "paper", y0: 0, y1: 1, fillcolor: colour, opacity: 0.1, line: { width: 0 } });
@@ -64,7 +64,7 @@ function tracesOf(field, trials) {
     if (row.flag && row.flag.step !== undefined) {
       const [at] = scale(row, [row.flag.step]);
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 1.5, dash: "dot" },
-        label: { text: `${nameOf(row)} ${row.flag.signature}`, font: { size: 10, color: colour }, textposition: "end" } });
+        label: { text: plain(`${nameOf(row)} ${row.flag.signature}`), font: { size: 10, color: colour }, textposition: "end" } });
     }
   });
   return [traces, shapes];
@@ -73,12 +73,12 @@ function tracesOf(field, trials) {
 act.views.curves = {
   name: "Curves",
   draw(view) {
-    const select = el("select", { "aria-label": "Horizontal axis", onchange: (event) => { curves.x = event.target.value; this.update(view); } },
+    const select = el("select", { "aria-label": "Horizontal axis", onchange: (event) => { Object.assign(curves, { x: event.target.value, near: {} }); this.update(view); } },
       [["steps", "steps"], ["images", "images seen"], ["time", "training time (s)"]].map(([value, text]) =>
         el("option", { value, selected: curves.x === value }, text)));
     const slider = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: curves.smooth,
       oninput: (event) => { curves.smooth = Number(event.target.value); this.paint(view); } });
-    const log = el("input", { type: "checkbox", checked: curves.log, onchange: (event) => { curves.log = event.target.checked; this.paint(view); } });
+    const log = el("input", { type: "checkbox", checked: curves.log, onchange: (event) => { Object.assign(curves, { log: event.target.checked, near: {} }); this.paint(view); } });
     view.replaceChildren(el("h1", {}, "Curves"),
       el("div", { class: "bar" }, el("label", {}, "against ", select), el("label", {}, "smoothing ", slider), el("label", {}, log, "log scale")),
       el("details", {}, el("summary", {}, "Quantities"), el("div", { class: "choices" }, Object.entries(CURVES).map(([field, [label, unit]]) =>
@@ -95,7 +95,7 @@ act.views.curves = {
     trials.slice(0, 20).map((row, place) => [el("span", { class: "dot", style: { "--mine": lookOf(row, place).colour } }), " ", link(row), "  "]));
     if (!trials.length) return;
     try {
-      const data = await ask("curves", { ids: trials.map((row) => row.id).join(","), fields: fields.join(","), points: trials.length > 30 ? 120 : 400 });
+      const data = await askCurves(trials, { fields: fields.join(","), points: trials.length > 30 ? 120 : 400 });
       if (turn !== curves.asked || !view.isConnected) return;
       Object.assign(curves.data, data);
       this.paint(view);
@@ -112,22 +112,34 @@ act.views.curves = {
       const place = view.querySelector(`#chart-${field}`);
       if (!place) continue;
       const [traces, shapes] = tracesOf(field, trials);
-      if (!traces.length) { Plotly.purge(place); place.replaceChildren(el("p", { class: "empty" }, "not measured in these trials")); continue; }
+      if (!traces.length) { Plotly.purge(place); delete place.dataset.zoomed; place.replaceChildren(el("p", { class: "empty" }, "not measured in these trials")); continue; }
       if (place.querySelector(".empty")) place.replaceChildren();
       draw(place, traces, { shapes, uirevision: `${curves.x} ${curves.log}`, xaxis: { title: { text: titles[curves.x] }, rangemode: "tozero" },
         yaxis: { type: curves.log && LOGGED.has(field) ? "log" : "linear" } });
       if (!place.dataset.zoomed) { place.dataset.zoomed = "yes"; place.on("plotly_relayout", (change) => this.zoomed(view, field, change)); }
     }
   },
-  // Nearer, a thinned curve shows more: ask for the range that is seen.
+  // Nearer, a thinned curve shows more: ask for the range that is seen, and keep it apart from the whole.
   zoomed(view, field, change) {
-    const [first, last] = [change["xaxis.range[0]"], change["xaxis.range[1]"]], whole = change["xaxis.autorange"];
-    if (curves.x !== "steps" || field === "rate" || (first === undefined && !whole)) return;
+    const range = change["xaxis.range"] || [change["xaxis.range[0]"], change["xaxis.range[1]"]], whole = change["xaxis.autorange"];
+    if (curves.x !== "steps" || field === "rate" || (range[0] === undefined && !whole)) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
-      const ids = shown().map((row) => row.id), data = await ask("curves", { ids: ids.join(","), fields: field, points: 400, ...(whole ? {} : { first, last }) });
-      for (const id of ids) if (data[id] && data[id][field]) curves.data[id][field] = data[id][field];
-      if (view.isConnected) this.paint(view);
+      try {
+        curves.near[field] = {};
+        if (!whole) {
+          const data = await askCurves(shown(), { fields: field, points: 400, first: range[0], last: range[1] });
+          for (const [id, found] of Object.entries(data)) if (found[field]) curves.near[field][id] = found[field];
+        }
+        if (view.isConnected) this.paint(view);
+      } catch (error) { say(error.message); }
     }, 250);
   },
 };
+
+// Curves of many trials: their ids may be more than an address holds.
+function askCurves(trials, parameters) {
+  const ids = trials.map((row) => row.id).join(",");
+  if (act.report || ids.length < 4000) return ask("curves", { ids, ...parameters });
+  return ask("curves", parameters, { method: "POST", body: ids });
+}

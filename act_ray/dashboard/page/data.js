@@ -77,12 +77,17 @@ async function ask(path, parameters = {}, options = {}) {
 async function poll() {
   try {
     const state = await ask("state", { since: act.version });
-    if (state.version < act.version) return restart(); // the server began anew
+    if (act.server && state.server !== act.server) return restart(); // another process: it may show something else
+    act.server = state.server;
     act.offset = Date.now() / 1000 - state.now;
     const changed = state.version !== act.version || act.failed !== "";
     Object.assign(act, { version: state.version, acts: state.acts || [], failed: "", heard: Date.now() });
     if (state.earlier) act.earlier = state.earlier;
-    for (const source of state.sources) act.sources.set(source.key, source);
+    for (const source of state.sources) {
+      const before = act.sources.get(source.key);
+      if (before && source.began !== before.began) for (const id of [...act.trials.keys()]) if (id.startsWith(`${source.key}.`)) act.trials.delete(id);
+      act.sources.set(source.key, source);
+    }
     for (const row of state.trials) act.trials.set(row.id, row);
     news();
     if (changed) render();
@@ -94,11 +99,14 @@ async function poll() {
 }
 
 function restart() {
-  act.trials.clear();
-  act.sources.clear();
-  act.version = 0;
+  for (const all of [act.trials, act.sources, act.chosen, samples.pictures]) all.clear();
+  Object.assign(act, { version: 0, server: null, earlier: [] });
+  Object.assign(curves, { data: {}, near: {}, windows: {} });
   return poll();
 }
+
+// For Plotly's texts, which read some HTML and %{...}: whatever a search is called, it stays that.
+const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%\{/g, "%\u200b{");
 
 // Whether what is shown is fresh: said once, in words, in the header.
 function news() {

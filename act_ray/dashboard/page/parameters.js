@@ -19,7 +19,8 @@ function axisOf(name, members) {
     const place = log ? Math.log : (value) => value, [a, b] = [place(low), place(high)];
     return { name, log, low, high, at: (value) => (typeof value === "number" ? (b > a ? (place(value) - a) / (b - a) : 0.5) : null), ends: [format(low, 3), format(high, 3)] };
   }
-  return { name, kinds, at: (value) => (kinds.length > 1 ? kinds.indexOf(String(value)) / (kinds.length - 1) : 0.5), ends: [kinds[0] || "", kinds[kinds.length - 1] || ""] };
+  const at = (value) => (value === undefined || value === null || !kinds.includes(String(value)) ? null : kinds.length > 1 ? kinds.indexOf(String(value)) / (kinds.length - 1) : 0.5);
+  return { name, kinds, at, ends: [kinds[0] || "", kinds[kinds.length - 1] || ""] };
 }
 
 const passes = (row, axes) => axes.every((axis) => {
@@ -55,11 +56,12 @@ function parallel(members, names, changed) {
       "aria-label": `${axis.name}: arrow keys move a range, Escape removes it`, "aria-valuenow": brush ? Math.round(100 * brush[0]) : 0, "aria-valuetext": brush ? "a range is set" : "no range" });
     let from = null;
     const share = (event) => { const box = picture.getBoundingClientRect(); return Math.max(0, Math.min(1, (low - ((event.clientY - box.top) / box.height) * H) / (low - top))); };
-    handle.addEventListener("pointerdown", (event) => { from = share(event); handle.setPointerCapture(event.pointerId); });
+    handle.addEventListener("pointerdown", (event) => { from = share(event); space.dragging = true; handle.setPointerCapture(event.pointerId); });
     handle.addEventListener("pointermove", (event) => { if (from !== null) { const to = share(event); space.brushes[axis.name] = [Math.min(from, to), Math.max(from, to)]; } });
     handle.addEventListener("pointerup", (event) => {
       if (from !== null && Math.abs(share(event) - from) < 0.02) delete space.brushes[axis.name];
       from = null;
+      space.dragging = false;
       changed(axis.name);
     });
     handle.addEventListener("keydown", (event) => {
@@ -95,6 +97,9 @@ act.views.parameters = {
   },
   update(view) { this.lines(view); this.scatter(view); this.differ(view); },
   lines(view, focus) {
+    if (space.dragging) return;
+    const held = document.activeElement && view.contains(document.activeElement) ? (document.activeElement.getAttribute("aria-label") || "").split(":")[0] : "";
+    focus = focus || (held && [...parameters(), "best"].includes(held) ? held : undefined);
     const place = view.querySelector("#parallel"), names = parameters();
     if (!names.length) { place.replaceChildren(el("p", { class: "empty" }, "nothing was searched here")); return; }
     const [picture, inside] = parallel(rows(), names, (name) => this.lines(view, name));
@@ -103,20 +108,22 @@ act.views.parameters = {
     const any = Object.keys(space.brushes).length, take = view.querySelector("#take");
     view.querySelector("#within").textContent = any ? `${inside.length} trials are within the ranges` : "";
     take.disabled = !any || !inside.length;
-    take.onclick = () => { act.chosen.clear(); for (const row of inside.slice(0, 50)) choose(row.id, true); render(); };
+    take.onclick = () => { act.chosen.clear(); for (const row of inside.sort((a, b) => a.best - b.best).slice(0, 50)) choose(row.id, true); render(); };
+    take.textContent = inside.length > 50 ? `choose the best 50 of ${inside.length}` : "choose these";
   },
   scatter(view) {
     const members = rows().filter((row) => row.best !== null && space.against && row.values[space.against] !== undefined), axis = axisOf(space.against, members);
     const groups = Object.entries(STATUS).map(([status, [, , words]], i) => {
       const mine = members.filter((row) => row.status === status);
-      return { x: mine.map((row) => (axis.kinds ? String(row.values[space.against]) : row.values[space.against])), y: mine.map((row) => row.best), mode: "markers", name: words,
-        text: mine.map((row) => nameOf(row)), hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
+      return { x: mine.map((row) => (axis.kinds ? plain(row.values[space.against]) : row.values[space.against])), y: mine.map((row) => row.best), mode: "markers", name: words,
+        text: mine.map((row) => plain(nameOf(row))), hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
         marker: { size: 9, color: COLOURS[theme()][i % 7], symbol: ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"][i], line: { width: 1 } } };
     }).filter((trace) => trace.x.length);
     const place = view.querySelector("#scatter");
-    if (!groups.length) { place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
+    if (!groups.length) { Plotly.purge(place); place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
+    if (place.querySelector(".empty")) place.replaceChildren();
     draw(place, groups, { showlegend: true, legend: { orientation: "h", y: -0.25 }, uirevision: space.against, yaxis: { type: "log", title: { text: "best score" } },
-      xaxis: { type: axis.kinds ? "category" : axis.log ? "log" : "linear", title: { text: space.against } } });
+      xaxis: { type: axis.kinds ? "category" : axis.log ? "log" : "linear", title: { text: plain(space.against) } } });
   },
   async importance(view) {
     const place = view.querySelector("#importance"), parts = [];

@@ -8,7 +8,9 @@ async function picture(id, step) {
   if (!samples.pictures.has(key)) {
     const image = new Image();
     image.src = act.report ? act.report.sample(id, step) : `/api/sample?${new URLSearchParams({ id, step })}`;
-    samples.pictures.set(key, image.decode().then(() => image));
+    const drawn = image.decode().then(() => image);
+    drawn.catch(() => samples.pictures.delete(key)); // it may come later
+    samples.pictures.set(key, drawn);
     if (samples.pictures.size > 400) samples.pictures.delete(samples.pictures.keys().next().value);
   }
   return samples.pictures.get(key);

@@ -50,7 +50,8 @@ function compile(text) {
     if (word === undefined) throw new Error(`${name} ${op} what?`);
     const wanted = word.replace(/^"|"$/g, ""), number = wanted === "" ? NaN : Number(wanted);
     return (row) => {
-      const value = valueOf(row, name);
+      const value = name === "status" && wanted === STATUS[row.status][2] ? wanted : valueOf(row, name);
+      if (value === null || value === undefined || (value === "" && op !== "!=" && op[0] !== "=")) return op === "!=";
       const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), wanted];
       return { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b, "!=": a !== b, "=": a === b, "==": a === b }[op];
     };

@@ -4,11 +4,14 @@
 act.views.trial = {
   hidden: true,
   draw(view, id) {
-    this.id = id;
+    Object.assign(this, { id, seen: null });
     view.replaceChildren(el("p", { class: "empty" }, "Loading …"));
     this.update(view, id);
   },
   async update(view, id = this.id) {
+    const seen = JSON.stringify([act.trials.get(id), act.chosen.has(id), theme()]);
+    if (seen === this.seen && view.querySelector("h1")) return; // nothing of it has changed: focus and zoom stay
+    this.seen = seen;
     let page;
     try { page = await ask("trial", { id }); } catch (error) {
       if (view.isConnected) view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
@@ -42,8 +45,7 @@ act.views.trial = {
     if (!act.acts.length) return null;
     const button = (action, text, on, words) => on && el("button", { type: "button", onclick: () => this.act(row.id, action, words || "") }, text);
     return [button("stop", "Stop it", row.status === "running"), button("go_on", "Let it go on", ["waiting", "postponed"].includes(row.status)),
-      button("mark", row.mark === "star" ? "★ unmark" : "☆ mark", true, row.mark === "star" ? "" : "star")].map((one, i) => (i === 2 && row.mark === "star"
-      ? el("button", { type: "button", onclick: () => this.act(row.id, "mark", "") }, "★ unmark") : one)).filter(Boolean);
+      button("mark", row.mark === "star" ? "★ unmark" : "☆ mark", true, row.mark === "star" ? "" : "star")].filter(Boolean);
   },
   writer(id) {
     const area = el("textarea", { rows: 2, cols: 60, "aria-label": "Note", maxlength: 2000, style: { "max-width": "100%" } });
@@ -53,6 +55,7 @@ act.views.trial = {
     try {
       const reply = await ask("act", {}, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id, action, text }) });
       say(reply.said);
+      this.seen = null;
       await poll();
       render();
       return true;
@@ -63,6 +66,7 @@ act.views.trial = {
       const data = (await ask("curves", { ids: row.id, fields: "gp,score", points: 600 }))[row.id] || {};
       for (const field of ["gp", "score"]) {
         const curve = data[field], place = view.querySelector(`#evidence-${field}`);
+        if (place && !curve) place.replaceChildren(el("p", { class: "empty" }, "not measured in this trial"));
         if (!curve || !place) continue;
         draw(place, [{ x: curve.x, y: curve.y, mode: "lines+markers", marker: { size: 3 }, line: { color: COLOURS[theme()][0], width: 1.5 }, hovertemplate: "%{y:.4g}<extra></extra>" }], {
           yaxis: { type: "log" }, xaxis: { title: { text: "steps" } }, shapes: [{ type: "rect", x0: found.window[0], x1: found.window[1], yref: "paper", y0: 0, y1: 1, fillcolor: COLOURS[theme()][1], opacity: 0.18, line: { width: 0 } },
