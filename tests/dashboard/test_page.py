@@ -71,6 +71,42 @@ def test_a_new_score_is_seen_and_a_name_stays_text(page: Any, tmp_path: Path) ->
     assert wrong == []
 
 
+def test_plotly_reads_no_html_in_a_name(page: Any, tmp_path: Path) -> None:
+    for name in ("<a href='https:evil.example'>x<b>y", "%{x}&amp;"):
+        made_up(tmp_path / name.replace("/", ""))
+    with served([tmp_path]) as address:
+        page.goto(address)
+        page.wait_for_selector("#best .legendtext")
+        texts = page.evaluate("[...document.querySelectorAll('#best .legendtext')].map((t) => t.textContent)")
+        assert any("<a href='https:evil.example'>x<b>y" in text for text in texts)
+        see(page, "curves")
+        assert page.evaluate("document.querySelectorAll('#view svg a').length") == 0
+
+
+def test_a_poll_takes_neither_focus_nor_zoom_nor_a_range(page: Any, tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    (tmp_path / "s" / "trials" / search.plans[1].name / "prune.json").write_text("{}")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/parameters")
+        page.wait_for_selector(READY["parameters"])
+        page.focus(".parallel [tabindex]")
+        page.keyboard.press("ArrowUp")
+        held = "document.activeElement.getAttribute('aria-label')"
+        before = page.evaluate(held)
+        assert before.startswith("loss.w: ")
+        assert page.evaluate("space.brushes['loss.w']") is not None
+        append_report(search, 4, 200, 55.0)
+        while page.evaluate("poll().then(() => act.trials.get('s0.4').best)") != 55:
+            page.wait_for_timeout(50)
+        assert page.evaluate(held) == before
+        see(page, "trial/s0.1")
+        first = page.query_selector(".story")
+        append_report(search, 4, 300, 54.0)
+        while page.evaluate("poll().then(() => act.trials.get('s0.4').best)") != 54:
+            page.wait_for_timeout(50)
+        assert first.is_visible()  # nothing of this trial is new: it was not drawn again
+
+
 def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
     made_up(tmp_path / "s")
     with served([tmp_path / "s"]) as address:
@@ -82,6 +118,12 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         assert page.evaluate(names) == ["000", "003"]
         page.fill("input[type=search]", "flag = drift or loss.w > 9")
         assert page.evaluate(names) == ["001", "003"]
+        page.fill("input[type=search]", "status = done or status = waits")
+        assert page.evaluate(names) == ["000", "002"]
+        page.evaluate("act.trials.get('s0.3').best = null")
+        page.fill("input[type=search]", "best < 80")  # what has no score is not under 80
+        assert page.evaluate(names) == ["000", "001"]
+        page.evaluate("act.trials.get('s0.3').best = 70")
         page.fill("input[type=search]", "bets < 3")
         assert page.inner_text("#problem").startswith("filter: no column bets")
         page.fill("input[type=search]", "")

@@ -1,6 +1,8 @@
 """What the page is told of searches and runs, while they are written."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from act_ray.errors import UserError
 from tests.helpers.searches import append_report, lines, made_up, metrics_row
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
+from tests.tune.test_summary import scored
 
 
 def test_a_search_is_told_with_where_each_trial_is_and_why(tmp_path: Path) -> None:
@@ -56,10 +59,12 @@ def test_lines_that_are_none_are_left_out_and_counted(tmp_path: Path) -> None:
         file.write(
             b'{"time": 1, "event": "repor\n\xff\xfe\n[]\n{"event": "reported", "trial": 4}\n{"event": "new kind"}\n'
         )
+        half = {"event": "reported", "trial": 4, "values": {}, "report": {"step": 300, "score": 1.0}}
+        file.write(json.dumps(half).encode() + b"\n")
     append_report(search, 4, 200, 55.0)
     state = Results([str(tmp_path / "s")]).state()
     assert state["trials"][4]["best"] == 55.0
-    assert state["sources"][0]["bad"] == 5
+    assert state["sources"][0]["bad"] == 6
 
 
 def test_a_log_that_began_anew_is_read_anew(tmp_path: Path) -> None:
@@ -69,6 +74,40 @@ def test_a_log_that_began_anew_is_read_anew(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(row) + "\n" for row in lines(log)[:3]))
     results.refresh()
     assert [row["index"] for row in results.state()["trials"]] == [0]
+    assert results.state()["sources"][0]["began"] == 1
+
+
+def test_a_trial_that_somebody_stopped_does_not_run_any_more(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    results = Results([str(tmp_path / "s")])
+    report = {**scored(150, 80.0), "outcome": "stopped", "rescues": 0, "given_up": 0}
+    search.log("reported", search.plans[4], report=report)
+    results.refresh()
+    assert results.state()["trials"][4]["status"] == "interrupted"
+    search.log("trial_started", search.plans[4])
+    results.refresh()
+    assert results.state()["trials"][4]["status"] == "running"
+
+
+def test_a_killed_run_is_not_shown_as_running(whole_augmented: Path, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    shutil.copytree(whole_augmented, run)
+    events = [row for row in lines(run / "events.jsonl") if row["event"] == "started"]
+    (run / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events))
+    assert Results([str(run)]).state()["trials"][0]["status"] == "running"
+    os.utime(run / "progress.json", (1, 1))
+    assert Results([str(run)]).state()["trials"][0]["status"] == "interrupted"
+
+
+def test_one_folder_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    made_up(tmp_path / "all" / "s")
+    for name, text in (("a", "loss: {w: 7}"), ("b", "")):
+        (tmp_path / "all" / name).mkdir()
+        (tmp_path / "all" / name / ("config.yaml" if text else "experiment.yaml")).write_text(text)
+    state = Results([str(tmp_path / "all")]).state()
+    assert [source["name"] for source in state["sources"]] == ["s"]
+    assert len(state["skipped"]) == 2
+    assert Results([str(tmp_path / "all" / "s")]).state()["earlier"] == []  # and a search beside a broken one starts
 
 
 def test_a_run_of_its_own_and_a_folder_of_several(whole_augmented: Path, tmp_path: Path) -> None:

@@ -141,6 +141,16 @@ def test_a_search_that_an_earlier_version_began_goes_on_in_the_same_folders(told
     assert [again.plans[i].name for i in (3, 5, 6)] == [search.plans[i].name for i in (3, 5, 6)]
 
 
+def test_who_is_asked_to_go_on_is_told_once(told: Callable[..., Told]) -> None:
+    search = told()
+    search.trial(2, scored(100, 400.0))
+    for name in ("GO-2", "GO-7", "GO-x"):  # 7 has not begun
+        (search.experiment.dir.path / name).touch()
+    assert search.experiment.asked_to_go_on() == [2]
+    assert search.experiment.asked_to_go_on() == []
+    assert not list(search.experiment.dir.path.glob("GO-*"))
+
+
 def test_damaged_lines_of_the_log_lose_nothing_else(told: Callable[..., Told]) -> None:
     search = told()
     search.trial(0, scored(700, 90.0), outcome="completed")

@@ -120,3 +120,16 @@ def test_steered_trials_and_listed_values_are_told_apart(tmp_path: Path) -> None
     before = searched(tmp_path / "widths", {"preset": "digits", "trials": 6, "set": ONE["set"], "parameters": widths})
     space = parse_space({"preset": "digits", "search": "optuna", "set": ONE["set"], "parameters": widths}, "x")
     assert len(list(earlier(space, [before.location]))) == 6
+
+
+def test_values_that_the_space_does_not_draw_are_left_out(tmp_path: Path) -> None:
+    """The upper end of whole numbers, and a word where there are numbers."""
+    before = searched(
+        tmp_path / "a", {**ONE, "search": "random", "parameters": {"loss.gp_interval": {"choice": [2, 3]}}}
+    )
+    narrow = {**ONE, "parameters": {"loss.gp_interval": {"randint": [1, 3]}}}
+    assert {v["loss.gp_interval"] for v, _ in earlier(parse_space(narrow, "x"), [before.location])} == {2}
+    auto = searched(tmp_path / "b", {**ONE, "search": "random", "set": {**ONE["set"], "augment.tau": "auto"}})
+    tau = {**ONE, "parameters": {"augment.tau": {"loguniform": [0.1, 1.0]}}}
+    with pytest.raises(UserError, match="augment.tau = auto"):
+        list(earlier(parse_space(tau, "x"), [auto.location]))
