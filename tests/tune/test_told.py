@@ -131,5 +131,5 @@ def test_values_that_the_space_does_not_draw_are_left_out(tmp_path: Path) -> Non
     assert {v["loss.gp_interval"] for v, _ in earlier(parse_space(narrow, "x"), [before.location])} == {2}
     auto = searched(tmp_path / "b", {**ONE, "search": "random", "set": {**ONE["set"], "augment.tau": "auto"}})
     tau = {**ONE, "parameters": {"augment.tau": {"loguniform": [0.1, 1.0]}}}
-    with pytest.raises(UserError, match="augment.tau = auto"):
+    with pytest.raises(UserError, match=r"augment\.tau = auto"):
         list(earlier(parse_space(tau, "x"), [auto.location]))
