@@ -42,6 +42,7 @@ COMMANDS = (
 )  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),
+    ("tune", "dashboard"),
     ("dashboard", "tune"),
     ("dashboard", "explain"),
     ("report", "dashboard"),

@@ -123,7 +123,7 @@ def test_a_resumed_search_keeps_its_options_but_those_given(tmp_path: Path, monk
     options = {"workers_per_trial": 2, "concurrent": None, "max_failures": 5}
     Experiment.create(str(tmp_path / "s"), load_space("digits"), options)
     seen: list[Experiment] = []
-    monkeypatch.setattr(verb, "run_search", lambda experiment, shared: seen.append(experiment) or 0)
+    monkeypatch.setattr(verb, "run_search", lambda experiment, *_: seen.append(experiment) or 0)
     with pytest.raises(SystemExit):
         run(command, ["--storage", str(tmp_path), "--resume", "s", "--max-failures", "1"])
     assert seen[0].options == {**options, "max_failures": 1}
