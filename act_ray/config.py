@@ -357,13 +357,11 @@ class Config(Section):
             )
         if self.distill.teacher and self.train.method == "diffusion":
             raise ValueError("distill.teacher: only for train.method = act; a diffusion run has no teacher")
-        for name, value in (("w", self.loss.w), ("gp_weight", self.loss.gp_weight)):
-            if self.augment.enabled and value == 0:
-                raise ValueError(
-                    f"augment.enabled = true: needs loss.{name} > 0, not loss.{name} = {value:g}: p_aug follows L_gp"
-                )
-            if self.collapse.action == "steer" and value == 0:
-                raise ValueError(
-                    f"collapse.action = steer: needs loss.{name} > 0, not loss.{name} = {value:g}: it moves w_gp"
-                )
+        for on, setting, why in (
+            (self.augment.enabled, "augment.enabled = true", "p_aug follows L_gp"),
+            (self.collapse.action == "steer", "collapse.action = steer", "it moves w_gp"),
+        ):
+            for name, value in (("w", self.loss.w), ("gp_weight", self.loss.gp_weight)):
+                if on and value == 0:
+                    raise ValueError(f"{setting}: needs loss.{name} > 0, not loss.{name} = {value:g}: {why}")
         return self

@@ -281,6 +281,11 @@ def absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
+def with_changes(cfg: Config, dotted: Mapping[str, Any], where: str) -> Config:
+    """The settings with others for some dotted names. Raises UserError, naming `where`."""
+    return build(merge(cfg.model_dump(mode="json"), nested(dotted)), where)
+
+
 def in_words(changes: Mapping[str, Any]) -> str:
     """NAME = VALUE for each, to four digits."""
     return ", ".join(f"{name} = {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in changes.items())

@@ -10,7 +10,6 @@ from act_ray.runs.folder import NOTES
 Target = SearchSource | RunSource
 MARKS = ("star", "doubt", "")
 MOST = 2_000  # characters of a note
-GO_ON = "GO-{index}"  # a file in a search's folder that asks its scheduler to let a waiting trial go on
 
 
 def stop(source: Target, index: int, text: str) -> str:
@@ -28,11 +27,7 @@ def go_on(source: Target, index: int, text: str) -> str:
         raise UserError("only a trial that waits can be told to go on")
     if source.experiment.state != "running":
         raise UserError("its search does not run; resume it first")
-    name = GO_ON.format(index=index)
-    if source.folder.remote is not None:
-        source.folder.remote.write(name)
-    else:
-        (source.folder.path / name).touch()
+    source.experiment.ask_to_go_on(index)
     return "asked to go on as soon as there is room"
 
 

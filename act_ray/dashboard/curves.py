@@ -18,6 +18,7 @@ from pyarrow import json as arrow_json
 
 from act_ray.config import Config
 from act_ray.core.schedule import num_levels
+from act_ray.dashboard.results import REMOTE_S
 from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.rows import Tail
@@ -31,7 +32,6 @@ COMPUTED = ("lambda",)
 FIELDS = (*METRICS, *SCORES, *COMPUTED)
 KEPT = 100e6  # bytes of rows that stay in memory
 PIECE = 8_000_000  # bytes that are parsed at a time
-REMOTE_S = 10.0  # between two looks at an object store
 NOT_FINITE = re.compile(rb'"(?:NaN|-?Infinity)"')
 Array = NDArray[np.float32]
 SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in METRICS)])

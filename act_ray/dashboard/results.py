@@ -99,7 +99,7 @@ class SearchSource(Source):
     kind = "search"
 
     def __init__(self, key: str, location: str) -> None:
-        self.experiment = Experiment.read(location, scratch="views", log=False)
+        self.begin(location)
         super().__init__(key, self.experiment.dir)
         self.tail = Tail(self.folder.path / "events.jsonl", again=True)
         self.spent = [0.0, 0.0]  # images, seconds of training, over all trials
@@ -109,17 +109,21 @@ class SearchSource(Source):
         self.stopped: dict[int, bool] = {}
         self.filled: tuple[int, Scheduler] | None = None
 
+    def begin(self, location: str) -> None:
+        self.experiment = Experiment.read(location, scratch="views", log=False)
+        self.example = self.experiment.space.example()  # drawing one each second would be for nothing
+
     def read(self) -> Iterator[tuple[int, Row]]:
         touched = {int(row["trial"]) for row in self.new_rows() if "trial" in row}
         touched |= {int(row["trial"]) for row in self.read_notes()}
-        running = {index for index, entry in self.entries.items() if entry.row.get("status") in ("running", "silent")}
+        running = {index for index, entry in self.entries.items() if entry.row.get("status") == "running"}
         for index in sorted(touched | running):
             yield index, self.row(self.experiment.trials[index])
 
     def new_rows(self) -> Iterator[Row]:
         rows = self.tail.rows()
         if self.tail.restarted:  # another search is here now
-            self.experiment = Experiment.read(self.folder.location, scratch="views", log=False)
+            self.begin(self.folder.location)
             self.began += 1
             self.entries.clear()
             self.stopped.clear()
@@ -192,7 +196,7 @@ class SearchSource(Source):
 
     def about(self) -> Row:
         space, trials = self.experiment.space, list(self.experiment.trials.values())
-        example = space.example()
+        example = self.example
         saved = [asdict(one) for one in saved_compute(trials, space.file.scheduler)]
         state = self.experiment.state or "running"
         if state == "running" and time.time() - max(self.news, self.last_event) > STALE_S:
@@ -240,7 +244,7 @@ class RunSource(Source):
         cfg = read_config(run)
         assert cfg is not None
         self.cfg, self.tail = cfg, Tail(run.path / "events.jsonl", again=True)
-        self.scores, self.pace = Tail(run.path / "scores.jsonl", again=True), list[list[float]]()
+        self.scores = Tail(run.path / "scores.jsonl", again=True)
         self.best: list[list[float]] = []
         self.last: Row = {}
         self.state = "running"

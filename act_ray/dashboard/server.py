@@ -25,7 +25,7 @@ from act_ray.runs.folder import grid_name
 
 PAGE = files("act_ray.dashboard") / "page"
 SCRIPTS = ("data.js", "table.js", "charts.js", "curves.js", "samples.js", "parameters.js", "trial.js", "app.js")
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 EVERY_S = 1.0  # between two looks at the files
 MOST_POINTS, MOST_RUNS = 2_000, 1_000
 
@@ -202,9 +202,8 @@ class Server:
 
 def static(name: str) -> web.Response:
     """A file of the page."""
-    suffix = re.sub(r".*(\.\w+)$", r"\1", name)
     text = (PAGE / name).read_text()
-    return web.Response(text=text, content_type=TYPES[suffix], headers={"Cache-Control": "no-cache"})
+    return web.Response(text=text, content_type=TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
 
 
 def plotly_path() -> Path:

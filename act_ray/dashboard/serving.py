@@ -15,7 +15,6 @@ from act_ray.dashboard.results import Results
 from act_ray.dashboard.server import Server
 from act_ray.errors import UserError
 
-PORT = 8270
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

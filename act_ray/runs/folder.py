@@ -19,12 +19,13 @@ from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.files import EVALUATIONS, cache_dir, locked, replace_atomically
 from act_ray.runs.lock import LOCK, exclusive
-from act_ray.runs.rows import Row, append_rows, read_rows
+from act_ray.runs.rows import Row, append_rows, read_rows, rows_text
 from act_ray.runs.storage import ObjectStore
 from act_ray.yamlfile import read_yaml
 
 STOP = "STOP"
 NOTES = "notes.jsonl"  # what people mark and write on the dashboard, which alone writes it
+GO_ON = "GO-"  # and an index: create it in a search's folder, and that waiting trial goes on
 LINEAGE = "lineage.json"  # of a fork (train/fork.py)
 RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
 MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
@@ -65,7 +66,7 @@ class Folder:
         """Copy the folder's own files to the object store, not those in its sub-folders; nothing for a local one."""
         if self.remote is not None:
             for path in self.path.iterdir():
-                if path.is_file() and not path.name.startswith((".", "GO-")) and path.name != NOTES:
+                if path.is_file() and not path.name.startswith((".", GO_ON)) and path.name != NOTES:
                     self.remote.upload(path.name, path)
 
     def folders(self, name: str) -> list[str]:
@@ -152,8 +153,7 @@ class RunFolder(Folder):
 
     def truncate(self, name: str, step: int) -> None:
         """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
-        kept = "".join(jsonfile.line(row) + "\n" for row in self.rows(name) if row["step"] < step)
-        self.write(name, kept)
+        self.write(name, rows_text(row for row in self.rows(name) if row["step"] < step))
 
     def move(self, name: str, folder: Path) -> None:
         """Move a file, if it is there, to a folder in this one, here and on the object store."""

@@ -15,7 +15,12 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """Add rows to a .jsonl file; a value that is not finite is written as a string ("NaN")."""
     with path.open("ab+") as file:
         _drop_torn_line(file)
-        file.write("".join(jsonfile.line(row) + "\n" for row in rows).encode())
+        file.write(rows_text(rows).encode())
+
+
+def rows_text(rows: Iterable[Row]) -> str:
+    """The text of a .jsonl file with these rows."""
+    return "".join(jsonfile.line(row) + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> list[Row]:

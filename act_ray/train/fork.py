@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from act_ray import jsonfile, settings
+from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import LINEAGE, RunFolder, grid_name, read_config
+from act_ray.runs.rows import rows_text
 from act_ray.train.rescue import changed, read_rescues
 
 # What a checkpoint's tensors hang on.
@@ -48,7 +49,7 @@ def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
     if cfg is None:
         raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
     cfg = changed(cfg, [rescue for rescue in read_rescues(source) if rescue.back_to < at])
-    forked = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), f"--fork {parent}")
+    forked = settings.with_changes(cfg, changes, f"--fork {parent}")
     forked = settings.absolute_paths(forked)
     for name in settings.field_names():
         if name.startswith(KEPT) and settings.get(cfg, name) != settings.get(forked, name):
@@ -82,8 +83,7 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
     for step in {at, *([int(best[1])] if best and best[1] in _kept(source) else [])}:
         shutil.copytree(_fetched(source, step), checkpoint.step_folder(child.checkpoints, step))
     for name, last in (("metrics.jsonl", at - 1), ("scores.jsonl", at)):
-        kept = [jsonfile.line(row) + "\n" for row in source.rows(name) if row["step"] <= last]
-        child.write(name, "".join(kept))
+        child.write(name, rows_text(row for row in source.rows(name) if row["step"] <= last))
     for row in child.rows("scores.jsonl"):
         grid = source.path / "samples" / grid_name(row["step"])
         if grid.exists():

@@ -20,6 +20,7 @@ from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RESCUES, RunFolder, grid_name
+from act_ray.runs.rows import rows_text
 
 Change = Callable[[Config, Detector], dict[str, Any]]
 
@@ -43,7 +44,7 @@ def read_rescues(run: RunFolder) -> list[Rescue]:
 def changed(cfg: Config, rescues: list[Rescue]) -> Config:
     """The settings that hold after these rescues."""
     for rescue in rescues:
-        cfg = settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(rescue.changes)), RESCUES)
+        cfg = settings.with_changes(cfg, rescue.changes, RESCUES)
     return cfg
 
 
@@ -92,7 +93,7 @@ def next_change(cfg: Config, detector: Detector, tries: int) -> dict[str, Any] |
     for name in order[first:] + order[:first]:
         changes = CHANGES[name](cfg, detector)
         try:
-            settings.build(settings.merge(cfg.model_dump(mode="json"), settings.nested(changes)), RESCUES)
+            settings.with_changes(cfg, changes, RESCUES)
         except UserError:
             continue
         return changes
@@ -134,7 +135,7 @@ def go_back(
     jsonfile.write(kept / "prune.json", found.to_dict())
     for name, since in (("metrics.jsonl", back_to), ("scores.jsonl", back_to + 1)):
         lost = [row for row in folder.rows(name) if row["step"] >= since]
-        (kept / name).write_text("".join(jsonfile.line(row) + "\n" for row in lost))
+        (kept / name).write_text(rows_text(lost))
         if name == "scores.jsonl":
             for row in lost:
                 folder.move(f"samples/{grid_name(row['step'])}", kept)

@@ -20,8 +20,9 @@ from typing import Any
 
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
+from act_ray.metrics.scores import finite_or_worst
 from act_ray.outcomes import TrialOutcome
-from act_ray.runs.folder import Folder
+from act_ray.runs.folder import GO_ON, Folder
 from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
@@ -67,6 +68,11 @@ class TrialRecord:
     def total(self) -> int:
         """Steps planned."""
         return self.plan.config.train.total_steps
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(share of its steps, score) of its reports; the worst where there is no score."""
+        return [(report["step"] / self.total, finite_or_worst(report["score"])) for report in self.reports]
 
     @property
     def flag(self) -> dict[str, Any] | None:
@@ -229,6 +235,13 @@ class Experiment:
         """Where the trial's folder is on this machine; on an object store only what a worker here wrote."""
         return Folder(self.trial_location(plan)).path
 
+    def ask_to_go_on(self, index: int) -> None:
+        """Ask the search that runs in this folder to let a waiting trial go on: by a file."""
+        if self.dir.remote is not None:
+            self.dir.remote.write(f"{GO_ON}{index}")
+        else:
+            (self.dir.path / f"{GO_ON}{index}").touch()
+
     def asked_to_go_on(self) -> list[int]:
         """The waiting trials that somebody asks to go on, by a file GO-INDEX in the search's folder; it is deleted.
 
@@ -239,14 +252,14 @@ class Experiment:
         self._asked, found = time.monotonic(), list[str]()
         with contextlib.suppress(OSError):  # a store that is away for a moment is asked again
             if self.dir.remote is None:
-                found = [path.name for path in self.dir.path.glob("GO-*")]
+                found = [path.name for path in self.dir.path.glob(f"{GO_ON}*")]
             else:
-                found = [name for name in self.dir.remote.listing("", recursive=False)[0] if name.startswith("GO-")]
+                found = [name for name in self.dir.remote.listing("", recursive=False)[0] if name.startswith(GO_ON)]
             for name in found:
                 (self.dir.path / name).unlink(missing_ok=True)
                 if self.dir.remote is not None:
                     self.dir.remote.delete_file(name)
-        indices = [int(name[3:]) for name in found if name[3:].isdigit()]
+        indices = [int(name[len(GO_ON) :]) for name in found if name[len(GO_ON) :].isdigit()]
         return [index for index in indices if index in self.trials]
 
     # ------------------------------------------------------------------------------------------ log

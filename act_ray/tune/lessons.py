@@ -23,10 +23,9 @@ def expected(trial: TrialRecord) -> float | None:
 
     Nor with a rescue: what it scored since is not its settings' own doing.
     """
-    points = [(r["step"] / trial.total, r["score"]) for r in trial.reports if r["score"] is not None]
-    if not points or trial.rescues or trial.outcome is TrialOutcome.FAILED:
+    if trial.rescues or trial.outcome is TrialOutcome.FAILED:
         return None
-    found = math.log(trial.best_score) if trial.best_score and trial.waiting is None else promise(points)
+    found = math.log(trial.best_score) if trial.best_score and trial.waiting is None else promise(trial.points)
     return found if math.isfinite(found) else None
 
 

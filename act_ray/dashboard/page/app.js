@@ -40,12 +40,12 @@ act.views.overview = {
           : `${source.state}, after ${format(done)} of ${format(source.planned)} planned steps`))));
   },
   chart(view) {
-    const by = this.by || 0, traces = [...act.sources.values()].filter((source) => source.best.length).map((source, i) => ({
-      x: [...source.best.map((point) => point[by]), by ? source.seconds : source.images], y: [...source.best.map((point) => point[2]), source.best[source.best.length - 1][2]],
-      mode: "lines", line: { shape: "hv", color: COLOURS[theme()][i % 7], width: 2, dash: DASHES[Math.floor(i / 7) % 4] }, name: plain(source.name), hovertemplate: `${plain(source.name)}: %{y:.4g}<extra></extra>` }));
-    const grey = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
-    traces.push(...act.earlier.map((one) => ({ x: [...one.best.map((point) => point[by]), by ? one.seconds : one.images], y: [...one.best.map((point) => point[2]), one.best[one.best.length - 1][2]],
-      mode: "lines", line: { shape: "hv", color: grey, width: 1, dash: "dot" }, name: plain(`earlier: ${one.name}`), hovertemplate: `${plain(one.name)}: %{y:.4g}<extra></extra>` })));
+    const by = this.by || 0, grey = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
+    const stairs = (one, name, line) => ({ x: [...one.best.map((point) => point[by]), by ? one.seconds : one.images], y: [...one.best.map((point) => point[2]), one.best[one.best.length - 1][2]],
+      mode: "lines", line: { shape: "hv", ...line }, name: plain(name), hovertemplate: `${plain(one.name)}: %{y:.4g}<extra></extra>` });
+    const traces = [
+      ...[...act.sources.values()].filter((source) => source.best.length).map((source, i) => stairs(source, source.name, { color: COLOURS[theme()][i % 7], width: 2, dash: DASHES[Math.floor(i / 7) % 4] })),
+      ...act.earlier.map((one) => stairs(one, `earlier: ${one.name}`, { color: grey, width: 1, dash: "dot" }))];
     const place = view.querySelector("#best");
     if (!traces.length) { place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
