@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from act_ray.dashboard.results import RunSource, SearchSource
+from act_ray.dashboard.run_source import RunSource
+from act_ray.dashboard.search_source import SearchSource
 from act_ray.errors import UserError
 from act_ray.runs.folder import NOTES
 

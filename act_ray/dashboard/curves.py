@@ -18,7 +18,7 @@ from pyarrow import json as arrow_json
 
 from act_ray.config import Config
 from act_ray.core.schedule import num_levels
-from act_ray.dashboard.results import REMOTE_S
+from act_ray.dashboard.source import REMOTE_S
 from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.rows import Tail

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator
 
 from act_ray.collapse.record import PruneRecord
-from act_ray.dashboard.results import RunSource, SearchSource, differences
+from act_ray.dashboard.run_source import RunSource
+from act_ray.dashboard.search_source import SearchSource
 from act_ray.explain.words import describe
 from act_ray.runs.folder import LINEAGE, RunFolder
 from act_ray.runs.rows import Row
+from act_ray.runs.story import tell
 from act_ray.settings import in_words
 
 Target = SearchSource | RunSource
@@ -24,7 +26,7 @@ def trial_page(source: Target, index: int) -> Row:
         "story": [*story(source, index, run)],
         "evidence": evidence(run),
         "standing": source.standing(index) if isinstance(source, SearchSource) else [],
-        "settings": [{"name": n, "preset": before, "value": now} for n, before, now in differences(source, index)],
+        "settings": [{"name": n, "preset": before, "value": now} for n, before, now in source.differences(index)],
         "rerun": source.rerun(index),
         "notes": [row for row in source.notes() if int(row.get("trial", 0)) == index and row.get("text")],
     }
@@ -49,7 +51,6 @@ def story(source: Target, index: int, run: RunFolder) -> Iterator[Row]:
 
 def sentence(row: Row) -> str | None:
     """An event in words; None for one that another tells as well."""
-    step = f"{row['step']:,}" if isinstance(row.get("step"), int) else "?"
     match row["of"], row["event"]:
         case _, "trial_started":
             return "the search starts it"
@@ -61,21 +62,14 @@ def sentence(row: Row) -> str | None:
             return str(row.get("text", ""))
         case _, "forked":
             changes = f", with {in_words(row['changes'])}" if row["changes"] else ""
-            return f"a fork of {row['parent']} from step {step} on{changes}"
-        case _, "started":
-            return f"training starts with {row.get('workers', 1)} worker(s)"
-        case _, "resumed":
-            return f"goes on from step {step}"
-        case _, "signature":
-            return f"flagged at step {step}: {row.get('signature')}: {row.get('message')}"
-        case _, "confirmed":
-            return f"confirmed at step {row.get('confirmed')}: {row.get('because')}"
-        case _, "rescued":
-            return f"rescued: back to step {row.get('back_to')}, with {in_words(row.get('changes') or {})}"
+            return f"a fork of {row['parent']} from step {row['step']:,} on{changes}"
         case _, "checkpoint":
-            return f"checkpoint of step {step}, which is kept"
-        case "run", what:
-            return f"{what} at step {step}"
+            return f"checkpoint of step {row['step']:,}, which is kept"
+        case "run", event:
+            try:
+                return tell(row)
+            except (KeyError, TypeError, ValueError):  # a damaged line
+                return str(event)
     return None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from act_ray import jsonfile
 from act_ray.dashboard.curves import FIELDS, Curves
-from act_ray.dashboard.results import Results, Row
+from act_ray.dashboard.results import Results
 from act_ray.dashboard.server import PAGE, SCRIPTS, plotly_path
+from act_ray.dashboard.source import Row
 from act_ray.dashboard.trial_page import importance, sample_steps, trial_page
 from act_ray.runs.folder import grid_name
 

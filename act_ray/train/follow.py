@@ -12,8 +12,8 @@ from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import Progress, format_seconds, read_progress
 from act_ray.runs.rows import Tail, file_size
+from act_ray.runs.story import tell
 from act_ray.runs.tensorboard import EventFiles
-from act_ray.settings import in_words
 
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
@@ -65,12 +65,12 @@ class Follow:
         ended = [row for row in events if row["event"] in list(RunOutcome)]
         for row in events:
             if row not in ended:
-                self._print(describe(row))
+                self._print(tell(row))
         for row in self.scores.rows():
             rate = f", {self.rate}" if self.rate else ""
             self._print(f"step {row['step']:,}/{self.total:,}: {describe_scores(row)}{rate}")
         for row in ended:
-            self._print(describe(row))
+            self._print(tell(row))
         if self.bar.disable and time.monotonic() - self.spoke > QUIET_S:
             if progress is not None and progress.step > self.step:
                 self._print(f"step {progress.step:,}/{self.total:,}: {self.rate}")
@@ -109,24 +109,3 @@ def describe_scores(row: dict[str, Any]) -> str:
     ]
     beside = f" ({', '.join(others)})" if others else ""
     return f"{row['metric']} {float(row['score']):.4g}{beside}, diversity {float(row['diversity']):.2f}"
-
-
-def describe(row: dict[str, Any]) -> str:
-    """An event as a sentence."""
-    match row["event"]:
-        case "started":
-            return f"started with {row['workers']} worker(s)"
-        case "resumed":
-            return f"resumed from step {row['step']:,} with {row['workers']} worker(s)"
-        case "note":
-            return str(row["text"])
-        case "signature":
-            return (
-                f"step {row['step']:,}: {row['signature']}: {row['message']}; the run goes on while its score improves"
-            )
-        case "confirmed":
-            return f"step {row['confirmed']:,}: {row['signature']} confirmed: {row['because']}"
-        case "rescued":
-            return f"rescued: back to step {row['back_to']:,}, with {in_words(row['changes'])}"
-        case what:
-            return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")

@@ -10,13 +10,13 @@ import pytest
 
 from act_ray.dashboard.actions import act
 from act_ray.dashboard.curves import Curves
-from act_ray.dashboard.results import Results, SearchSource
+from act_ray.dashboard.results import Results
+from act_ray.dashboard.search_source import SearchSource
 from act_ray.dashboard.trial_page import sample_steps, trial_page
 from act_ray.errors import UserError
-from tests.helpers.searches import append_report, lines, made_up, metrics_row
+from tests.helpers.searches import append_report, lines, made_up, metrics_row, scored
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
-from tests.tune.test_summary import scored
 
 
 def test_a_search_is_told_with_where_each_trial_is_and_why(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_trials_page_has_its_story_its_evidence_and_its_command(drifted: Path,
     page = trial_page(source, index)
     assert [event["text"] for event in page["story"]][:2] == [
         "the search starts it",
-        "training starts with 1 worker(s)",
+        "started with 1 worker(s)",
     ]
     assert page["story"][-1]["text"] == "over: pruned"
     assert page["evidence"]["signature"] == "drift"

@@ -13,10 +13,10 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.space_files import parse_space
 from tests.helpers.command import Ended
 from tests.helpers.drifted_run import write_drifted_run
+from tests.helpers.searches import OPTIONS, scored
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import TINY
 from tests.helpers.traces import RUNS, feed
-from tests.tune.test_summary import OPTIONS, scored
 
 
 @pytest.mark.parametrize("name", ["c01", "c03", "c10", "m02"])

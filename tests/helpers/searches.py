@@ -10,12 +10,25 @@ from act_ray import settings
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.tune.experiment import Experiment, TrialPlan
 from act_ray.tune.space_files import parse_space
-from tests.tune.test_summary import DRIFT, OPTIONS, scored
 
 SPACE: dict[str, Any] = {
     "preset": "digits", "trials": 5, "about": "made up", "set": {"train.total_steps": 400, "eval.every": 100},
     "parameters": {"loss.w": {"choice": [0.75, 0.85, 0.95]}, "optim.lr_g": {"loguniform": [1e-3, 4e-3]}},
 }  # fmt: skip
+DRIFT = {
+    "signature": "drift", "step": 480, "value": 0.4, "threshold": 0.3, "message": "L_CT rose to 0.4, above 0.3",
+    "confirmed": 560, "because": "no score was better",
+}  # fmt: skip
+OPTIONS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
+
+
+def scored(step: int, score: float | None, best: float | None = None, best_step: int | None = None) -> dict[str, Any]:
+    """A report of that step, whose score is the best so far unless another is given."""
+    return {
+        "step": step, "images": 64 * step, "score": score, "best_score": best or score,
+        "best_step": best_step or (step if score else None), "diversity": None, "seconds": step / 10,
+        "outcome": None, "prune": None,
+    }  # fmt: skip
 
 
 def made_up(folder: Path, **over: Any) -> Experiment:

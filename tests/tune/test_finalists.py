@@ -10,7 +10,7 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.finalists import finalists, grouped
 from act_ray.tune.space_files import parse_space
 from act_ray.tune.summary import conclude
-from tests.tune.test_summary import OPTIONS, scored
+from tests.helpers.searches import OPTIONS, scored
 
 RAW: dict[str, Any] = {
     "preset": "digits", "trials": 4, "seed": 2,

@@ -10,7 +10,7 @@ import yaml
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.lessons import expected, importances, next_space
 from act_ray.tune.space_files import parse_space
-from tests.tune.test_summary import OPTIONS, scored
+from tests.helpers.searches import OPTIONS, scored
 
 RAW: dict[str, Any] = {
     "preset": "digits", "trials": 24, "seed": 1, "set": {"loss.w_mid": 0.1},

@@ -15,21 +15,7 @@ from act_ray.tune.progress_line import ProgressLine
 from act_ray.tune.space import Space
 from act_ray.tune.space_files import load_space, parse_space
 from act_ray.tune.summary import conclude
-
-DRIFT = {
-    "signature": "drift", "step": 480, "value": 0.4, "threshold": 0.3, "message": "L_CT rose to 0.4, above 0.3",
-    "confirmed": 560, "because": "no score was better",
-}  # fmt: skip
-OPTIONS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
-
-
-def scored(step: int, score: float | None, best: float | None = None, best_step: int | None = None) -> dict[str, Any]:
-    """A report of that step, whose score is the best so far unless another is given."""
-    return {
-        "step": step, "images": 64 * step, "score": score, "best_score": best or score,
-        "best_step": best_step or (step if score else None), "diversity": None, "seconds": step / 10,
-        "outcome": None, "prune": None,
-    }  # fmt: skip
+from tests.helpers.searches import DRIFT, OPTIONS, scored
 
 
 def nine(**over: Any) -> Space:

@@ -14,8 +14,8 @@ from act_ray.tune.schedulers import SCHEDULERS
 from act_ray.tune.space_files import parse_space
 from act_ray.tune.summary import conclude
 from act_ray.tune.told import earlier
+from tests.helpers.searches import DRIFT, OPTIONS, scored
 from tests.tune.test_lessons import RAW, known_score
-from tests.tune.test_summary import DRIFT, OPTIONS, scored
 
 ONE: dict[str, Any] = {
     "preset": "digits", "trials": 12, "seed": 1, "search": "optuna", "set": {"loss.w_mid": 0.1, "loss.w": 0.7},

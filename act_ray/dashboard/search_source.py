@@ -1,0 +1,177 @@
+"""A search on the page, from its log."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from act_ray.config import Config
+from act_ray.dashboard.source import STALE_S, Entry, Row, Source, finite_score, parsed
+from act_ray.errors import UserError
+from act_ray.metrics.scores import WORST, metric_name
+from act_ray.outcomes import TrialOutcome
+from act_ray.runs.folder import RunFolder
+from act_ray.runs.progress import read_progress
+from act_ray.runs.rows import Tail
+from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.rerun import rerun_command
+from act_ray.tune.schedulers import Scheduler
+from act_ray.tune.spent import saved_compute
+from act_ray.tune.standing import describe_standing, fill_scheduler
+
+STATUS = {
+    TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "collapsed", TrialOutcome.SCHEDULER: "stopped",
+    TrialOutcome.FAILED: "failed",
+}  # fmt: skip
+
+
+class SearchSource(Source):
+    """A search, from its log."""
+
+    kind = "search"
+
+    def __init__(self, key: str, location: str) -> None:
+        self.begin(location)
+        super().__init__(key, self.experiment.dir)
+        self.tail = Tail(self.folder.path / "events.jsonl", again=True)
+        self.spent = [0.0, 0.0]  # images, seconds of training, over all trials
+        self.best: list[list[float]] = []  # [images, seconds, best score so far, time]
+        self.last_event = 0.0
+        self.marks: dict[int, Row] = {}
+        self.stopped: dict[int, bool] = {}
+        self.filled: tuple[int, Scheduler] | None = None
+
+    def begin(self, location: str) -> None:
+        self.experiment = Experiment.read(location, scratch="views", log=False)
+        self.example = self.experiment.space.example()  # drawing one each second would be for nothing
+
+    def read(self) -> Iterator[tuple[int, Row]]:
+        touched = {int(row["trial"]) for row in self.new_rows() if "trial" in row}
+        touched |= {int(row["trial"]) for row in self.read_notes()}
+        running = {index for index, entry in self.entries.items() if entry.row.get("status") == "running"}
+        for index in sorted(touched | running):
+            yield index, self.row(self.experiment.trials[index])
+
+    def new_rows(self) -> Iterator[Row]:
+        rows = self.tail.rows()
+        if self.tail.restarted:  # another search is here now
+            self.begin(self.folder.location)
+            self.began += 1
+            self.entries.clear()
+            self.stopped.clear()
+            self.marks.clear()
+            self.spent, self.best = [0.0, 0.0], []
+        for row in rows:
+            try:
+                self.take(row)
+            except (KeyError, TypeError, ValueError, AttributeError, UserError):
+                self.tail.bad += 1
+                continue
+            yield row
+        self.bad = self.tail.bad
+
+    def take(self, row: Row) -> None:
+        if row["event"] == "ended" and "outcome" not in row:
+            raise UserError("of an earlier version")
+        index = int(row["trial"]) if "trial" in row else None
+        before = _spent(self.experiment.trials.get(index)) if index is not None else (0.0, 0.0)
+        self.experiment.take(row)
+        self.last_event = float(row.get("time", 0.0))
+        if index is None:
+            return
+        # Somebody asked it to stop, and it did; it can go on.
+        self.stopped[index] = row["event"] == "reported" and row["report"]["outcome"] == "stopped"
+        if row["event"] == "reported":
+            after, score = _spent(self.experiment.trials[index]), row["report"]["score"]
+            self.spent = [self.spent[0] + max(0, after[0] - before[0]), self.spent[1] + max(0.0, after[1] - before[1])]
+            if score is not None and score < WORST and (not self.best or score < self.best[-1][2]):
+                self.best.append([*self.spent, score, self.last_event])
+        else:
+            entry = self.entries.setdefault(index, Entry({}))
+            entry.story.append({name: value for name, value in row.items() if name not in ("trial", "values")})
+
+    def read_notes(self) -> Iterator[Row]:
+        marks = {int(row["trial"]): row for row in self.notes() if "mark" in row and "trial" in row}
+        for index, row in marks.items():
+            if index in self.experiment.trials and self.marks.get(index) != row:
+                self.marks[index] = row
+                yield row
+
+    def row(self, trial: TrialRecord) -> Row:
+        plan, last = trial.plan, trial.last or {}
+        run, status = self.run_folder(plan.index), self.status(trial)
+        if run.remote is not None and status == "running" and (text := run.read("progress.json")) is not None:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write("progress.json", text)
+        live = read_progress(run.path)
+        step = max(trial.step, live.step) if live is not None and status == "running" else trial.step
+        return {
+            "id": f"{self.key}.{plan.index}", "source": self.key, "index": plan.index, "name": plan.name,
+            "values": plan.values, "seed": plan.config.train.seed, "status": status,
+            "reason": trial.waiting or trial.reason, "flag": trial.flag, "rescues": trial.rescues,
+            "best": finite_score(trial.best_score), "best_step": trial.best_step,
+            "last": finite_score(last.get("score")),
+            "diversity": last.get("diversity"), "step": step, "total": trial.total,
+            "batch": plan.config.train.global_batch, "seconds": last.get("seconds", 0.0),
+            "rate": live.steps_per_second if live is not None and status == "running" else None,
+            "pace": [[r["step"], r["seconds"]] for r in trial.reports],
+            "mark": (self.marks.get(plan.index) or {}).get("mark"),
+        }  # fmt: skip
+
+    def status(self, trial: TrialRecord) -> str:
+        if trial.outcome is not None:
+            return STATUS[trial.outcome]
+        if trial.waiting is not None:
+            return "postponed" if trial.flag else "waiting"
+        if self.stopped.get(trial.plan.index):
+            return "interrupted"
+        return "running" if self.experiment.state in ("running", None) else "interrupted"
+
+    def about(self) -> Row:
+        space, trials = self.experiment.space, list(self.experiment.trials.values())
+        example = self.example
+        saved = [asdict(one) for one in saved_compute(trials, space.file.scheduler)]
+        state = self.experiment.state or "running"
+        if state == "running" and time.time() - max(self.news, self.last_event) > STALE_S:
+            state = "silent" if self.experiment.state else "finished"  # an earlier version's log does not say
+        return {
+            "key": self.key, "kind": self.kind, "name": self.folder.name, "location": self.folder.location,
+            "about": space.file.about, "preset": space.file.preset, "data": example.data.path,
+            "metric": metric_name(example.eval), "parameters": list(space.file.parameters), "state": state,
+            "scheduler": space.file.scheduler, "trials": space.trials,
+            "planned": sum(t.total for t in trials) + (space.trials - len(trials)) * example.train.total_steps,
+            "images": self.spent[0], "seconds": self.spent[1], "best": self.best, "saved": saved, "bad": self.bad,
+            "last_event": self.last_event, "began": self.began,
+            "cluster": _local(self.folder.path / "cluster.json") if state == "running" else None,
+            "workers": max(1, int(self.experiment.options.get("workers_per_trial") or 0)),
+        }  # fmt: skip
+
+    def run_folder(self, index: int) -> RunFolder:
+        return RunFolder(self.experiment.trial_location(self.experiment.plans[index]), scratch="views")
+
+    def config(self, index: int) -> Config:
+        return self.experiment.plans[index].config
+
+    def standing(self, index: int) -> list[str]:
+        """Where a trial that waits stands; the scheduler is filled once for each state of the log."""
+        if self.experiment.trials[index].waiting is None:
+            return []
+        if self.filled is None or self.filled[0] != self.tail.offset:
+            self.filled = (self.tail.offset, fill_scheduler(self.experiment))
+        return describe_standing(self.experiment, index, self.filled[1])
+
+    def rerun(self, index: int) -> str:
+        return rerun_command(self.experiment, self.experiment.trials[index])
+
+
+def _spent(trial: TrialRecord | None) -> tuple[float, float]:
+    last = trial.last if trial is not None else None
+    return (0.0, 0.0) if last is None else (float(last["images"]), float(last["seconds"]))
+
+
+def _local(path: Path) -> Any:
+    try:
+        return parsed(path.read_text())
+    except OSError:
+        return None
