@@ -24,9 +24,6 @@ class DriftThresholds(WorseThresholds):
     drift_noise: float = Field(
         8.0, ge=0, description="and the least rise of the log level, in standard deviations of its noise"
     )
-    recovery_ratio: float = Field(
-        1.5, ge=1, description="and the level over its highest before that minimum: less is a dip that ends"
-    )
     confirmed_ratio: float = Field(
         3.0, gt=1, description="enough instead of drift_ratio when the score has become worse as well"
     )

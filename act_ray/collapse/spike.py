@@ -18,7 +18,10 @@ class SpikeThresholds(Watching):
 
 
 def spike(trace: Trace, cfg: SpikeThresholds) -> Finding | None:
-    """||grad D||^2 rises over spike_ratio within spike_blocks, and L_CT then exceeds spike_loss_ratio of its usual."""
+    """||grad D||^2 rises over spike_ratio within spike_blocks, and L_CT then exceeds spike_loss_ratio of its usual.
+
+    Back to where it was before is no spike: p_aug that rises and falls, or more noise levels, make a dip.
+    """
     gp, loss = smoothed(gp_after_warmup(trace, cfg)), smoothed(losses(trace))
     gan = bool(trace.blocks) and not any(block.loss_ct is not None for block in trace.blocks)  # w_mid = 1: no L_CT
     if not gan and len(loss) < 2 * cfg.spike_blocks:
@@ -30,7 +33,8 @@ def spike(trace: Trace, cfg: SpikeThresholds) -> Finding | None:
     low = min(recent, key=lambda p: p[1])
     high = max((p for p in recent if p[0] >= low[0]), key=lambda p: p[1])
     ratio = math.exp(high[1] - low[1])
-    if ratio <= cfg.spike_ratio:
+    before = max(v for step, v in gp if step <= low[0])
+    if ratio <= cfg.spike_ratio or high[1] <= before + math.log(cfg.recovery_ratio):
         return None
     answer = ""
     if not gan:

@@ -16,3 +16,11 @@ def test_spike_needs_both_the_rise_and_an_unstable_loss() -> None:
 
 def test_loss_that_rises_before_the_penalty_is_no_spike() -> None:
     assert spike(trace_of([1.0] * 40 + [20.0] * 5, [2.0] * 34 + [2.6] * 3 + [2.0] * 8), CFG) is None
+
+
+def test_a_rise_back_to_what_was_before_is_no_spike() -> None:
+    """Two augmented runs had one when p_aug fell to 0 again, and improved by a fifth after that."""
+    loss = [2.0] * 40 + [2.6] * 5
+    for before, spikes in ((20.0, False), (2.0, True)):
+        gp = [before] * 25 + [1.0] * 12 + [20.0] * 8
+        assert (spike(trace_of(gp, loss), CFG) is not None) == spikes
