@@ -6,7 +6,7 @@ from statistics import median
 
 from pydantic import Field
 
-from act_ray.collapse.series import gp_after_warmup, typical_jump
+from act_ray.collapse.series import Rising, gp_after_warmup, typical_jump
 from act_ray.collapse.trace import Finding, Trace
 from act_ray.collapse.worse import WorseThresholds, score_is_worse
 
@@ -14,7 +14,7 @@ _HEAD = 4  # blocks whose median starts the level: a single one would make a low
 _CLIP = 3.0  # a block moves the level as if it were at most e^3 = 20 times away, so that one outlier cannot trip it
 
 
-class DriftThresholds(WorseThresholds):
+class DriftThresholds(Rising, WorseThresholds):
     """When a rise is a drift."""
 
     ema: float = Field(0.25, gt=0, le=1, description="weight of the newest block in the level of log ||grad D||^2")

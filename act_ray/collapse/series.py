@@ -44,14 +44,18 @@ class Watching(BaseModel):
         0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
     )
 
-    recovery_ratio: float = Field(
-        1.5, ge=1, description="a drift and a spike end this far above what was before their lowest: less ends a dip"
-    )
-
     @property
     def ends(self) -> bool:
         """Whether a run does not go on past a confirmed collapse; if it does, a flag changes nothing in a search."""
         return self.action in ("stop", "rescue")
+
+
+class Rising(Watching):
+    """When ||grad D||^2 rises, and does not only come back."""
+
+    recovery_ratio: float = Field(
+        1.5, ge=1, description="a drift and a spike end this far above what was before their lowest: less ends a dip"
+    )
 
 
 def gp_after_warmup(trace: Trace, cfg: Watching) -> Window:

@@ -5,11 +5,11 @@ from statistics import median
 
 from pydantic import Field
 
-from act_ray.collapse.series import Watching, gp_after_warmup, losses, smoothed
+from act_ray.collapse.series import Rising, gp_after_warmup, losses, smoothed
 from act_ray.collapse.trace import Finding, Trace
 
 
-class SpikeThresholds(Watching):
+class SpikeThresholds(Rising):
     """When a rise is a spike."""
 
     spike_ratio: float = Field(4.0, gt=1, description="rise of ||grad D||^2 (median of three blocks) that is drastic")
