@@ -19,7 +19,7 @@ def test_loss_that_rises_before_the_penalty_is_no_spike() -> None:
 
 
 def test_a_rise_back_to_what_was_before_is_no_spike() -> None:
-    """Two augmented runs had one when p_aug fell to 0 again, and improved by a fifth after that."""
+    """Augmented runs had one when p_aug fell to 0 again, and three of five improved after that."""
     loss = [2.0] * 40 + [2.6] * 5
     for before, spikes in ((20.0, False), (2.0, True)):
         gp = [before] * 25 + [1.0] * 12 + [20.0] * 8
