@@ -41,6 +41,7 @@ class TrialPlan:
     values: dict[str, Any]  # of the searched parameters, by dotted name
     config: Config
     name: str  # of its folder
+    audit: bool = False  # it goes on after its collapse is confirmed, and the searcher is not told
 
 
 @dataclass
@@ -80,10 +81,22 @@ class TrialRecord:
         return self.prune or (self.reports[-1]["prune"] if self.reports else None)
 
     @property
+    def given_up(self) -> bool:
+        """Whether its collapse was confirmed, and it was to be heeded."""
+        confirmed = self.flag is not None and self.flag.get("confirmed") is not None
+        return confirmed and self.plan.config.collapse.ends
+
+    @property
+    def waits_as(self) -> str | None:
+        """waiting, postponed or given up, where it waits; None where not."""
+        if self.waiting is None:
+            return None
+        return "given up" if self.given_up else "postponed" if self.flag else "waiting"
+
+    @property
     def audited(self) -> bool:
         """Whether it went on after its collapse was confirmed, for an audit."""
-        confirmed = self.flag is not None and self.flag.get("confirmed") is not None
-        return confirmed and self.outcome is TrialOutcome.COMPLETED and self.plan.config.collapse.action == "stop"
+        return self.given_up and self.plan.audit and self.outcome is TrialOutcome.COMPLETED
 
     @property
     def rescues(self) -> int:
@@ -106,7 +119,8 @@ def plan_trial(space: Space, index: int, values: Mapping[str, Any]) -> TrialPlan
     own_seed = {} if "train.seed" in space.file.parameters else {"train.seed": space.seed + 1000 * index}
     cfg = space.config({**values, **own_seed})
     digest = hashlib.sha256(json.dumps(cfg.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-    return TrialPlan(index, dict(values), cfg, f"{index:03d}-{digest[:8]}")
+    audit = cfg.collapse.action == "stop" and space.audits(index)
+    return TrialPlan(index, dict(values), cfg, f"{index:03d}-{digest[:8]}", audit)
 
 
 class Experiment:

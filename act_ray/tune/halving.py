@@ -1,8 +1,9 @@
 """Successive halving that waits: at a rung a trial keeps its checkpoint and gives way, and may go on later.
 
-Nothing is thrown away. All trials run to the first rung; the most promising half of them goes on to the next, half of
-those to the end. A trial with a signature of collapse waits at once, behind all others (`postponed`). What is then left
-of the budget, also what the postponed ones did not use, goes to the trials that wait, in the order of their promise.
+Nothing is thrown away but a run whose values are not finite. All trials run to the first rung; the most promising half
+of them goes on to the next, half of those to the end. A trial with a signature of collapse waits at once, behind all
+others (postponed), and behind those when its collapse is confirmed (given up). What is then left of the budget, also
+what these did not use, goes to the trials that wait, in the order of their promise.
 With a budget that is too small for all trials only the first ones take part, so that some come to their end.
 """
 
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from act_ray.tune.schedulers import Member, Plan, Report, Scheduler, State, Verdict, promise
+from act_ray.tune.schedulers import Member, Plan, Report, Scheduler, Sign, State, Verdict, promise
 
 RUNGS = (0.35, 0.6)  # shares of a trial's steps; a trial is scored at the first evaluation from there on
 KEEP = (0.5, 0.25)  # of all trials, those that go on from each
@@ -23,15 +24,21 @@ class Climber(Member):
 
     target: int = 0  # the rung that it may run to; the last of `ends` is its end
     at: list[float] = field(default_factory=list)  # its promise at each rung that it has reached
-    postponed: bool = False
+    sign: Sign = Sign.NONE
     extra: bool = False  # it goes on with what is left of the budget
     interrupted: bool = False  # it ran when the search was interrupted
+
+    @property
+    def postponed(self) -> bool:
+        """Whether it has shown a signature of collapse."""
+        return self.sign is not Sign.NONE
 
 
 class Halving(Scheduler):
     """See above. Without a budget the search takes what its rungs take, were nothing postponed."""
 
     label = "halving"
+    waits = True
     members: dict[int, Climber]  # type: ignore[assignment]
 
     def __init__(self, plan: Plan, rungs: Sequence[float] = RUNGS, keep: Sequence[float] = KEEP) -> None:
@@ -70,7 +77,7 @@ class Halving(Scheduler):
             trial.target = len(self.ends) - 1
         super().begin(index)
 
-    def judge(self, index: int, flagged: bool) -> Verdict:
+    def judge(self, index: int, sign: Sign) -> Verdict:
         trial = self.members[index]
         reached = sum(trial.share >= end - EPS for end in self.ends)
         trial.at += [promise(trial.points)] * (reached - len(trial.at))
@@ -79,8 +86,9 @@ class Halving(Scheduler):
         if self.late:
             trial.why = f"waits at {trial.share:.0%}: the budget is spent"
             return Verdict.WAIT
-        if flagged and not trial.postponed:
-            trial.postponed, trial.why = True, f"postponed at {trial.share:.0%}"
+        if sign > trial.sign:
+            does = "is given up" if sign is Sign.CONFIRMED else "is postponed"
+            trial.sign, trial.why = sign, f"{does} at {trial.share:.0%}"
             return Verdict.WAIT
         if reached <= trial.target:
             return Verdict.GO
@@ -138,8 +146,12 @@ class Halving(Scheduler):
         )
 
     def _best(self, indices: Sequence[int]) -> int | None:
-        """The one furthest on, and of those the most promising."""
-        return min(indices, key=lambda i: (-len(self.members[i].at), promise(self.members[i].points)), default=None)
+        """The one furthest on, and of those the most promising; a collapse that is confirmed comes last."""
+        return min(indices, key=self._order, default=None)
+
+    def _order(self, index: int) -> tuple[bool, int, float]:
+        trial = self.members[index]
+        return trial.sign is Sign.CONFIRMED, -len(trial.at), promise(trial.points)
 
     def _passes(self, index: int, certain: bool) -> bool:
         """Whether the trial is among those that go on from its rung; `certain`: whatever the others do."""
@@ -163,6 +175,8 @@ class Halving(Scheduler):
     def standing(self, index: int) -> list[str]:
         """A trial's place at each rung that it has reached, and the promise that it would have needed to go on."""
         lines, trial = [], self.members[index]
+        if trial.sign is Sign.CONFIRMED:
+            return ["its collapse is confirmed, and it waits behind all others, whatever its trend"]
         if trial.postponed:
             return ["it has shown a signature of collapse, and waits behind all others that wait, whatever its trend"]
         for rung, own in enumerate(trial.at[: len(self.quota)]):

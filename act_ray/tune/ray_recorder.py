@@ -53,12 +53,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """What a trial's process is told; see ray_trial.Trial."""
         settings = plan.config.model_dump(mode="json")
         settings["train"]["threads"] = plan.config.train.threads or self.place.threads
-        audit = plan.config.collapse.action == "stop" and self.experiment.space.audits(plan.index)
-        if audit:
-            settings["collapse"]["action"] = "record"
+        if plan.config.collapse.action == "stop" and (plan.audit or self.scheduler.waits):
+            settings["collapse"]["action"] = "record"  # the scheduler heeds it
         return {
             "index": plan.index,
-            "audit": audit,
+            "audit": plan.audit,
             "heeded": plan.config.collapse.ends,  # whether a signature of collapse lets it wait behind the others
             "config": settings,
             "location": self.experiment.trial_location(plan),

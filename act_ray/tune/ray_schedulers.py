@@ -10,7 +10,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome
-from act_ray.tune.schedulers import Plan, Scheduler, Verdict
+from act_ray.tune.schedulers import Plan, Scheduler, Sign, Verdict, sign_of
 
 DECISIONS = {
     Verdict.GO: TrialScheduler.CONTINUE,
@@ -77,9 +77,10 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
 
     def _report(self, trial: TuneTrial, result: dict[str, Any]) -> Verdict:
         told = trial.config["trial"]
-        flagged = told["heeded"] and (result.get("prune/signature") is not None or result["rescues"] > 0)
+        sign = sign_of(result.get("prune/signature"), result.get("prune/confirmed"), result["rescues"])
         share = share_of(trial, result)
-        return self.scheduler.report(index_of(trial), share, result["score"], flagged, result["seconds"])
+        heeded = sign if told["heeded"] else Sign.NONE
+        return self.scheduler.report(index_of(trial), share, result["score"], heeded, result["seconds"])
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         self.audited.discard(index_of(trial))
@@ -147,13 +148,13 @@ class RayRule(Scheduler):
         super().begin(index)
         self.rule.on_trial_add(None, self.shown[index])
 
-    def judge(self, index: int, flagged: bool) -> Verdict:
+    def judge(self, index: int, sign: Sign) -> Verdict:
         trial = self.members[index]
         share, score = trial.points[-1]
-        if index in self.cut or not self._stops(index, share, WORST if flagged else score):
+        if index in self.cut or not self._stops(index, share, WORST if sign else score):
             return Verdict.GO
         self.cut.add(index)
-        counted = f"score {score:.4g}" if not flagged else "a signature of collapse counts as the worst score, and"
+        counted = f"score {score:.4g}" if not sign else "a signature of collapse counts as the worst score, and"
         trial.why = f"{counted} misses {self.label}'s cut at {share:.0%}"
         return Verdict.STOP
 

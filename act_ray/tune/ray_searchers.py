@@ -102,7 +102,8 @@ class OptunaSpace(Listed):
         index = self.indices.get(trial_id)
         if index is not None and self.scheduler.scheduler.members[index].state == "waiting":
             del self.indices[trial_id]
-            self.inner.on_trial_complete(trial_id, {"score": promised(self.scheduler.scheduler.members[index].points)})
+            told = promised(self.scheduler.scheduler.members[index].points)
+            self.inner.on_trial_complete(trial_id, {"score": told if result.get("prune/confirmed") is None else WORST})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         index = self.indices.pop(trial_id, None)
@@ -110,7 +111,7 @@ class OptunaSpace(Listed):
             return  # it was told when it first waited, or continued from before an interruption
         outcome = result.get("outcome") if result is not None else None
         confirmed = result is not None and result.get("prune/confirmed") is not None
-        audited = confirmed and self.experiment.space.audits(index)
+        audited = confirmed and self.experiment.plans[index].audit
         if outcome == RunOutcome.PRUNED or audited or (result or {}).get("rescues"):
             result = {**(result or {}), "score": WORST}
         if outcome in (RunOutcome.STOPPED, TrialOutcome.FAILED):  # no score to learn from

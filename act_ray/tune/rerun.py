@@ -3,12 +3,11 @@
 import json
 import shlex
 
-from act_ray.outcomes import TrialOutcome
 from act_ray.tune.experiment import Experiment, TrialRecord
 
 
 def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
-    """For a shell; one that was stopped for a collapse only records it this time."""
+    """For a shell; a collapse that was confirmed is only recorded this time."""
     settings = rerun_settings(experiment, trial)
     if goes_past_its_collapse(trial):
         settings["collapse.action"] = "record"
@@ -19,8 +18,8 @@ def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
 
 
 def goes_past_its_collapse(trial: TrialRecord) -> bool:
-    """Whether it was stopped for a collapse that a run can go on from: every value was finite."""
-    return trial.outcome is TrialOutcome.PRUNED and not isinstance((trial.prune or {}).get("value"), str)
+    """Whether its collapse was confirmed, and is one that a run can go on from: every value was finite."""
+    return trial.given_up and not isinstance((trial.flag or {}).get("value"), str)
 
 
 def rerun_settings(experiment: Experiment, trial: TrialRecord) -> dict[str, object]:

@@ -11,13 +11,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Literal
 
 from act_ray.metrics.scores import WORST, finite_or_worst
 
 State = Literal["new", "running", "waiting", "over"]
-Report = tuple[float, float | None, bool, float]  # share, score, flagged, seconds
+Report = tuple[float, float | None, "Sign", float]  # share, score, sign, seconds
 
 
 class Verdict(StrEnum):
@@ -26,6 +26,21 @@ class Verdict(StrEnum):
     GO = "go"
     WAIT = "wait"  # save, and give way; it may go on later
     STOP = "stop"  # for good
+
+
+class Sign(IntEnum):
+    """What a trial has shown of a collapse."""
+
+    NONE = 0
+    FLAGGED = 1  # a signature
+    CONFIRMED = 2  # and its scores have not improved since
+
+
+def sign_of(signature: str | None, confirmed: int | None, rescues: int) -> Sign:
+    """What a report says of a collapse; a rescued trial has shown one, and is not given up."""
+    if signature is not None and confirmed is not None and not rescues:
+        return Sign.CONFIRMED
+    return Sign.FLAGGED if signature is not None or rescues else Sign.NONE
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class Scheduler(ABC):
     """Trials start in their order; a subclass judges each report."""
 
     label = "no scheduler"
+    waits = False  # whether a trial whose collapse is confirmed only gives way; if not, it ends
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -75,22 +91,22 @@ class Scheduler(ABC):
         self.members[index].state = "running"
 
     def report(
-        self, index: int, share: float, score: float | None, flagged: bool = False, seconds: float = 0.0
+        self, index: int, share: float, score: float | None, sign: Sign = Sign.NONE, seconds: float = 0.0
     ) -> Verdict:
-        """Take a score after `share` of the trial's steps; `flagged`: it has shown a signature of collapse.
+        """Take a score after `share` of the trial's steps, and what it has shown of a collapse.
 
         A trial that went back to a checkpoint reports again what it had reported since.
         """
         trial = self.members[index]
         trial.seconds = seconds
         trial.points = [point for point in trial.points if point[0] < share] + [(share, finite_or_worst(score))]
-        verdict = Verdict.GO if share >= 1 else self.judge(index, flagged)
+        verdict = Verdict.GO if share >= 1 else self.judge(index, sign)
         if verdict is not Verdict.GO:
             trial.state = "waiting" if verdict is Verdict.WAIT else "over"
         return verdict
 
     @abstractmethod
-    def judge(self, index: int, flagged: bool) -> Verdict:
+    def judge(self, index: int, sign: Sign) -> Verdict:
         """What becomes of a trial after the report that it has just made; sets its `why`."""
 
     def end(self, index: int, collapsed: bool = False) -> None:
@@ -127,7 +143,7 @@ class Scheduler(ABC):
 class ToTheEnd(Scheduler):
     """Every trial runs to its end, unless it collapses."""
 
-    def judge(self, index: int, flagged: bool) -> Verdict:
+    def judge(self, index: int, sign: Sign) -> Verdict:
         return Verdict.GO
 
 

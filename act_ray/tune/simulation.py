@@ -11,7 +11,7 @@ import numpy as np
 from act_ray.collapse.rules import CollapseConfig
 from act_ray.train.detect import feed, make_detector
 from act_ray.tune.recorded import Recorded
-from act_ray.tune.schedulers import Plan, Scheduler, Verdict
+from act_ray.tune.schedulers import Plan, Scheduler, Sign, Verdict
 
 TIE = 1.02  # a best score within 2% of the unpruned search's is as good
 NEAR = 1.5  # a trial that would have ended within 1.5 times the best must not be stopped for good
@@ -41,8 +41,19 @@ class Watched:
 
     @cached_property
     def stopped_at(self) -> float:
-        """The share at which it ends."""
+        """The share from which its collapse is confirmed."""
         return math.inf if self.stopped is None else self.stopped / self.run.total
+
+    @cached_property
+    def diverged_at(self) -> float:
+        """The share at which nothing can go on."""
+        return math.inf if self.run.diverged is None else self.run.diverged / self.run.total
+
+    def sign(self, share: float) -> Sign:
+        """What it has shown of a collapse by then."""
+        if share >= self.stopped_at:
+            return Sign.CONFIRMED
+        return Sign.FLAGGED if share >= self.flagged_at else Sign.NONE
 
 
 @dataclass(frozen=True)
@@ -76,11 +87,12 @@ def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Rep
     clock: list[tuple[float, int, int]] = []  # (images of a worker when it reports, a counter, trial)
     done = [0] * len(trials)  # reports
     now, spent, best, running = 0.0, 0.0, math.inf, 0
+    ends = [trial.diverged_at if scheduler.waits else trial.stopped_at for trial in trials]
     stopped, curve = list[tuple[int, float]](), list[tuple[float, float]]()  # (trial, share)
 
     def cost(index: int) -> float:
         points, i = trials[index].reports, done[index]
-        share = min(points[i][0], trials[index].stopped_at) - (points[i - 1][0] if i else 0.0)
+        share = min(points[i][0], ends[index]) - (points[i - 1][0] if i else 0.0)
         return max(share, 0.0) * planned[index]
 
     def start() -> None:
@@ -97,16 +109,16 @@ def replay(trials: Sequence[Watched], scheduler: Scheduler, workers: int) -> Rep
         spent += cost(index)
         share, score = points[done[index]]
         ended = share >= 1
-        if share >= trial.stopped_at:
+        if share >= ends[index]:
             scheduler.end(index, collapsed=True)
-            stopped.append((index, trial.stopped_at))
+            stopped.append((index, ends[index]))
             running -= 1
             start()
             continue
         done[index] += 1
         best = min(best, score)
         curve.append((spent / sum(planned), best))
-        verdict = scheduler.report(index, share, score, flagged=share >= trial.flagged_at)
+        verdict = scheduler.report(index, share, score, trial.sign(share))
         if ended:
             scheduler.end(index)
         elif verdict is Verdict.GO:

@@ -22,8 +22,10 @@ def saved_compute(trials: Iterable[TrialRecord], scheduler: str) -> list[Saved]:
     """Steps planned minus steps run, those given up by rescues among them, of what collapsed, was stopped or waits."""
     steps, seconds = Counter[str](), Counter[str]()
     for trial in trials:
-        who = "collapse pruning" if trial.outcome is TrialOutcome.PRUNED else None
-        if trial.outcome is TrialOutcome.SCHEDULER or trial.waiting is not None:
+        who = None
+        if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up":
+            who = "collapse pruning"
+        elif trial.outcome is TrialOutcome.SCHEDULER or trial.waiting is not None:
             who = SCHEDULERS[scheduler].label
         if who is not None and trial.last is not None:
             run = trial.step + trial.last.get("given_up", 0)

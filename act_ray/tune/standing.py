@@ -1,9 +1,9 @@
 """Where a search's trials stand: the scheduler as the log leaves it, and what it holds of a trial, in words."""
 
 from act_ray.outcomes import TrialOutcome
-from act_ray.tune.experiment import Experiment
+from act_ray.tune.experiment import Experiment, Report
 from act_ray.tune.halving import Halving
-from act_ray.tune.schedulers import SCHEDULERS, Scheduler, State
+from act_ray.tune.schedulers import SCHEDULERS, Scheduler, Sign, State, sign_of
 
 
 def fill_scheduler(experiment: Experiment) -> Scheduler:
@@ -13,12 +13,7 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
     for index, trial in experiment.trials.items():
         audited, heeded = trial.audited, trial.plan.config.collapse.ends
         reports = [
-            (
-                row["step"] / trial.total,
-                row["score"],
-                heeded and (row["prune"] is not None or row.get("rescues", 0) > 0),
-                row["seconds"],
-            )
+            (row["step"] / trial.total, row["score"], shown(row) if heeded else Sign.NONE, row["seconds"])
             for row in trial.reports
             if not audited or row["step"] <= (trial.flag or {})["confirmed"]  # the scheduler knew no more
         ]
@@ -27,6 +22,12 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
         if audited or trial.outcome is TrialOutcome.PRUNED:
             scheduler.end(index, collapsed=True)
     return scheduler
+
+
+def shown(report: Report) -> Sign:
+    """What a trial has shown of a collapse by this report."""
+    found = report["prune"] or {}
+    return sign_of(found.get("signature"), found.get("confirmed"), report.get("rescues", 0))
 
 
 def describe_standing(experiment: Experiment, index: int, filled: Scheduler | None = None) -> list[str]:

@@ -51,16 +51,14 @@ def conclude(experiment: Experiment, metric: str) -> None:
 
 def count_outcomes(experiment: Experiment) -> str:
     """How many trials ended in which way."""
-    outcomes = [
-        trial.outcome or (trial.waiting and ("postponed" if trial.flag else "waiting"))
-        for trial in experiment.trials.values()
-    ]
+    outcomes = [trial.outcome or trial.waits_as for trial in experiment.trials.values()]
     labels = {
         TrialOutcome.COMPLETED: "ran to their end",
         TrialOutcome.PRUNED: "collapsed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
         "waiting": "wait at a rung",
         "postponed": "postponed with a signature of collapse",
+        "given up": "given up, as their collapse was confirmed",
         TrialOutcome.FAILED: "failed",
         None: "not ended",
     }

@@ -75,7 +75,7 @@ def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
         case TrialOutcome.SCHEDULER:
             return SCHEDULERS[experiment.space.file.scheduler].label
         case None if trial.waiting is not None:
-            return "postponed" if trial.flag else "waits"
+            return {"given up": "confirmed", "waiting": "waits"}.get(trial.waits_as or "", "postponed")
         case None:
             return "not yet"
         case outcome:
@@ -86,7 +86,7 @@ def long_reason(trial: TrialRecord) -> str | None:
     """Why a trial did not come to its end, or what it showed all the same; None where there is nothing to say."""
     if trial.flag is not None:
         found = f"{trial.flag['signature']} at step {trial.flag['step']:,}: {trial.flag['message']}"
-        if trial.outcome is TrialOutcome.PRUNED:
+        if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up":
             return f"{found}; confirmed at step {trial.flag['confirmed']:,}: {trial.flag['because']}"
         if trial.audited:
             return f"ran on, as an audit, after {found}; confirmed at step {trial.flag['confirmed']:,}"

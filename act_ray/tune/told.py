@@ -24,7 +24,7 @@ def known(trial: TrialRecord) -> float | None:
     if trial.outcome is TrialOutcome.PRUNED or trial.audited or trial.rescues:
         return WORST
     if trial.waiting is not None:
-        return promised(trial.points)
+        return WORST if trial.given_up else promised(trial.points)
     return None if trial.outcome is None else finite_or_worst(trial.last["score"])
 
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from act_ray.metrics.scores import WORST
-from act_ray.tune.schedulers import SCHEDULERS, Kind, Plan, Scheduler, Verdict
+from act_ray.tune.schedulers import SCHEDULERS, Kind, Plan, Scheduler, Sign, Verdict
 from act_ray.tune.simulate import explain_table, make_table, simulate
 from act_ray.tune.space_files import load_space
 
@@ -38,11 +38,11 @@ class Asha(Scheduler):
         """The highest rung that trials may go to."""
         return len(self.ends) - 1
 
-    def judge(self, index: int, flagged: bool) -> Verdict:
+    def judge(self, index: int, sign: Sign) -> Verdict:
         trial, rung = self.members[index], self.target[index]
         if trial.share < self.ends[rung] - EPS:
             return Verdict.GO
-        self.at[rung][index] = WORST if flagged else trial.best
+        self.at[rung][index] = WORST if sign else trial.best
         return Verdict.WAIT
 
     def end(self, index: int, collapsed: bool = False) -> None:
@@ -85,8 +85,8 @@ class Pasha(Asha):
     def top(self) -> int:
         return min(self.highest, len(self.ends) - 1)
 
-    def judge(self, index: int, flagged: bool) -> Verdict:
-        verdict = super().judge(index, flagged)
+    def judge(self, index: int, sign: Sign) -> Verdict:
+        verdict = super().judge(index, sign)
         if verdict is Verdict.WAIT and self.target[index] == self.top < len(self.ends) - 1 and not self.agree():
             self.highest += 1
         return verdict

@@ -47,7 +47,7 @@ def made_up(folder: Path, **over: Any) -> Experiment:
     search.log("ended", search.plans[0], outcome="completed", reason=None, prune=None)
     search.log("ended", search.plans[1], outcome="pruned", reason=None, prune=DRIFT)
     search.log("waiting", search.plans[2], reason="waits at 50%, where 2 of 5 go on")
-    search.log("waiting", search.plans[3], reason="postponed at 25%")
+    search.log("waiting", search.plans[3], reason="is postponed at 25%")
     return search
 
 

@@ -7,13 +7,13 @@ import pytest
 from act_ray.errors import UserError
 from act_ray.tune.budget import parse_budget
 from act_ray.tune.halving import Halving
-from act_ray.tune.schedulers import Plan, State, Verdict, promise
+from act_ray.tune.schedulers import Plan, Sign, State, Verdict, promise
 
 GO, WAIT = Verdict.GO, Verdict.WAIT
 
 
 def run(
-    scheduler: Halving, scores: dict[int, float], flagged: dict[int, float] | None = None
+    scheduler: Halving, scores: dict[int, float], signs: dict[int, dict[float, Sign]] | None = None
 ) -> list[tuple[int, float]]:
     """One trial at a time, scored at tenths, with scores / share; (trial, share) of all that was reported."""
     done: list[tuple[int, float]] = []
@@ -23,7 +23,8 @@ def run(
         for tenth in range(tenths + 1, 11):
             share = tenth / 10
             done.append((index, share))
-            verdict = scheduler.report(index, share, scores[index] / share, share >= (flagged or {}).get(index, 2))
+            shown = max((s for at, s in (signs or {}).get(index, {}).items() if share >= at), default=Sign.NONE)
+            verdict = scheduler.report(index, share, scores[index] / share, shown)
             if tenth == 10:
                 scheduler.end(index)
             if verdict is WAIT:
@@ -52,13 +53,22 @@ def test_a_trial_goes_on_at_once_where_nothing_can_overtake_it() -> None:
 
 
 def test_a_flagged_trial_waits_behind_all_others_and_what_it_leaves_goes_to_the_next() -> None:
-    scores, flagged = {i: 10.0 + i for i in range(8)}, {0: 0.1, 1: 0.1, 2: 0.1}
+    scores, flagged = {i: 10.0 + i for i in range(8)}, {i: {0.1: Sign.FLAGGED} for i in range(3)}
     done = run(Halving(Plan(8)), scores, flagged)
     assert furthest(done) == {0: 0.1, 1: 0.1, 2: 0.1, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0, 7: 0.4}
     everything = run(Halving(Plan(8, budget=8.0)), scores, flagged)
     assert set(furthest(everything).values()) == {1.0}
     order = [index for index, share in everything if share == 1.0]
     assert order[-3:] == [0, 1, 2]
+
+
+def test_a_confirmed_collapse_waits_behind_all_and_is_not_thrown_away() -> None:
+    signs = {0: {0.1: Sign.FLAGGED, 0.3: Sign.CONFIRMED}, 1: {0.1: Sign.FLAGGED}, 2: {0.2: Sign.CONFIRMED}}
+    scheduler = Halving(Plan(4, budget=4.0))
+    done = run(scheduler, {i: 10.0 + i for i in range(4)}, signs)
+    assert set(furthest(done).values()) == {1.0}
+    assert [index for index, share in done if share == 1.0] == [3, 1, 0, 2]
+    assert [share for index, share in done if index == 0][:3] == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(("budget", "begun"), [(1.0, 1), (2.0, 2), (3.0, 4)])
@@ -90,7 +100,7 @@ def test_what_is_left_goes_to_as_many_at_a_time_as_there_is_room_for() -> None:
     scheduler = Halving(Plan(8, budget=8.0))
     for index in range(8):
         scheduler.begin(index)
-        assert scheduler.report(index, 0.1, 5.0, flagged=True) is WAIT
+        assert scheduler.report(index, 0.1, 5.0, Sign.FLAGGED) is WAIT
     started = []
     for _ in range(4):
         index = scheduler.next()
@@ -115,8 +125,8 @@ def test_a_resumed_search_decides_as_if_it_had_not_been_interrupted() -> None:
     states: list[dict[int, State]] = []
     judge = whole.judge
 
-    def remember(index: int, flagged: bool) -> Verdict:
-        verdict = judge(index, flagged)
+    def remember(index: int, sign: Sign) -> Verdict:
+        verdict = judge(index, sign)
         now = {i: member.state for i, member in whole.members.items()}
         states.append({**now, index: "waiting" if verdict is WAIT else "running"})
         return verdict
@@ -128,7 +138,7 @@ def test_a_resumed_search_decides_as_if_it_had_not_been_interrupted() -> None:
         before, after = done[:cut], Halving(Plan(8))
         for index in {index for index, _ in before}:
             shares = [share for i, share in before if i == index] + [1.0] * (state[index] == "over")
-            after.replay(index, [(share, scores[index] / share, False, 0.0) for share in shares], state[index])
+            after.replay(index, [(share, scores[index] / share, Sign.NONE, 0.0) for share in shares], state[index])
         rest = [point for point in run(after, scores) if point[1] < 1]
         assert sorted(before + rest) == sorted(done), cut
 
@@ -159,9 +169,14 @@ def test_a_budget_that_is_none_says_what_one_is(text: str) -> None:
 
 def test_where_a_trial_stands_is_told_without_those_that_do_not_count() -> None:
     scheduler = Halving(Plan(4))
-    for index, score, flagged in ((0, 1.0, True), (1, 1.5, True), (2, 20.0, False), (3, 30.0, False)):
+    for index, score, sign in (
+        (0, 1.0, Sign.FLAGGED),
+        (1, 1.5, Sign.CONFIRMED),
+        (2, 20.0, Sign.NONE),
+        (3, 30.0, Sign.NONE),
+    ):
         scheduler.begin(index)
-        scheduler.report(index, 0.4, score, flagged)
+        scheduler.report(index, 0.4, score, sign)
     assert scheduler.standing(2) == ["at 35% of its steps its trend promised 20 at the end: 1. of 2, of which 2 go on"]
     assert scheduler.standing(0)[0].startswith("it has shown a signature of collapse, and waits behind all others")
 

@@ -1,5 +1,6 @@
 """Ray's stopping rules, driven by a trial's index and without Tune, and what Tune is answered."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +8,14 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from act_ray.metrics.scores import WORST
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.ray_placement import Placement
+from act_ray.tune.ray_recorder import Recorder
 from act_ray.tune.ray_schedulers import TuneScheduler
 from act_ray.tune.schedulers import SCHEDULERS, Plan, Scheduler, Verdict
+from act_ray.tune.space_files import parse_space
+from act_ray.tune.standing import fill_scheduler
+from tests.helpers.searches import OPTIONS
 
 GO, STOP = Verdict.GO, Verdict.STOP
 
@@ -121,7 +128,13 @@ def test_a_trial_that_was_flagged_waits_and_one_that_ended_is_not_judged() -> No
     for index in range(2):
         scheduler.on_trial_add(None, trial(index))
     flagged = {"prune/signature": "drift"}
-    assert scheduler.on_trial_result(None, trial(0), result(20, 5.0, **flagged)) == TrialScheduler.PAUSE
+    one = trial(0)
+    assert scheduler.on_trial_result(None, one, result(20, 5.0, **flagged)) == TrialScheduler.PAUSE
+    scheduler.scheduler.begin(0)
+    assert scheduler.on_trial_result(None, one, result(30, 5.0, **flagged)) == TrialScheduler.CONTINUE
+    confirmed = {**flagged, "prune/confirmed": 35}
+    assert scheduler.on_trial_result(None, one, result(40, 5.0, **confirmed)) == TrialScheduler.PAUSE
+    assert scheduler.scheduler.members[0].why == "is given up at 40%"
     ended = result(20, 5.0, outcome="pruned", **flagged)
     assert scheduler.on_trial_result(None, trial(1), ended) == TrialScheduler.CONTINUE
     scheduler.on_trial_complete(None, trial(1), ended)
@@ -141,6 +154,21 @@ def test_an_audited_trial_goes_on_and_nobody_but_the_log_is_told() -> None:
     assert scheduler.has_room
     scheduler.on_trial_add(None, trial(1))
     assert scheduler.on_trial_result(None, trial(1), result(50, 5.0)) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "action", "told"),
+    [("halving", "stop", "record"), ("asha", "stop", "stop"), ("halving", "rescue", "rescue")],
+)
+def test_a_trial_of_the_halving_is_let_run_and_its_collapse_heeded(
+    scheduler: str, action: str, told: str, tmp_path: Path
+) -> None:
+    raw = {"preset": "digits", "set": {"collapse.action": action}, "scheduler": scheduler, "trials": 1,
+           "parameters": {"loss.w": {"choice": [0.7]}}}  # fmt: skip
+    search = Experiment.create(str(tmp_path / "s"), parse_space(raw, "x"), OPTIONS)
+    recorder = Recorder(search, fill_scheduler(search), Placement({"CPU": 1.0}, 1, gpu=False, threads=1, why=""))
+    config = recorder.tune_config(search.remaining()[0])
+    assert (config["config"]["collapse"]["action"], config["heeded"]) == (told, True)
 
 
 def test_a_signature_that_is_only_recorded_changes_nothing() -> None:
@@ -174,4 +202,4 @@ def test_a_rescued_trial_counts_as_flagged_though_it_shows_nothing_now() -> None
     one.config["trial"]["heeded"] = True
     scheduler.on_trial_add(None, one)
     assert scheduler.on_trial_result(None, one, result(10, 5.0, rescues=1)) == TrialScheduler.PAUSE
-    assert scheduler.scheduler.members[0].why == "postponed at 10%"
+    assert scheduler.scheduler.members[0].why == "is postponed at 10%"

@@ -82,6 +82,16 @@ def test_a_run_that_is_stopped_and_would_have_won_is_lost() -> None:
     assert found.compute == pytest.approx(0.75)
 
 
+def test_a_scheduler_that_waits_throws_away_only_what_diverged() -> None:
+    confirmed = replace(scored(*np.linspace(20, 1, 10)), flagged=3, stopped=5)
+    other = scored(*np.linspace(20, 2, 10))
+    found = replay([confirmed, other], Halving(Plan(2, budget=2.0)), workers=1)
+    assert (found.lost, found.stopped, found.best, found.compute) == (0, 0, 1.0, 1.0)
+    diverged = replace(confirmed, run=replace(confirmed.run, diverged=5))
+    found = replay([diverged, other], Halving(Plan(2, budget=2.0)), workers=1)
+    assert (found.stopped, found.compute) == (1, pytest.approx(0.75))
+
+
 @pytest.mark.parametrize("name", ["c01", "c06", "c10", "h03", "m01"])
 def test_a_replayed_detector_decides_as_the_runs_own(name: str) -> None:
     run = RUNS[name]

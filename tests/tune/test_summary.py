@@ -62,7 +62,7 @@ def nine_trials(search: Told) -> None:
     search.trial(5, scored(100, 400.0))
     search.experiment.log("waiting", search.plans[5], reason="waits at 14%, where 5 of 9 go on")
     search.trial(6, {**scored(140, 500.0), "prune": {**DRIFT, "confirmed": None, "because": None}})
-    search.experiment.log("waiting", search.plans[6], reason="postponed at 20%")
+    search.experiment.log("waiting", search.plans[6], reason="is postponed at 20%")
     for index in (7, 8):
         search.trial(index)
 
@@ -167,6 +167,20 @@ def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., 
     )
     assert f"within 1.5 times the best ({name}): 9% to 91% of such stops are wrong" in printed
     assert "ran on, as an audit, after drift" in printed
+
+
+def test_a_trial_that_was_given_up_and_waits_is_told_as_confirmed(told: Callable[..., Told]) -> None:
+    """The halving throws nothing away: it waits behind all others, and may be the best so far."""
+    search = told()
+    search.trial(0, {**scored(560, 95.0, 83.3, 400), "prune": DRIFT})
+    search.experiment.log("waiting", search.plans[0], reason="is given up at 80%")
+    search.trial(1, scored(700, 90.0), outcome="completed")
+    printed = search.printed()
+    assert "1 given up, as their collapse was confirmed" in printed
+    assert next(line for line in printed.splitlines() if line.startswith("000")).endswith("confirmed")
+    assert "140 by collapse pruning" in printed
+    assert "it is given up at 80%, step 560; --budget lets more go on" in printed
+    assert "--set collapse.action=record (" in printed  # as it would stop before its best score was reached again
 
 
 def test_before_the_first_score_nobody_is_the_best(told: Callable[..., Told]) -> None:

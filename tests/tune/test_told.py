@@ -68,18 +68,24 @@ def test_where_there_is_nothing_to_learn_the_reason_is_said(tmp_path: Path) -> N
 def test_a_collapse_is_told_as_the_worst_and_a_waiting_trial_as_its_trend(tmp_path: Path) -> None:
     found = Experiment.create(str(tmp_path / "s"), parse_space(ONE, "x"), OPTIONS)
     reports = [scored(300, 80.0), scored(600, 40.0)]
-    for index, last in enumerate(("pruned", "waiting", "rescued")):
+    for index, last in enumerate(("pruned", "waiting", "rescued", "given up")):
         plan = found.plan(index, {"optim.lr_g": 0.001, "loss.gp_interval": 10 + index})
         found.log("trial_started", plan)
         for report in reports:
-            found.log("reported", plan, report=report | {"rescues": int(last == "rescued")})
-        if last == "waiting":
+            prune = DRIFT if last == "given up" else None
+            found.log("reported", plan, report=report | {"rescues": int(last == "rescued"), "prune": prune})
+        if last in ("waiting", "given up"):
             found.log("waiting", plan, reason="waits")
         else:
             outcome = "completed" if last == "rescued" else "pruned"
             found.log("ended", plan, outcome=outcome, reason=None, prune=DRIFT if outcome == "pruned" else None)
     told = [trial.values for trial in optuna_over(found).inner._ot_study.trials]
-    assert told == [[WORST], [pytest.approx(28.28, abs=0.1)], [WORST]]  # 56.6, the middle of both, halved per doubling
+    assert told == [
+        [WORST],
+        [pytest.approx(28.28, abs=0.1)],
+        [WORST],
+        [WORST],
+    ]  # 56.6, the middle of both, halved per doubling
 
 
 def test_with_two_objectives_the_front_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
