@@ -5,6 +5,7 @@ one process too, which begins with them: they share one Ray, and together they t
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 from tests.helpers.trained_models import call, make_models
 
+# What the commands print names `python` where that is the one that runs them.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 torch.set_num_threads(1)  # sums in the same order everywhere; it is also what makes it safe to train in a forked child
 
 

@@ -66,10 +66,13 @@ def test_the_list_names_presets_spaces_and_runs(tmp_path: Path) -> None:
     for name, rows in (("b", 1), ("c", 0)):
         (tmp_path / name / "trials" / "000-x").mkdir(parents=True)
         (tmp_path / name / "experiment.yaml").write_text("{}")
-        (tmp_path / name / "events.jsonl").write_text('{"event": "trial_started"}\n' + '{"event": "ended"}\n' * rows)
+        events = ['{"event": "search", "state": "interrupted"}', '{"event": "trial_started", "trial": 0}']
+        events += ['{"event": "reported", "trial": 0, "report": {"best_score": 9.5}}'] * rows
+        events += ['{"event": "ended", "trial": 0}'] * rows
+        (tmp_path / name / "events.jsonl").write_text("\n".join(events) + "\n")
     page = act_ray("list", "--storage", str(tmp_path)).stdout
-    assert "  b  search, 1 trial(s) begun, 1 ended" in page
-    assert "  c  search, 1 trial(s) begun, 0 ended" in page
+    assert "  b  search, interrupted: 1 trial(s) begun, 1 came to an end, best score 9.5" in page
+    assert "  c  search, interrupted: 1 trial(s) begun, 0 came to an end" in page
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,7 @@ def stop(source: Target, index: int, text: str) -> str:
 
 def go_on(source: Target, index: int, text: str) -> str:
     """Ask the search to let a waiting trial go on, before all others."""
-    status = source.entries[index].row["status"]
-    if not isinstance(source, SearchSource) or status not in ("waiting", "postponed"):
+    if not isinstance(source, SearchSource) or not source.entries[index].row["waits"]:
         raise UserError("only a trial that waits can be told to go on")
     if source.experiment.state != "running":
         raise UserError("its search does not run; resume it first")

@@ -11,6 +11,7 @@ from act_ray.metrics.scores import WORST, metric_name
 from act_ray.runs.folder import RunFolder, read_config
 from act_ray.runs.progress import read_progress
 from act_ray.runs.rows import Tail
+from act_ray.typed import typed
 
 
 class RunSource(Source):
@@ -39,7 +40,7 @@ class RunSource(Source):
             if row["event"] in ("started", "resumed"):
                 self.state = "running"
             elif row["event"] in ("completed", "pruned", "stopped"):
-                self.state = {"pruned": "collapsed", "stopped": "interrupted"}.get(row["event"], "completed")
+                self.state = {"pruned": "confirmed", "stopped": "interrupted"}.get(row["event"], "completed")
         found = self.scores.rows()
         if self.scores.restarted:
             self.best, self.last = [], {}
@@ -64,7 +65,8 @@ class RunSource(Source):
             state = "interrupted"  # it was killed, or it hangs
         yield 0, {
             "id": f"{self.key}.0", "source": self.key, "index": 0, "name": self.folder.name, "values": {},
-            "seed": self.cfg.train.seed, "status": state, "reason": None, "flag": flag, "rescues": rescues,
+            "seed": self.cfg.train.seed, "status": state, "waits": False, "reason": None, "flag": flag,
+            "rescues": rescues,
             "best": best and best[2], "best_step": best and best[4],
             "last": finite_score(self.last.get("score")), "diversity": self.last.get("diversity"),
             "step": live.step if live else self.last.get("step", 0), "total": self.cfg.train.total_steps,
@@ -92,7 +94,7 @@ class RunSource(Source):
         return self.cfg
 
     def rerun(self, index: int) -> str:
-        return f"python -m act_ray.train --config {shlex.quote(f'{self.folder.location}/config.yaml')}"
+        return f"{typed('train')} --config {shlex.quote(f'{self.folder.location}/config.yaml')}"
 
 
 def _written(path: Path) -> float:

@@ -21,7 +21,7 @@ from act_ray.tune.spent import saved_compute
 from act_ray.tune.standing import describe_standing, fill_scheduler
 
 STATUS = {
-    TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "collapsed", TrialOutcome.SCHEDULER: "stopped",
+    TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "confirmed", TrialOutcome.SCHEDULER: "stopped",
     TrialOutcome.FAILED: "failed",
 }  # fmt: skip
 
@@ -109,6 +109,7 @@ class SearchSource(Source):
         return {
             "id": f"{self.key}.{plan.index}", "source": self.key, "index": plan.index, "name": plan.name,
             "values": plan.values, "seed": plan.config.train.seed, "status": status,
+            "waits": trial.waiting is not None,
             "reason": trial.waiting or trial.reason, "flag": trial.flag, "rescues": trial.rescues,
             "best": finite_score(trial.best_score), "best_step": trial.best_step,
             "last": finite_score(last.get("score")),
@@ -122,8 +123,8 @@ class SearchSource(Source):
     def status(self, trial: TrialRecord) -> str:
         if trial.outcome is not None:
             return STATUS[trial.outcome]
-        if trial.waiting is not None:
-            return "postponed" if trial.flag else "waiting"
+        if trial.waits_as is not None:
+            return "confirmed" if trial.waits_as == "given up" else trial.waits_as
         if self.stopped.get(trial.plan.index):
             return "interrupted"
         return "running" if self.experiment.state in ("running", None) else "interrupted"

@@ -17,6 +17,7 @@ from pyarrow import fs
 from act_ray.data import formats, store
 from act_ray.errors import UserError, near
 from act_ray.files import cache_dir, locked, open_uri, publish
+from act_ray.typed import typed
 
 COPY_BYTES = 4 << 20
 
@@ -108,7 +109,7 @@ def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
     return manifest
 
 
-_UNFINISHED = "its preparation was not finished; run the same `python -m act_ray.prepare SRC DST` again to go on"
+_UNFINISHED = f"its preparation was not finished; run the same `{typed('prepare')} SRC DST` again to go on"
 
 
 def _not_prepared(path: str) -> str:
@@ -121,17 +122,16 @@ def _not_prepared(path: str) -> str:
             return f"{path}: no such folder; did you mean digits?"
         siblings = [entry.name for entry in local.parent.iterdir() if entry.is_dir()] if local.parent.is_dir() else []
         sibling = near(local.name, [name for name in siblings if not name.startswith(".")])
-        other = str(local.parent / sibling) if sibling else 'the built-in "digits"'
-        return f"{path}: no such folder; did you mean {other}?"
+        if sibling:
+            return f"{path}: no such folder; did you mean {local.parent / sibling}?"
+        return f'{path}: no such folder; `{typed("prepare")} SRC {path}` makes one, and "digits" is built in'
     if (local / store.PROGRESS).exists():
         return f"{path}: {_UNFINISHED}"
     try:
         kind = formats.detect(local).format
     except UserError:
         return f"{path}: not a prepared data set: it has no {store.MANIFEST}"
-    return (
-        f"{path}: looks like unprepared data ({kind}): run `python -m act_ray.prepare {path} DST` first, and give DST"
-    )
+    return f"{path}: looks like unprepared data ({kind}): run `{typed('prepare')} {path} DST` first, and give DST"
 
 
 # ---------------------------------------------------------------- the decoded cache

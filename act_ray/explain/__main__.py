@@ -58,6 +58,7 @@ def explain_search(location: str) -> Iterator[str]:
     """A line for each trial, and how to ask for more."""
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.table import long_reason
+    from act_ray.typed import typed
 
     experiment = Experiment.read(location, scratch="views")
     for index, trial in sorted(experiment.trials.items()):
@@ -67,7 +68,7 @@ def explain_search(location: str) -> Iterator[str]:
         yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
     more = sorted((t for t in experiment.trials.values() if t.flag or t.waiting), key=lambda t: not t.flag)
     if more:
-        yield f"more: python -m act_ray.explain {experiment.trial_location(more[0].plan)}"
+        yield f"more: {typed('explain')} {experiment.trial_location(more[0].plan)}"
 
 
 def explain_run(location: str, out: Path | None, explained: bool = False) -> int:
@@ -115,8 +116,7 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
     for line in describe(record):
         click.echo(line)
     click.echo(how)
-    first, last = record.window[0][0], record.window[-1][0]
-    marked = replace(history, marks=[Mark(record.signature, record.step, (first, last), record.message)])
+    marked = replace(history, marks=[Mark.of(record.to_dict())])
     if out is not None and (out.suffix != ".png" or not out.parent.is_dir()):
         raise UserError(f"--out {out}: give a file that ends in .png, in a folder that is there")
     target = out or (folder.path if folder.remote is None else Path.cwd()) / "explain.png"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from act_ray.runs.rows import Row
 MOST = 600  # blocks that a curve is drawn from, however long the run
 SMOOTH = 1 / 30  # share of a curve that its running median spans
 LOG_RANGE = 5.0  # largest over smallest value from which an axis is logarithmic
+RATIOS = ("drift", "spike", "worse")  # signatures whose threshold is a ratio to the least value that the rule saw
 DISTANCES = {"lpips": "LPIPS", "l2": "L2", "l1": "L1", "pseudo_huber": "pseudo-Huber"}
 NO_CURVE = ("preset", "collapse.", "eval.", "checkpoint.", "train.log_every", "train.threads")  # settings of others
 
@@ -30,12 +31,26 @@ Points = tuple[NDArray[Any], NDArray[Any]]  # steps, values
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a run collapsed: by which signature, when, and the steps that the rule looked at."""
+    """Where a run collapsed: by which signature, when, the steps that the rule looked at, and what it saw there."""
 
     signature: str
     step: int
     window: tuple[int, int]
     message: str
+    seen: tuple[tuple[int, float], ...] = ()  # (step, value) as the rule has smoothed it
+    limit: float | None = None  # what it must exceed
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Mark":
+        """Of what prune.json holds."""
+        seen = tuple((int(step), float(value)) for step, value in record["window"])
+        limit = None
+        if record["signature"] in RATIOS:
+            limit = min(value for _, value in seen) * float(record["threshold"])
+        elif record["signature"] == "steep":
+            limit = float(record["threshold"])
+        span = (seen[0][0], seen[-1][0])
+        return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit)
 
 
 @dataclass(frozen=True)
@@ -80,9 +95,7 @@ def _marks(run: RunFolder) -> list[Mark]:
     """The signature that was found and, of older runs, the first value that was not finite."""
     marks = []
     if (text := run.read("prune.json")) is not None:
-        record = json.loads(text)
-        first, last = record["window"][0][0], record["window"][-1][0]
-        marks.append(Mark(record["signature"], record["step"], (first, last), record["message"]))
+        marks.append(Mark.of(json.loads(text)))
     # Runs from before prune.json held the evidence: evidence.json may tell of a value after another signature.
     if (text := run.read("evidence.json")) is not None and "divergence" not in [mark.signature for mark in marks]:
         broken = json.loads(text)
@@ -192,7 +205,9 @@ def draw_curves(histories: Sequence[History], names: Sequence[str]) -> Figure:
     figure.align_ylabels(axes)
     lines = axes[0].get_legend_handles_labels()
     if len(histories) == 1 and shown[0].dense:
-        lines = [axes[0].lines[0], axes[0].lines[1]], ["measured", "running median"]
+        rule = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        rule.pop(names[0])
+        lines = [*axes[0].lines[:2], *rule.values()], ["measured", "running median", *rule]
     figure.legend(*lines, loc="outside upper left", ncols=2 if max(map(len, lines[1])) < 45 else 1)
     return figure
 
@@ -210,8 +225,26 @@ def _draw_panel(axis: Axes, panel: Panel, histories: Sequence[History], names: S
         axis.plot(steps, values, color=colour, lw=1.4, marker=None if panel.dense else "o", ms=2.8, label=name)
         if history.cfg.augment.enabled and panel.field in ("gp", "loss_gp"):
             _draw_tau(axis, panel, history, GREY if len(histories) == 1 else colour)
+        if len(histories) == 1:
+            everything += [*_draw_seen(axis, panel, history)]
     _set_scale(axis, np.concatenate(everything), panel.log)
     axis.set_ylabel(panel.label)
+
+
+def _draw_seen(axis: Axes, panel: Panel, history: History) -> Iterator[NDArray[Any]]:
+    """What the rule that found the collapse saw of this curve, and its limit."""
+    for mark in history.marks:
+        if mark.limit is None or panel.field not in (("score",) if mark.signature == "worse" else ("gp", "loss_gp")):
+            continue
+        unit = 1.0
+        if panel.field == "loss_gp" and mark.signature != "steep":
+            unit = history.cfg.loss.gp_weight
+        elif panel.field == "gp" and mark.signature == "steep":
+            unit = 1 / history.cfg.loss.gp_weight
+        steps, values = (np.array(column, float) for column in zip(*mark.seen, strict=True))
+        axis.plot(steps, unit * values, color=MARK, lw=1.6, label="what the rule saw")
+        axis.hlines(unit * mark.limit, steps[0], mark.step, color=MARK, lw=1.2, ls=":", label="its limit")
+        yield np.append(unit * values, unit * mark.limit)
 
 
 def _draw_tau(axis: Axes, panel: Panel, history: History, colour: str) -> None:

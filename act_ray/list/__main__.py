@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,20 @@ import click
 
 from act_ray import settings
 from act_ray.cli import run
+from act_ray.errors import UserError
+
+DEFAULT = "runs"
+FRESH_S = 120.0  # a run that wrote down its progress so lately is running
 
 
 @click.command("list")
-@click.option("--storage", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs.")
+@click.option("--storage", type=click.Path(path_type=Path), default=DEFAULT, show_default=True, help="Folder of runs.")
 def command(storage: Path) -> None:
     """List the presets, the recipes, the search spaces, and the runs and searches in a folder of this machine."""
     from act_ray.tune.space_files import shipped_spaces, space_text
 
+    if storage != Path(DEFAULT) and not storage.is_dir():
+        raise UserError(f"--storage {storage}: no such folder")
     show("Presets (act-ray train --preset NAME)", ((name, about_preset(name)) for name in settings.preset_names()))
     recipes = ((name, comment(settings.recipe_text(name))) for name in settings.recipe_names())
     show("Recipes (act-ray train --recipe NAME)", recipes)
@@ -38,7 +45,8 @@ def show(title: str, rows: Any) -> None:
     click.echo(f"{title}:")
     for name, about in rows:
         room = max(30, shutil.get_terminal_size().columns - width - 4)
-        click.echo(f"  {name:{width}}  {textwrap.shorten(about, room, placeholder=' ...')}".rstrip())
+        for i, line in enumerate(textwrap.wrap(about, room) or [""]):
+            click.echo(f"  {name if i == 0 else '':{width}}  {line}".rstrip())
     click.echo()
 
 
@@ -61,9 +69,15 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
     folders = [path for path in storage.iterdir() if path.is_dir()] if storage.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
         if (folder / "experiment.yaml").exists():
-            events = [row["event"] for row in read_rows(folder / "events.jsonl")]
+            rows = read_rows(folder / "events.jsonl")
+            states = [row.get("state") for row in rows if row["event"] == "search"] or ["of an earlier version"]
             trials = len([*(folder / "trials").glob("*")])
-            yield folder.name, f"search, {trials} trial(s) begun, {events.count('ended')} ended"
+            ended = len({row["trial"] for row in rows if row["event"] == "ended"})
+            scores = [
+                s for row in rows if row["event"] == "reported" and (s := row["report"]["best_score"]) is not None
+            ]
+            best = f", best score {min(scores):.4g}" if scores else ""
+            yield folder.name, f"search, {states[-1]}: {trials} trial(s) begun, {ended} came to an end{best}"
         elif (folder / "config.yaml").exists():
             yield folder.name, f"run, {state(folder)}"
 
@@ -76,7 +90,10 @@ def state(folder: Path) -> str:
         result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         progress = read_progress(folder)
-        return "no step yet" if progress is None else f"at step {progress.step:,} of {progress.total_steps:,}"
+        if progress is None:
+            return "no step yet"
+        old = time.time() - (folder / "progress.json").stat().st_mtime > FRESH_S
+        return f"{'unfinished, ' if old else ''}at step {progress.step:,} of {progress.total_steps:,}"
     why = f" ({result['prune']['signature']})" if result.get("prune") else ""
     best = "" if result.get("best_step") is None else f", best score {result['best_score']:.4g}"
     return f"{result['outcome']} at step {result['step']:,}{why}{best}"

@@ -23,6 +23,7 @@ from act_ray.cli import (
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.outcomes import RunOutcome
+from act_ray.typed import typed
 
 
 @click.command("train", context_settings={"show_default": True})
@@ -30,7 +31,8 @@ from act_ray.outcomes import RunOutcome
     "--preset",
     "preset_name",
     metavar="NAME",
-    help="`act-ray list` shows them. Default: digits; with --config, the file's.",
+    help="`act-ray list` shows them. Default: digits; with --config, the file's, and where it names none the paper's "
+    "CIFAR-10 settings.",
 )
 @click.option(
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings as YAML, such as a run's config.yaml."
@@ -198,9 +200,7 @@ def train_run(
 
 def how_to_resume(location: str, workers: int) -> str:
     """What to type to go on."""
-    return f"go on with: python -m act_ray.train --resume {location}" + (
-        f" --workers {workers}" if workers != 1 else ""
-    )
+    return f"go on with: {typed('train')} --resume {location}" + (f" --workers {workers}" if workers != 1 else "")
 
 
 def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:

@@ -21,7 +21,7 @@ class SearchBudget:
         return None if self.unit == "hours" else self.amount / each[self.unit]
 
 
-def parse_budget(text: str) -> SearchBudget:
+def parse_budget(text: str, where: str = "--budget") -> SearchBudget:
     """`60%`, `5 trials`, `20000 steps`, `1e6images`, `2.5 hours`. Raises UserError."""
     found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z%]+)\s*", text.replace(",", ""))
     unit = "" if found is None else found[2] if found[2].endswith(("s", "%")) else f"{found[2]}s"
@@ -30,6 +30,6 @@ def parse_budget(text: str) -> SearchBudget:
     except ValueError:
         amount = 0.0
     if unit not in UNITS or amount <= 0:
-        raise UserError(f"--budget '{text}': give a number and a unit, such as '60%', '5 trials', '20000 steps', "
+        raise UserError(f"{where} '{text}': give a number and a unit, such as '60%', '5 trials', '20000 steps', "
                         "'1e6 images' or '8 hours' (of training, summed over trials)")  # fmt: skip
     return SearchBudget(amount, unit)

@@ -27,6 +27,7 @@ from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
 from act_ray.tune.space_files import parse_space
+from act_ray.typed import typed
 from act_ray.yamlfile import read_yaml, write_yaml
 
 REPORTED = {"step", "images", "score", "best_score", "best_step", "seconds", "outcome", "prune"}  # a report has them
@@ -239,7 +240,7 @@ class Experiment:
     def how_to_resume(self) -> str:
         """What to type to go on."""
         storage, _, name = self.location.rpartition("/")
-        return f"go on with: python -m act_ray.tune --resume {shlex.quote(name)} --storage {shlex.quote(storage)}"
+        return f"go on with: {typed('tune')} --resume {shlex.quote(name)} --storage {shlex.quote(storage)}"
 
     def trial_location(self, plan: TrialPlan) -> str:
         """Where the trial's folder is: a path, or a URI."""

@@ -28,6 +28,7 @@ def draw_importances(experiment: Experiment, found: dict[str, float], trials: li
             listed = kind in ("choice", "grid")
             at = [t.plan.values[name] for t, _ in trials]
             if listed:
+                values = sorted(values, key=_numbers_first)
                 axes.set_xticks(range(len(values)), map(str, values))
                 at = [values.index(value) for value in at]
             colours = [GREY if t.waiting else COLOURS[1 if t.prune else 0] for t, _ in trials]
@@ -38,9 +39,15 @@ def draw_importances(experiment: Experiment, found: dict[str, float], trials: li
                 axes.set_xscale("log")
                 _plain_log(axes.xaxis)
         scores.axes[0].set_ylabel("score")
-        scores.suptitle("grey: waits, and its trend promises this; red: collapsed; blue: all others", fontsize=7)
+        ended = sum(t.waiting is None for t, _ in trials)
+        said = "Grey: waits, and its trend promises this; orange: collapsed; blue: all others"
+        scores.suptitle(f"{ended} of {len(trials)} trials ended. {said}", fontsize=7)
         save(figure, experiment.dir.path, "importance")
     return experiment.dir.path / "importance.png"
+
+
+def _numbers_first(value: object) -> tuple[bool, float]:
+    return (False, float(value)) if isinstance(value, int | float) else (True, 0.0)
 
 
 def _plain_log(axis: Axis) -> None:

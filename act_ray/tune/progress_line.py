@@ -3,12 +3,16 @@
 import shutil
 import sys
 import threading
+import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
 from act_ray.runs.progress import format_seconds, read_progress
 from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.halving import Halving
+
+AVERAGE_S = 180.0  # over which the speed is averaged that tells the time left: processes start, and trials are scored
 
 
 def announce(line: str) -> None:
@@ -29,6 +33,7 @@ class ProgressLine:
             self.share = min(1.0, Halving(plan).budget / plan.trials)
         self.in_place = sys.stdout.isatty()
         self.over = threading.Event()
+        self.seen = deque[tuple[float, float]]()  # (time, steps done by all trials)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -48,7 +53,10 @@ class ProgressLine:
             sys.stdout.flush()
 
     def line(self) -> str:
-        """Trials ended and running, steps per second over all, the best score and its trial, time left; 79 columns."""
+        """How much is done, trials ended and running, steps per second over all, the best score, and the time left.
+
+        79 columns with two digits of trials.
+        """
         trials, total = list(self.experiment.trials.values()), self.experiment.space.trials
         running = [trial for trial in trials if trial.outcome is None and trial.waiting is None]
         waiting = sum(trial.waiting is not None for trial in trials)
@@ -61,14 +69,24 @@ class ProgressLine:
         planned += sum(
             plans[i].config.train.total_steps if i in plans else self.unplanned for i in range(total) if i not in begun
         )
-        left = max(self.share * planned - done, 0.0)
-        bound = "at most" if self.share == 1 else "about"
-        eta = f", {bound} {format_seconds(left / rate)} left" if rate else ""
+        takes = max(self.share * planned, done, 1.0)
+        rate = self._average(done) or rate
+        eta = f", {format_seconds((takes - done) / rate)} left" if rate else ""
         best = self.experiment.best
         score = f", best {best.best_score:.4g} ({best.plan.index:03d})" if best else ""
         ended = len(trials) - len(running) - waiting
         waits = f", {waiting} waiting" if waiting else ""
-        return f"{ended}/{total} ended, {len(running)} running{waits}, {rate:.1f} steps/s{score}{eta}"
+        pace = f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
+        return f"{done / takes:.0%}: {ended}/{total} ended, {len(running)} running{waits}, {pace} steps/s{score}{eta}"
+
+    def _average(self, done: float) -> float:
+        """Steps per second over the last minutes; 0 where it is too early to say."""
+        now = time.monotonic()
+        self.seen.append((now, done))
+        while now - self.seen[0][0] > AVERAGE_S:
+            self.seen.popleft()
+        before, then = self.seen[0]
+        return max(done - then, 0.0) / (now - before) if now - before > AVERAGE_S / 6 else 0.0
 
     def _position(self, trial: TrialRecord) -> tuple[int, float]:
         """(step, steps per second) of a running trial; on an object store as of its last report."""

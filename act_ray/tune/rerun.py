@@ -4,6 +4,7 @@ import json
 import shlex
 
 from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.typed import typed
 
 
 def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
@@ -14,7 +15,7 @@ def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
     sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
     space = experiment.space.file
     base = f"--preset {space.preset}" + (f" --recipe {space.recipe}" if space.recipe else "")
-    return f"python -m act_ray.train {base} {sets}"
+    return f"{typed('train')} {base} {sets}"
 
 
 def goes_past_its_collapse(trial: TrialRecord) -> bool:

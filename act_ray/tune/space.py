@@ -171,7 +171,7 @@ class Space:
             return plan
         if file.scheduler != "halving":
             raise UserError(f"--budget {text}: only with the scheduler halving, not {file.scheduler}")
-        found = parse_budget(text)
+        found = parse_budget(text, "--budget" if budget else "budget")
         if found.unit == "hours":
             return replace(plan, hours=found.amount)
         sizes = [(self.most("train.total_steps"), self.most("train.global_batch"))]

@@ -22,6 +22,7 @@ from act_ray.tune.simulation import NEAR, wilson
 from act_ray.tune.spent import saved_compute
 from act_ray.tune.table import make_table
 from act_ray.tune.told import compute
+from act_ray.typed import typed
 
 FILE_WIDTH = 120  # of table.txt
 
@@ -54,7 +55,7 @@ def count_outcomes(experiment: Experiment) -> str:
     outcomes = [trial.outcome or trial.waits_as for trial in experiment.trials.values()]
     labels = {
         TrialOutcome.COMPLETED: "ran to their end",
-        TrialOutcome.PRUNED: "collapsed",
+        TrialOutcome.PRUNED: "stopped, as their collapse was confirmed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
         "waiting": "wait at a rung",
         "postponed": "postponed with a signature of collapse",
@@ -136,7 +137,7 @@ def describe_best(experiment: Experiment) -> list[str]:
         f"best: {best.plan.name}, score {format_value(best.best_score)} at step {best.best_step:,} of {best.total:,}; "
         + describe_end(experiment, best),
         f"its checkpoint: {checkpoint}",
-        f"sample from it: python -m act_ray.sample {shlex.quote(location)}",
+        f"sample from it: {typed('sample')} {shlex.quote(location)}",
         f"run it again: {rerun_command(experiment, best)}{note}",
     ]
 

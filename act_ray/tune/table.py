@@ -26,20 +26,21 @@ def make_table(experiment: Experiment, metric: str, console: Console) -> list[Ta
         heading.append(f"Each was planned for {totals.pop():,} steps.")
     if same:
         heading.append("All: " + ", ".join(f"{n} = {format_value(trials[0].plan.values[n])}" for n in same) + ".")
-    shown = _columns(experiment, trials, varying, padding=1)
-    for apart, padding in ((True, 0), (False, 1)):
+    shown = _columns(experiment, trials, varying, lines=1, padding=1)
+    for lines, padding in ((2, 1), (3, 1), (3, 0), (0, 1)):
         if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
-            shown = _columns(experiment, trials, varying, padding=padding, apart=apart)
+            shown = _columns(experiment, trials, varying, lines=lines, padding=padding)
     reasons = [f"{trial.plan.name}: {reason}" for trial in trials if (reason := long_reason(trial)) is not None]
     return [" ".join(heading), shown, *reasons]
 
 
 def _columns(
-    experiment: Experiment, trials: Sequence[TrialRecord], names: list[str], *, padding: int, apart: bool = True
+    experiment: Experiment, trials: Sequence[TrialRecord], names: list[str], *, lines: int, padding: int
 ) -> Table:
-    """A column for each parameter, or not `apart` one that names them all, which wraps."""
+    """A column for each parameter, its name over so many lines; with 0 lines one column names them all, and wraps."""
+    apart = lines > 0
     out = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False)
-    parameters = [_stack(name) for name in names] if apart else (["parameters"] if names else [])
+    parameters = [_stack(name, lines) for name in names] if apart else (["parameters"] if names else [])
     flagged = ["flagged"] if any(trial.flag for trial in trials) else []
     rescued = ["rescued"] if any(trial.rescues for trial in trials) else []
     for head in ("trial", *parameters, "best", "at\nstep", "steps\nrun", *flagged, *rescued, "ended"):
@@ -58,9 +59,11 @@ def _columns(
     return out
 
 
-def _stack(name: str) -> str:
-    """`loss.gp_weight` over three lines: a column is no wider than its longest word."""
-    return name.replace(".", ".\n").replace("_", "_\n")
+def _stack(name: str, lines: int) -> str:
+    """`loss.gp_weight` over two lines, or three: a column is no wider than its longest word."""
+    for mark in (".", "_")[: lines - 1]:
+        name = name.replace(mark, f"{mark}\n")
+    return name
 
 
 def _short(value: object) -> str:

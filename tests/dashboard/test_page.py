@@ -114,7 +114,7 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         page.wait_for_selector("tbody a")
         names = "[...document.querySelectorAll('tbody a')].map((a) => a.textContent)"
         assert page.evaluate(names) == ["000", "001", "003", "004", "002"]  # by the best score
-        page.fill("input[type=search]", "best < 80 and not (status = collapsed)")
+        page.fill("input[type=search]", "best < 80 and not (status = confirmed)")
         assert page.evaluate(names) == ["000", "003"]
         page.fill("input[type=search]", "flag = drift or loss.w > 9")
         assert page.evaluate(names) == ["001", "003"]

@@ -23,7 +23,7 @@ def test_a_search_is_told_with_where_each_trial_is_and_why(tmp_path: Path) -> No
     made_up(tmp_path / "s")
     state = Results([str(tmp_path / "s")]).state()
     (source,), rows = state["sources"], state["trials"]
-    assert [row["status"] for row in rows] == ["completed", "collapsed", "waiting", "postponed", "running"]
+    assert [row["status"] for row in rows] == ["completed", "confirmed", "waiting", "postponed", "running"]
     assert [row["best"] for row in rows] == [30, 50, 100, 70, 85]
     assert rows[4]["step"] == 107  # as of its progress.json
     assert rows[2]["reason"] == "waits at 50%, where 2 of 5 go on"

@@ -89,6 +89,21 @@ def test_a_mode_collapse_shows_the_diversity_and_two_runs_their_own_marks() -> N
     assert not any(axis.patches for axis in figure.axes)
 
 
+def test_what_the_rule_saw_is_drawn_with_its_limit_in_the_curves_own_unit() -> None:
+    record = {"signature": "drift", "step": 150, "threshold": 7.0, "message": "", "window": [[50, 2.0], [150, 15.0]]}
+    with styled():
+        drifted = draw_curves([replace(history(), marks=[Mark.of(record)])], ["one"])
+        steep = draw_curves([replace(history(), marks=[Mark.of({**record, "signature": "steep"})])], ["one"])
+        worse = draw_curves([replace(history(), marks=[Mark.of({**record, "signature": "worse"})])], ["one"])
+    assert history().cfg.loss.gp_weight == 0.5
+    assert plotted(drifted, 0)[-2] == ([50, 150], [1.0, 7.5])  # L_gp: w_gp included
+    assert plotted(steep, 0)[-2] == ([50, 150], [2.0, 15.0])  # it looks at L_gp itself
+    assert plotted(worse, 2)[-2] == ([50, 150], [2.0, 15.0])
+    limits = [figure.axes[at].collections[-1].get_segments()[0][0][1] for figure, at in ((drifted, 0), (worse, 2))]
+    assert limits == [7.0, 14.0]
+    assert [text.get_text() for text in worse.legends[0].texts][-2:] == ["what the rule saw", "its limit"]
+
+
 def test_runs_are_named_by_what_differs() -> None:
     runs = [history(loss__w=w, collapse__blocks=blocks) for w, blocks in ((0.8, 50), (0.9, 60))]
     assert labels(runs, ["a/run", "b/run/"]) == ["a/run: loss.w = 0.8", "b/run: loss.w = 0.9"]

@@ -112,7 +112,7 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
     assert overrides.pop("collapse.action") == "record"
     assert settings.load(words[words.index("--preset") + 1], overrides) == search.plans[0].config
     said = "1 stopped by halving, 1 wait at a rung, 1 postponed with a signature of collapse, 1 failed, 2 not ended"
-    assert f"9 trials: 1 ran to their end, 2 collapsed, {said}" in lines
+    assert f"9 trials: 1 ran to their end, 2 stopped, as their collapse was confirmed, {said}" in lines
 
 
 def test_a_search_that_an_earlier_version_began_goes_on_in_the_same_folders(told: Callable[..., Told]) -> None:
@@ -231,7 +231,7 @@ def test_the_progress_line_fits_80_columns(told: Callable[..., Told]) -> None:
     for index in range(1, 33):
         search.trial(index, scored(1, 9876.54321))
     line = ProgressLine(search.experiment).line()
-    assert line == "1/48 ended, 32 running, 320.0 steps/s, best 0.0123 (000), about 23:16:28 left"
+    assert line == "2%: 1/48 ended, 32 running, 320 steps/s, best 0.0123 (000), 23:16:28 left"
     assert len(line) < 80
 
 
@@ -241,4 +241,4 @@ def test_the_progress_line_counts_what_halving_takes_and_not_what_waits(told: Ca
     search.trial(1, scored(245, 60.0))
     search.experiment.log("waiting", search.plans[1], reason="waits at 35%, where 5 of 9 go on")
     line = ProgressLine(search.experiment).line()
-    assert line == "0/9 ended, 1 running, 1 waiting, 10.0 steps/s, best 50 (000), about 0:05:35 left"
+    assert line == "15%: 0/9 ended, 1 running, 1 waiting, 10.0 steps/s, best 50 (000), 0:05:35 left"

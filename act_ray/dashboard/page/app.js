@@ -21,8 +21,8 @@ act.views.overview = {
     const mine = rows().filter((row) => row.source === source.key), done = mine.reduce((sum, row) => sum + row.step, 0), live = mine.filter((row) => row.status === "running");
     const saved = (source.saved || []).reduce((sum, one) => sum + one.steps, 0), savedSeconds = (source.saved || []).reduce((sum, one) => sum + one.seconds, 0);
     // What waits may go on, so it counts as planned as long as the search runs; what is over for good does not.
-    const waits = mine.filter((row) => ["waiting", "postponed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
-    const gone = mine.filter((row) => ["collapsed", "stopped", "failed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
+    const waits = mine.filter((row) => row.waits).reduce((sum, row) => sum + row.total - row.step, 0);
+    const gone = mine.filter((row) => !row.waits && ["confirmed", "stopped", "failed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
     const running = ["running", "silent"].includes(source.state), due = Math.max(done, source.planned - gone), rate = live.reduce((sum, row) => sum + (row.rate || 0), 0);
     const share = source.state === "finished" ? 1 : due ? Math.min(1, done / due) : 0, left = rate ? (due - done) / rate : NaN, sooner = rate ? (due - done - waits) / rate : NaN, begun = mine.length;
     const numbers = Object.entries(STATUS).map(([status, [sign, , words]]) => [mine.filter((row) => row.status === status).length, `${sign} ${words}`]).filter(([count]) => count);

@@ -10,7 +10,7 @@ const COLOURS = {
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const STATUS = { // sign, kind, words
   running: ["▶", "good", "running"], completed: ["✓", "good", "done"], waiting: ["‖", "", "waits"],
-  postponed: ["▼", "warn", "postponed"], collapsed: ["✕", "bad", "collapsed"], stopped: ["■", "", "stopped"],
+  postponed: ["▼", "warn", "postponed"], confirmed: ["✕", "bad", "collapse confirmed"], stopped: ["■", "", "stopped"],
   failed: ["!", "bad", "failed"], interrupted: ["◌", "warn", "interrupted"],
 };
 const UNFINISHED = ["running", "waiting", "postponed", "interrupted"];

@@ -16,7 +16,7 @@ const FIXED = { // key -> [heading, unit, value]
 
 // ------------------------------------------------------------------------------------------ the filter
 
-// `best < 80 and not (status = collapsed or flag)`: comparisons of a column with a number or a word, joined.
+// `best < 80 and not (status = confirmed or flag)`: comparisons of a column with a number or a word, joined.
 function compile(text) {
   const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [];
   let at = 0;
@@ -73,7 +73,7 @@ function valueOf(row, name) {
 function filtered() {
   let keep = () => true, problem = "";
   try { keep = compile(table.filter); } catch (error) { problem = error.message; }
-  const over = ["collapsed", "stopped", "failed"];
+  const over = ["confirmed", "stopped", "failed"];
   return [rows().filter((row) => keep(row) && !(table.hide && over.includes(row.status))), problem];
 }
 

@@ -44,7 +44,7 @@ act.views.trial = {
   acts(row) {
     if (!act.acts.length) return null;
     const button = (action, text, on, words) => on && el("button", { type: "button", onclick: () => this.act(row.id, action, words || "") }, text);
-    return [button("stop", "Stop it", row.status === "running"), button("go_on", "Let it go on", ["waiting", "postponed"].includes(row.status)),
+    return [button("stop", "Stop it", row.status === "running"), button("go_on", "Let it go on", row.waits),
       button("mark", row.mark === "star" ? "★ unmark" : "☆ mark", true, row.mark === "star" ? "" : "star")].filter(Boolean);
   },
   writer(id) {
