@@ -57,7 +57,8 @@ def sentence(row: Row) -> str | None:
         case _, "waiting":
             return f"it {row['reason']}"
         case "search", "ended":
-            return f"over: {row['outcome']}" + (f" ({row['reason']})" if row.get("reason") else "")
+            how = "its collapse was confirmed" if row["outcome"] == "pruned" else row["outcome"]
+            return f"over: {how}" + (f" ({row['reason']})" if row.get("reason") else "")
         case _, "note":
             return str(row.get("text", ""))
         case _, "forked":

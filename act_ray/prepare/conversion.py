@@ -156,6 +156,8 @@ def _refuse_another(dst: Path, before: object, now: dict[str, Any]) -> None:
             old = {**asdict(PrepareOptions()), **old}  # written before an option was added
         if old != now[key]:
             what = "its files have changed since" if key == "fingerprint" else f"{key} {old}, now {now[key]}"
+            if key == "options" and isinstance(old, dict):
+                what = ", ".join(f"{n} {old.get(n)}, now {now[key][n]}" for n in now[key] if old.get(n) != now[key][n])
             raise UserError(f"{dst}: holds a preparation of another source or with other options: {what}")
 
 
@@ -171,7 +173,7 @@ def _start(dst: Path, identity: dict[str, Any], source: Source, options: Prepare
                 break
             continue
         if options.size is None and height != width:
-            raise UserError(f"{record.name!r} is {height}x{width}, not square: give --size to crop and resize")
+            raise UserError(f"{record.name!r} is {width} wide and {height} high, not square: give --size to crop and resize")
         plan = ImagePlan(options.size or height, options.channels or channels, record.label is not None)
         work = Preparation(identity, plan)
         jsonfile.write(dst / store.PROGRESS, asdict(work))

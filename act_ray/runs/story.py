@@ -21,5 +21,7 @@ def tell(row: Row) -> str:
             return f"step {row['confirmed']:,}: {row['signature']} confirmed: {row['because']}"
         case "rescued":
             return f"rescued: back to step {row['back_to']:,}, with {in_words(row['changes'])}"
+        case "stopped":
+            return f"saved at step {row['step']:,} and stopped, as it was asked to"
         case what:
             return f"{what} at step {row['step']:,}" + (f" ({row['prune']['signature']})" if row.get("prune") else "")

@@ -191,7 +191,7 @@ def test_a_trials_page_has_its_story_its_evidence_and_its_command(drifted: Path,
         "the search starts it",
         "started with 1 worker(s)",
     ]
-    assert page["story"][-1]["text"] == "over: pruned"
+    assert page["story"][-1]["text"] == "over: its collapse was confirmed"
     assert page["evidence"]["signature"] == "drift"
     assert page["evidence"]["lines"][0].startswith("drift at step ")
     assert page["rerun"].startswith("python -m act_ray.train --preset digits --set train.total_steps=400")

@@ -49,7 +49,7 @@ act.views.overview = {
     const place = view.querySelector("#best");
     if (!traces.length) { place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
-    draw(place, traces, { showlegend: traces.length > 1, legend: { orientation: "h", y: -0.25 }, uirevision: by, xaxis: { title: { text: by ? "training time (s)" : "images seen" }, rangemode: "tozero" },
+    draw(place, traces, { ...legendBelow(place, traces.length), uirevision: by, xaxis: { title: { text: by ? "training time (s)" : "images seen" }, rangemode: "tozero" },
       yaxis: { type: "log", title: { text: [...act.sources.values()][0].metric.split(" (")[0] } } });
   },
   async winner(view) {

@@ -13,11 +13,26 @@ function look(extra = {}) {
   };
 }
 
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"], scrollZoom: false };
+// Without Plotly's toolbar, which would lie over the labels: drag to zoom, double-click to see all again.
+const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false };
+
+// A legend below the axis' title, with room for its rows.
+function legendBelow(place, count) {
+  const rows = count > 1 ? Math.min(4, Math.ceil(count / Math.max(1, Math.floor(place.clientWidth / 240)))) : 0; // more scroll
+  return { showlegend: count > 1, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, margin: { l: 56, r: 12, t: 8, b: 44 + 20 * rows } };
+}
+
+// 1, 2, 5, 10, ... where there is room for no more, and Plotly's own choice elsewhere.
+function logTicks(traces) {
+  let low = Infinity, high = 0;
+  for (const trace of traces) for (const value of trace.y || []) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
+  return high / low > 5 && high / low < 1e4 ? { dtick: "D2" } : {};
+}
 
 function draw(place, traces, extra) {
   if (!place.isConnected) return null;
-  return Plotly.react(place, traces, look(extra), CONFIG);
+  const { yaxis = {} } = extra || {}, ticks = yaxis.type === "log" ? logTicks(traces) : {};
+  return Plotly.react(place, traces, look({ ...extra, yaxis: { ...ticks, ...yaxis } }), CONFIG);
 }
 
 // A chart that says in words what it has where it has nothing.

@@ -122,7 +122,7 @@ act.views.parameters = {
     const place = view.querySelector("#scatter");
     if (!groups.length) { Plotly.purge(place); place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
-    draw(place, groups, { showlegend: true, legend: { orientation: "h", y: -0.25 }, uirevision: space.against, yaxis: { type: "log", title: { text: "best score" } },
+    draw(place, groups, { ...legendBelow(place, groups.length), uirevision: space.against, yaxis: { type: "log", title: { text: "best score" } },
       xaxis: { type: axis.kinds ? "category" : axis.log ? "log" : "linear", title: { text: plain(space.against) } } });
   },
   async importance(view) {
