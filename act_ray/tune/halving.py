@@ -96,7 +96,11 @@ class Halving(Scheduler):
             trial.target = reached
             return Verdict.GO
         trial.why = f"waits at {trial.share:.0%}, where {self.quota[reached - 1]} of {self.entrants} go on"
-        return Verdict.WAIT
+        trial.state = "waiting"
+        if self.choose() != index:
+            return Verdict.WAIT
+        self.begin(index)  # it would be the next to go on: saving and starting again would be for nothing
+        return Verdict.GO
 
     def replay(self, index: int, reports: Iterable[Report], state: State) -> None:
         super().replay(index, reports, state)

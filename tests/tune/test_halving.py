@@ -110,6 +110,24 @@ def test_what_is_left_goes_to_as_many_at_a_time_as_there_is_room_for() -> None:
     assert len(set(started)) == 4
 
 
+def test_who_would_be_the_next_to_go_on_does_not_wait() -> None:
+    """A pause costs a checkpoint and a process's start."""
+    scheduler = Halving(Plan(2, budget=2.0))
+    scheduler.begin(0)
+    assert scheduler.report(0, 0.4, 5.0) is WAIT  # the other one has yet to begin
+    scheduler.begin(1)
+    assert scheduler.report(1, 0.4, 9.0) is WAIT
+    assert scheduler.next() == 0
+    scheduler.begin(0)
+    assert scheduler.report(0, 0.6, 4.0) is GO
+    assert scheduler.members[0].state == "running"
+    scheduler.report(0, 1.0, 3.0)
+    scheduler.end(0)
+    assert scheduler.next() == 1
+    scheduler.begin(1)
+    assert [scheduler.report(1, share, 8.0) for share in (0.6, 0.8)] == [GO, GO]
+
+
 def test_hours_end_a_search_and_a_running_trial_waits() -> None:
     scheduler = Halving(Plan(4, hours=1.0))
     scheduler.begin(0)
