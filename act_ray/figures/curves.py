@@ -39,6 +39,7 @@ class Mark:
     message: str
     seen: tuple[tuple[int, float], ...] = ()  # (step, value) as the rule has smoothed it
     limit: float | None = None  # what it must exceed
+    gp_weight: float = 0.0  # w_gp then
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Mark":
@@ -50,7 +51,8 @@ class Mark:
         elif record["signature"] == "steep":
             limit = float(record["threshold"])
         span = (seen[0][0], seen[-1][0])
-        return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit)
+        weight = float(record["trace"].get("gp_weight", 0.0))
+        return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit, weight)
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,9 @@ def _draw_seen(axis: Axes, panel: Panel, history: History) -> Iterator[NDArray[A
             continue
         unit = 1.0
         if panel.field == "loss_gp" and mark.signature != "steep":
-            unit = history.cfg.loss.gp_weight
+            unit = mark.gp_weight
         elif panel.field == "gp" and mark.signature == "steep":
-            unit = 1 / history.cfg.loss.gp_weight
+            unit = 1 / mark.gp_weight
         steps, values = (np.array(column, float) for column in zip(*mark.seen, strict=True))
         axis.plot(steps, unit * values, color=MARK, lw=1.6, label="what the rule saw")
         axis.hlines(unit * mark.limit, steps[0], mark.step, color=MARK, lw=1.2, ls=":", label="its limit")

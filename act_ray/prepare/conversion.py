@@ -173,7 +173,9 @@ def _start(dst: Path, identity: dict[str, Any], source: Source, options: Prepare
                 break
             continue
         if options.size is None and height != width:
-            raise UserError(f"{record.name!r} is {width} wide and {height} high, not square: give --size to crop and resize")
+            raise UserError(
+                f"{record.name!r} is {width} wide and {height} high, not square: give --size to crop and resize"
+            )
         plan = ImagePlan(options.size or height, options.channels or channels, record.label is not None)
         work = Preparation(identity, plan)
         jsonfile.write(dst / store.PROGRESS, asdict(work))

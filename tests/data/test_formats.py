@@ -187,7 +187,10 @@ def test_labels_that_make_no_sense_are_quarantined(pixels: np.ndarray, tmp_path:
 def test_a_source_that_is_none_is_one_clear_line(make: str, pixels: np.ndarray, tmp_path: Path) -> None:
     source, dst = tmp_path / "src", tmp_path / "dst"
     expected = {"nothing": "found nothing; accepted: a folder", "text": "found notes.txt; accepted"}
-    expected |= {"missing": "no such file or folder; did you mean .*src", "wide": "6 wide and 8 high, not square: give --size"}
+    expected |= {
+        "missing": "no such file or folder; did you mean .*src",
+        "wide": "6 wide and 8 high, not square: give --size",
+    }
     expected |= {"prepared": "already prepared", "inside": "lies inside the source"}
     source.mkdir()
     if make == "text":

@@ -90,7 +90,8 @@ def test_a_mode_collapse_shows_the_diversity_and_two_runs_their_own_marks() -> N
 
 
 def test_what_the_rule_saw_is_drawn_with_its_limit_in_the_curves_own_unit() -> None:
-    record = {"signature": "drift", "step": 150, "threshold": 7.0, "message": "", "window": [[50, 2.0], [150, 15.0]]}
+    record = {"signature": "drift", "step": 150, "threshold": 7.0, "message": "", "window": [[50, 2.0], [150, 15.0]],
+              "trace": {"gp_weight": 0.5}}  # fmt: skip
     with styled():
         drifted = draw_curves([replace(history(), marks=[Mark.of(record)])], ["one"])
         steep = draw_curves([replace(history(), marks=[Mark.of({**record, "signature": "steep"})])], ["one"])
