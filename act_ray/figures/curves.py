@@ -39,7 +39,7 @@ class Mark:
     message: str
     seen: tuple[tuple[int, float], ...] = ()  # (step, value) as the rule has smoothed it
     limit: float | None = None  # what it must exceed
-    gp_weight: float = 0.0  # w_gp then
+    gp_weight: float | None = None  # w_gp then; an older record does not say
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Mark":
@@ -51,7 +51,7 @@ class Mark:
         elif record["signature"] == "steep":
             limit = float(record["threshold"])
         span = (seen[0][0], seen[-1][0])
-        weight = float(record["trace"].get("gp_weight", 0.0))
+        weight = record["trace"].get("gp_weight")
         return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit, weight)
 
 
@@ -238,11 +238,11 @@ def _draw_seen(axis: Axes, panel: Panel, history: History) -> Iterator[NDArray[A
     for mark in history.marks:
         if mark.limit is None or panel.field not in (("score",) if mark.signature == "worse" else ("gp", "loss_gp")):
             continue
-        unit = 1.0
+        unit, weight = 1.0, history.cfg.loss.gp_weight if mark.gp_weight is None else mark.gp_weight
         if panel.field == "loss_gp" and mark.signature != "steep":
-            unit = mark.gp_weight
+            unit = weight
         elif panel.field == "gp" and mark.signature == "steep":
-            unit = 1 / mark.gp_weight
+            unit = 1 / weight
         steps, values = (np.array(column, float) for column in zip(*mark.seen, strict=True))
         axis.plot(steps, unit * values, color=MARK, lw=1.6, label="what the rule saw")
         axis.hlines(unit * mark.limit, steps[0], mark.step, color=MARK, lw=1.2, ls=":", label="its limit")

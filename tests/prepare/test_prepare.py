@@ -94,7 +94,7 @@ def test_whole_shards_are_not_decoded_again(
     before = len(calls)
     prepare(str(folder), tmp_path / "dst", PrepareOptions(shard_images=3))  # finished: nothing is left to do
     assert len(calls) == before
-    with pytest.raises(UserError, match="with other options: shard_images 3, now 4$"):
+    with pytest.raises(UserError, match=r"with other options: shard_images 3, now 4$"):
         prepare(str(folder), tmp_path / "dst", PrepareOptions(shard_images=4))
     (folder / "000.png").touch()
     with pytest.raises(UserError, match="its files have changed since"):
