@@ -68,7 +68,8 @@ def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> 
         tune_config=tune.TuneConfig(
             metric="score", mode="min", scheduler=scheduler,
             search_alg=kind(experiment, scheduler, recorder.tune_config), num_samples=experiment.space.trials,
-            reuse_actors=False, trial_dirname_creator=lambda trial: trial.trial_id,
+            # A process that trains by itself takes the next trial: one that starts anew takes ten seconds.
+            reuse_actors=not options["workers_per_trial"], trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name=f"{int(time.time())}", storage_path=join(experiment.location, "ray"), verbose=0, callbacks=[recorder],

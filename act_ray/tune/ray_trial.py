@@ -44,6 +44,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             report = {"score": WORST, "images": 0, "outcome": TrialOutcome.FAILED.value, "reason": str(error)}
         return {**report, "done": report["outcome"] is not None}
 
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The process takes another trial, or goes on with one that waited."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The scheduler lets the trial wait: it saves in its own folder. Tune's checkpoint is empty."""
         self.cleanup()

@@ -151,7 +151,8 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
     assert placement(workers=2, concurrent=None).concurrent == 1
 
 
-@pytest.mark.parametrize("trials", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", [3, 10])
 def test_prunes_in_a_row_leave_nothing_behind(trials: int, cluster: None, tmp_path: Path) -> None:
     """Collapsing trials of a Ray Train worker each, two at a time on two CPUs: what two leak blocks the third."""
     done = experiment(tmp_path, BLOWS_UP, workers=1, parameters={"train.seed": {"grid": list(range(trials))}})
