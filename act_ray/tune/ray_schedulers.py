@@ -26,9 +26,16 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
     ray_searchers.py, which asks `wants_new`.
     """
 
-    def __init__(self, scheduler: Scheduler, concurrent: int, asked: Callable[[], Iterable[int]] = lambda: ()) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        concurrent: int,
+        asked: Callable[[], Iterable[int]] = lambda: (),
+        closed: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
         self.asked = asked  # the trials that somebody asks to go on
+        self.closed = closed  # whether the search was interrupted, and nothing more may start
         self.scheduler, self.concurrent = scheduler, concurrent
         self.known: dict[int, TuneTrial] = {}
         self.audited = set[int]()  # trials that run on after the scheduler was told that they have collapsed
@@ -37,7 +44,7 @@ class TuneScheduler(TrialScheduler):  # type: ignore[misc]
     def has_room(self) -> bool:
         """Whether another trial may run."""
         running = sum(trial.state == "running" for trial in self.scheduler.members.values())
-        return running + len(self.audited) < self.concurrent
+        return not self.closed() and running + len(self.audited) < self.concurrent
 
     def wants_new(self) -> int | None:
         """The trial to start, where it is one that Tune does not know yet."""

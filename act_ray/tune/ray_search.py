@@ -60,7 +60,9 @@ def run_trials(experiment: Experiment) -> bool:
 def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> tune.Tuner:
     """Ray Tune over the trials that the scheduler wants."""
     options = experiment.options
-    scheduler = TuneScheduler(recorder.scheduler, place.concurrent, experiment.asked_to_go_on)
+    scheduler = TuneScheduler(
+        recorder.scheduler, place.concurrent, experiment.asked_to_go_on, lambda: recorder.interrupted
+    )
     kind = OptunaSpace if experiment.space.file.search == "optuna" else Listed
     retries = 0 if options["workers_per_trial"] else options["max_failures"]  # Ray Train restarts its workers itself
     return tune.Tuner(

@@ -123,6 +123,21 @@ def test_tune_lets_as_many_trials_run_as_fit_and_goes_on_with_those_that_wait() 
     assert scheduler.choose_trial_to_run(None) is None
 
 
+def test_an_interrupted_search_starts_nothing_more() -> None:
+    """A process that takes one trial after the other went through all that were left, a step of each."""
+    closed = False
+    scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(4)), concurrent=2, closed=lambda: closed)
+    one = trial(0)
+    scheduler.on_trial_add(None, one)
+    assert scheduler.on_trial_result(None, one, result(40, 5.0)) == TrialScheduler.PAUSE
+    one.status = "PAUSED"
+    assert scheduler.wants_new() == 1
+    closed = True
+    assert scheduler.wants_new() is None
+    scheduler.scheduler.favour(0)
+    assert scheduler.choose_trial_to_run(None) is None
+
+
 def test_a_trial_that_was_flagged_waits_and_one_that_ended_is_not_judged() -> None:
     scheduler = TuneScheduler(SCHEDULERS["halving"].build(Plan(2)), concurrent=2)
     for index in range(2):
