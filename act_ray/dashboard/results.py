@@ -11,9 +11,9 @@ from pathlib import Path
 
 from act_ray.dashboard.run_source import RunSource
 from act_ray.dashboard.search_source import SearchSource
-from act_ray.dashboard.source import Row
 from act_ray.errors import UserError
 from act_ray.runs.folder import Folder
+from act_ray.runs.rows import Row
 
 MOST_EARLIER = 6  # searches
 

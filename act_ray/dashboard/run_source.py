@@ -1,16 +1,14 @@
 """A single run on the page, from its folder."""
 
 import shlex
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from act_ray.config import Config
-from act_ray.dashboard.source import STALE_S, Entry, Row, Source, finite_score, parsed
+from act_ray.dashboard.source import Entry, Source, finite_score, parsed
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.runs.folder import RunFolder, read_config
-from act_ray.runs.progress import read_progress
-from act_ray.runs.rows import Tail
+from act_ray.runs.progress import has_news, read_progress
+from act_ray.runs.rows import Row, Tail
 from act_ray.typed import typed
 
 
@@ -61,7 +59,7 @@ class RunSource(Source):
         marks = [row for row in self.notes() if "mark" in row]
         rescues = sum(row["event"] == "rescued" for row in entry.story)
         state = self.state
-        if state == "running" and time.time() - _written(self.folder.path / "progress.json") > STALE_S:
+        if state == "running" and not has_news(self.folder.path):
             state = "interrupted"  # it was killed, or it hangs
         yield 0, {
             "id": f"{self.key}.0", "source": self.key, "index": 0, "name": self.folder.name, "values": {},
@@ -95,10 +93,3 @@ class RunSource(Source):
 
     def rerun(self, index: int) -> str:
         return f"{typed('train')} --config {shlex.quote(f'{self.folder.location}/config.yaml')}"
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from act_ray.config import Config
-from act_ray.dashboard.source import STALE_S, Entry, Row, Source, finite_score, parsed
+from act_ray.dashboard.source import Entry, Source, finite_score, parsed
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import RunFolder
-from act_ray.runs.progress import read_progress
-from act_ray.runs.rows import Tail
+from act_ray.runs.progress import STALE_S, read_progress
+from act_ray.runs.rows import Row, Tail
 from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.rerun import rerun_command
 from act_ray.tune.schedulers import Scheduler

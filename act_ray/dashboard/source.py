@@ -11,10 +11,9 @@ from act_ray import settings
 from act_ray.config import Config
 from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import NOTES, Folder, RunFolder
+from act_ray.runs.rows import Row
 
-Row = dict[str, Any]
 REMOTE_S = 10.0  # between two looks at an object store
-STALE_S = 120.0  # without news from what says that it runs
 
 
 @dataclass

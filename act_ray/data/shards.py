@@ -97,7 +97,7 @@ def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
     if manifest.get("version") != store.VERSION:
         raise UserError(f"{path}: version {manifest.get('version')}, and this act_ray reads version {store.VERSION}")
     if manifest.get("complete") is not True:
-        raise UserError(f"{path}: {_UNFINISHED}")
+        raise UserError(_unfinished(path))
     try:
         whole = manifest["checksum"] == store.checksum(manifest)
         counts = sum(shard["count"] for shard in manifest["shards"]) == manifest["count"]
@@ -109,7 +109,8 @@ def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
     return manifest
 
 
-_UNFINISHED = f"its preparation was not finished; run the same `{typed('prepare')} SRC DST` again to go on"
+def _unfinished(path: str) -> str:
+    return f"{path}: its preparation was not finished; run the same `{typed('prepare')} SRC DST` again to go on"
 
 
 def _not_prepared(path: str) -> str:
@@ -126,7 +127,7 @@ def _not_prepared(path: str) -> str:
             return f"{path}: no such folder; did you mean {local.parent / sibling}?"
         return f'{path}: no such folder; `{typed("prepare")} SRC {path}` makes one, and "digits" is built in'
     if (local / store.PROGRESS).exists():
-        return f"{path}: {_UNFINISHED}"
+        return _unfinished(path)
     try:
         kind = formats.detect(local).format
     except UserError:

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from act_ray.cli import run
 from act_ray.errors import UserError
 
 DEFAULT = "runs"
-FRESH_S = 120.0  # a run that wrote down its progress so lately is running
 
 
 @click.command("list")
@@ -84,7 +82,7 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
 
 def state(folder: Path) -> str:
     """How far a run is, how it ended, and its best score."""
-    from act_ray.runs.progress import read_progress
+    from act_ray.runs.progress import has_news, read_progress
 
     try:
         result = json.loads((folder / "result.json").read_text())
@@ -92,8 +90,7 @@ def state(folder: Path) -> str:
         progress = read_progress(folder)
         if progress is None:
             return "no step yet"
-        old = time.time() - (folder / "progress.json").stat().st_mtime > FRESH_S
-        return f"{'unfinished, ' if old else ''}at step {progress.step:,} of {progress.total_steps:,}"
+        return f"{'' if has_news(folder) else 'unfinished, '}at step {progress.step:,} of {progress.total_steps:,}"
     why = f" ({result['prune']['signature']})" if result.get("prune") else ""
     best = "" if result.get("best_step") is None else f", best score {result['best_score']:.4g}"
     return f"{result['outcome']} at step {result['step']:,}{why}{best}"

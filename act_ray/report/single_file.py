@@ -10,9 +10,9 @@ from act_ray import jsonfile
 from act_ray.dashboard.curves import FIELDS, Curves
 from act_ray.dashboard.results import Results
 from act_ray.dashboard.server import PAGE, SCRIPTS, plotly_path
-from act_ray.dashboard.source import Row
 from act_ray.dashboard.trial_page import importance, sample_steps, trial_page
 from act_ray.runs.folder import grid_name
+from act_ray.runs.rows import Row
 
 CURVE_BYTES, SAMPLE_BYTES = 2_500_000, 1_500_000  # at most, of the data; Plotly takes 4.8 MB
 POINTS = 240  # of a curve, where there is room

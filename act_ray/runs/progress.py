@@ -1,12 +1,14 @@
 """progress.json: the step, speed and losses of a run, for other processes to read."""
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from act_ray import jsonfile
 
 FILE = "progress.json"
+STALE_S = 120.0  # without news from what says that it runs
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,11 @@ def format_seconds(seconds: float) -> str:
     """Hours, minutes and seconds, as 1:02:03."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def has_news(folder: Path) -> bool:
+    """Whether a run has written down its progress lately: one that was killed, or hangs, has not."""
+    try:
+        return time.time() - (folder / FILE).stat().st_mtime <= STALE_S
+    except OSError:
+        return False

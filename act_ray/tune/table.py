@@ -77,8 +77,8 @@ def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
             return "confirmed"
         case TrialOutcome.SCHEDULER:
             return SCHEDULERS[experiment.space.file.scheduler].label
-        case None if trial.waiting is not None:
-            return {"given up": "confirmed", "waiting": "waits"}.get(trial.waits_as or "", "postponed")
+        case None if trial.waits_as is not None:
+            return {"given up": "confirmed", "postponed": "postponed", "waiting": "waits"}[trial.waits_as]
         case None:
             return "not yet"
         case outcome:

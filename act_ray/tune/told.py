@@ -21,10 +21,10 @@ def known(trial: TrialRecord) -> float | None:
     """The score that a trial counts with: the worst for a collapse, what its trend promises for one that waits."""
     if trial.outcome is TrialOutcome.FAILED or not trial.last:
         return None
-    if trial.outcome is TrialOutcome.PRUNED or trial.audited or trial.rescues:
+    if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up" or trial.audited or trial.rescues:
         return WORST
     if trial.waiting is not None:
-        return WORST if trial.given_up else promised(trial.points)
+        return promised(trial.points)
     return None if trial.outcome is None else finite_or_worst(trial.last["score"])
 
 

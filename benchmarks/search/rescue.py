@@ -1,8 +1,8 @@
 """What going back, and steering, are worth on settings that fail: `python benchmarks/search/rescue.py SEARCH...`.
 
-Each SEARCH ran rescue.yaml, or a space like it: some settings, each let run on (`record`), rescued and steered, and
-once with a constant penalty that is known to be good, with three seeds each. A run is good if it ends, by the median of
-its last three scores, within 1.5 times the best of all runs here. Prints a table for docs/results.md.
+Each SEARCH varied `collapse.action` over settings that fail: let run on (`record`), rescued, steered, and once with a
+constant penalty that is known to be good, with three seeds each. A run is good if it ends, by the median of its last
+three scores, within 1.5 times the best of all runs here. Prints a table for docs/results.md.
 """
 
 import statistics
