@@ -51,7 +51,7 @@ class Mark:
         elif record["signature"] == "steep":
             limit = float(record["threshold"])
         span = (seen[0][0], seen[-1][0])
-        weight = record["trace"].get("gp_weight")
+        weight = record.get("trace", {}).get("gp_weight")
         return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit, weight)
 
 
