@@ -177,20 +177,20 @@ class Kind:
     build: Callable[[Plan], Scheduler]
 
 
-def _about_halving(plan: Plan) -> str:
-    from act_ray.tune.halving import Halving
+def _about_freeze_thaw(plan: Plan) -> str:
+    from act_ray.tune.freeze_thaw import FreezeThaw
 
-    return Halving(plan).describe()
+    return FreezeThaw(plan).describe()
 
 
 def _about_stopping(plan: Plan) -> str:
     return f"stops trials for good, from {plan.grace:.0%} of their steps on"
 
 
-def _halving(plan: Plan) -> Scheduler:
-    from act_ray.tune.halving import Halving
+def _freeze_thaw(plan: Plan) -> Scheduler:
+    from act_ray.tune.freeze_thaw import FreezeThaw
 
-    return Halving(plan)
+    return FreezeThaw(plan)
 
 
 def _asha(plan: Plan) -> Scheduler:
@@ -206,7 +206,7 @@ def _median(plan: Plan) -> Scheduler:
 
 
 SCHEDULERS = {
-    "halving": Kind("halving", _about_halving, _halving),
+    "freeze-thaw": Kind("freeze-thaw", _about_freeze_thaw, _freeze_thaw),
     "asha": Kind("ASHA", _about_stopping, _asha),
     "median": Kind("the median rule", _about_stopping, _median),
     "none": Kind("no scheduler", lambda _: "every trial runs to its end, unless it collapses", ToTheEnd),

@@ -54,7 +54,7 @@ class SpaceFile(BaseModel):
     constraints: list[str] = []
     trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
     search: Search = "random"
-    scheduler: str = "halving"
+    scheduler: str = "freeze-thaw"
     objectives: list[Literal["score", "compute"]] = Field(
         ["score"], min_length=1, description="what Optuna makes small; compute: the seconds that a trial takes"
     )
@@ -169,8 +169,8 @@ class Space:
         plan = Plan(self.trials, grace=file.grace, reduction=file.reduction, every=every)
         if text is None:
             return plan
-        if file.scheduler != "halving":
-            raise UserError(f"--budget {text}: only with the scheduler halving, not {file.scheduler}")
+        if file.scheduler != "freeze-thaw":
+            raise UserError(f"--budget {text}: only with the scheduler freeze-thaw, not {file.scheduler}")
         found = parse_budget(text, "--budget" if budget else "budget")
         if found.unit == "hours":
             return replace(plan, hours=found.amount)

@@ -2,7 +2,7 @@
 
 from act_ray.outcomes import TrialOutcome
 from act_ray.tune.experiment import Experiment, Report
-from act_ray.tune.halving import Halving
+from act_ray.tune.freeze_thaw import FreezeThaw
 from act_ray.tune.schedulers import SCHEDULERS, Scheduler, Sign, State, sign_of
 
 
@@ -31,13 +31,13 @@ def shown(report: Report) -> Sign:
 
 
 def describe_standing(experiment: Experiment, index: int, filled: Scheduler | None = None) -> list[str]:
-    """Where a trial that waits at a rung of the halving stands there, and what would have let it go on.
+    """Where a trial that waits stands, and what would have let it go on.
 
     filled: `fill_scheduler` of the experiment, for who asks of many trials.
     """
     trial = experiment.trials[index]
-    if trial.waiting is None or experiment.space.file.scheduler != "halving":
+    if trial.waiting is None or experiment.space.file.scheduler != "freeze-thaw":
         return []
     scheduler = filled or fill_scheduler(experiment)
-    assert isinstance(scheduler, Halving)
+    assert isinstance(scheduler, FreezeThaw)
     return scheduler.standing(index)

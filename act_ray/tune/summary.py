@@ -57,7 +57,7 @@ def count_outcomes(experiment: Experiment) -> str:
         TrialOutcome.COMPLETED: "ran to their end",
         TrialOutcome.PRUNED: "stopped, as their collapse was confirmed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
-        "waiting": "wait at a rung",
+        "waiting": "wait",
         "postponed": "postponed with a signature of collapse",
         "given up": "given up, as their collapse was confirmed",
         TrialOutcome.FAILED: "failed",

@@ -1,6 +1,6 @@
-"""ASHA as published, which pauses and promotes, and PASHA, over recorded runs beside the product's own schedulers.
+"""ASHA as published, which pauses and promotes, PASHA and successive halving, beside the product's own schedulers.
 
-`python benchmarks/search/promotion.py TRACES [--split held-out]`. Neither is in the product: docs/results.md says why.
+`python benchmarks/search/promotion.py TRACES [--split held-out]`. None is in the product: docs/results.md says why.
 """
 
 import math
@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from act_ray.metrics.scores import WORST
-from act_ray.tune.schedulers import SCHEDULERS, Kind, Plan, Scheduler, Sign, Verdict
+from act_ray.tune.schedulers import SCHEDULERS, Kind, Plan, Scheduler, Sign, Verdict, promise
 from act_ray.tune.simulate import explain_table, make_table, simulate
 from act_ray.tune.space_files import load_space
 
@@ -109,7 +109,37 @@ class Pasha(Asha):
         return self.final if self.members[self.final].state == "waiting" else None
 
 
+class SuccessiveHalving(Asha):
+    """All trials to the first rung; the more promising half of them to the next; half of those to the end."""
+
+    label = "successive halving"
+
+    def __init__(self, plan: Plan, first: float = 0.3, eta: float = 2.0) -> None:
+        super().__init__(plan, first, eta)
+
+    def judge(self, index: int, sign: Sign) -> Verdict:
+        verdict = super().judge(index, sign)
+        if verdict is Verdict.WAIT and not sign:
+            self.at[self.target[index]][index] = promise(self.members[index].points)
+        return verdict
+
+    def choose(self) -> int | None:
+        members = self.members
+        new = [i for i, m in members.items() if m.state == "new"]
+        if new:
+            return new[0]
+        for rung in range(self.top):
+            if any(m.state == "running" and self.target[i] == rung for i, m in members.items()):
+                return None  # who goes on is not settled
+            ranked = sorted(self.at[rung], key=self.at[rung].__getitem__)
+            for index in ranked[: math.ceil(len(ranked) / self.eta)]:
+                if index not in self.promoted[rung] and members[index].state == "waiting":
+                    return index
+        return None
+
+
 ADDED = {
+    "successive halving": Kind("successive halving", lambda _: "", SuccessiveHalving),
     "promoting": Kind("ASHA, promoting", lambda _: "", Asha),
     "promoting, 40%": Kind("ASHA, promoting", lambda _: "", lambda plan: Asha(plan, 0.4, 2.0)),
     "promoting, eta 3": Kind("ASHA, promoting", lambda _: "", lambda plan: Asha(plan, 1 / 9, 3.0)),

@@ -26,12 +26,12 @@ def test_a_search_is_told_with_where_each_trial_is_and_why(tmp_path: Path) -> No
     assert [row["status"] for row in rows] == ["completed", "confirmed", "waiting", "postponed", "running"]
     assert [row["best"] for row in rows] == [30, 50, 100, 70, 85]
     assert rows[4]["step"] == 107  # as of its progress.json
-    assert rows[2]["reason"] == "waits at 50%, where 2 of 5 go on"
+    assert rows[2]["reason"] == "waits at 50%, behind 2 that promise more"
     assert rows[3]["flag"]["signature"] == "drift"
     assert [point[2] for point in source["best"]] == [90, 60, 40, 30]
     assert source["images"] == 64 * (400 + 400 + 200 + 100 + 100)
     assert (source["state"], source["parameters"]) == ("running", ["loss.w", "optim.lr_g"])
-    assert {one["who"]: one["steps"] for one in source["saved"]} == {"collapse pruning": 0, "halving": 200 + 300}
+    assert {one["who"]: one["steps"] for one in source["saved"]} == {"collapse pruning": 0, "freeze-thaw": 200 + 300}
 
 
 def test_only_what_changed_is_told_again_and_a_line_counts_when_it_is_whole(tmp_path: Path) -> None:

@@ -106,16 +106,18 @@ def test_a_trial_that_waits_is_told_with_its_place_and_what_it_would_have_needed
     for plan, score in zip(search.remaining(), (40.0, 10.0, 30.0, 20.0), strict=True):
         search.log("trial_started", plan)
         search.log("reported", plan, report=scored(5, score))
+        if score <= 20:
+            search.log("reported", plan, report=scored(6, score))
         if score > 20:
-            search.log("waiting", plan, reason="waits at 42%, where 2 of 4 go on")
+            search.log("waiting", plan, reason="waits at 42%, behind 3 that promise more")
     search.dir.push_root()
     worst = search.plans[0]
     go(tiny({"train.total_steps": 2}), search.trial_location(worst))
     lines = Ended(capfd, "explain", search.trial_location(worst)).succeeded().splitlines()
     assert lines[:3] == [
-        f"waits at 42%, where 2 of 4 go on, in {search.location}",
-        "at 42% of its steps its trend promised 40 at the end: 4. of 4, of which 2 go on",
-        "it would have gone on with a promise under 20",
+        f"waits at 42%, behind 3 that promise more, in {search.location}",
+        "at 42% of its steps its trend promised 40 at the end",
+        "2 others went further; with a promise under 20.85 it would have gone on",
     ]
     said = Ended(capfd, "explain", search.location).succeeded()
     assert f"more: python -m act_ray.explain {search.trial_location(worst)}" in said

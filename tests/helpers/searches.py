@@ -46,8 +46,8 @@ def made_up(folder: Path, **over: Any) -> Experiment:
         write_run(search, plan, scores)
     search.log("ended", search.plans[0], outcome="completed", reason=None, prune=None)
     search.log("ended", search.plans[1], outcome="pruned", reason=None, prune=DRIFT)
-    search.log("waiting", search.plans[2], reason="waits at 50%, where 2 of 5 go on")
-    search.log("waiting", search.plans[3], reason="is postponed at 25%")
+    search.log("waiting", search.plans[2], reason="waits at 50%, behind 2 that promise more")
+    search.log("waiting", search.plans[3], reason="waits at 25%, behind 3 that promise more")
     return search
 
 

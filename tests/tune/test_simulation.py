@@ -11,7 +11,7 @@ from act_ray import settings
 from act_ray.collapse.rules import CollapseConfig
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
-from act_ray.tune.halving import Halving
+from act_ray.tune.freeze_thaw import FreezeThaw
 from act_ray.tune.recorded import STEPS, Recorded, load_recorded, save_recorded
 from act_ray.tune.schedulers import Plan, ToTheEnd
 from act_ray.tune.simulation import Watched, replay, watch, wilson
@@ -67,12 +67,11 @@ def test_without_a_scheduler_every_image_is_spent_and_the_best_is_found() -> Non
     assert [best for _, best in found.curve] == sorted((best for _, best in found.curve), reverse=True)
 
 
-def test_what_halving_does_not_run_is_not_spent() -> None:
-    trials = [scored(*np.linspace(20, last, 10)) for last in (4.0, 3.0, 2.0, 1.0)]
-    found = replay(trials, Halving(Plan(4)), workers=1)
+def test_what_does_not_go_on_is_not_spent() -> None:
+    trials = [scored(*np.linspace(20, last, 10)) for last in (16.0, 12.0, 8.0, 1.0)]
+    found = replay(trials, FreezeThaw(Plan(4, every=0.1)), workers=1)
     assert found.best == 1.0
-    # All to the first rung (.4), two on to the second (.6), one of them to the end; nothing else is left of the budget.
-    assert found.compute == pytest.approx((4 * 0.4 + 2 * 0.2 + 0.4) / 4)
+    assert found.compute == pytest.approx(0.6)  # all to .3, one to its end, and the second as far as the rest lasts
 
 
 def test_a_run_that_is_stopped_and_would_have_won_is_lost() -> None:
@@ -85,10 +84,10 @@ def test_a_run_that_is_stopped_and_would_have_won_is_lost() -> None:
 def test_a_scheduler_that_waits_throws_away_only_what_diverged() -> None:
     confirmed = replace(scored(*np.linspace(20, 1, 10)), flagged=3, stopped=5)
     other = scored(*np.linspace(20, 2, 10))
-    found = replay([confirmed, other], Halving(Plan(2, budget=2.0)), workers=1)
+    found = replay([confirmed, other], FreezeThaw(Plan(2, budget=2.0)), workers=1)
     assert (found.lost, found.stopped, found.best, found.compute) == (0, 0, 1.0, 1.0)
     diverged = replace(confirmed, run=replace(confirmed.run, diverged=5))
-    found = replay([diverged, other], Halving(Plan(2, budget=2.0)), workers=1)
+    found = replay([diverged, other], FreezeThaw(Plan(2, budget=2.0)), workers=1)
     assert (found.stopped, found.compute) == (1, pytest.approx(0.75))
 
 
@@ -121,9 +120,9 @@ def test_a_search_is_replayed_from_the_command(tmp_path: Path, capfd: pytest.Cap
     assert "P(best within 2%)" in out
     with (tmp_path / "replay" / "simulation.csv").open(newline="") as file:
         rows = {row["scheduler"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["halving", "asha", "median", "none"]
+    assert list(rows) == ["freeze-thaw", "asha", "median", "none"]
     assert (rows["none"]["within_2_percent"], float(rows["none"]["compute"])) == ("1.0", pytest.approx(1))
-    assert all(float(rows[name]["compute"]) < 0.8 for name in ("halving", "asha", "median"))
+    assert all(float(rows[name]["compute"]) < 0.8 for name in ("freeze-thaw", "asha", "median"))
     assert (tmp_path / "replay" / "simulation.png").stat().st_size > 5000
     said = Ended(capfd, "tune", "--simulate", tmp_path / "traces", "--split", "held-out", *common).mistake()
     assert said.endswith("has 0 runs of that split; needs 4 of each group")

@@ -60,9 +60,9 @@ def nine_trials(search: Told) -> None:
     search.trial(3, outcome="failed", reason="OSError: no space left")
     search.trial(4, scored(100, None), outcome="pruned", prune={**DRIFT, "signature": "divergence", "value": "NaN"})
     search.trial(5, scored(100, 400.0))
-    search.experiment.log("waiting", search.plans[5], reason="waits at 14%, where 5 of 9 go on")
+    search.experiment.log("waiting", search.plans[5], reason="waits at 14%, behind 5 that promise more")
     search.trial(6, {**scored(140, 500.0), "prune": {**DRIFT, "confirmed": None, "because": None}})
-    search.experiment.log("waiting", search.plans[6], reason="is postponed at 20%")
+    search.experiment.log("waiting", search.plans[6], reason="waits at 20%, behind 5 that promise more")
     for index in (7, 8):
         search.trial(index)
 
@@ -111,7 +111,7 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
     overrides = settings.parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
     assert overrides.pop("collapse.action") == "record"
     assert settings.load(words[words.index("--preset") + 1], overrides) == search.plans[0].config
-    said = "1 stopped by halving, 1 wait at a rung, 1 postponed with a signature of collapse, 1 failed, 2 not ended"
+    said = "1 stopped by freeze-thaw, 1 wait, 1 postponed with a signature of collapse, 1 failed, 2 not ended"
     assert f"9 trials: 1 ran to their end, 2 stopped, as their collapse was confirmed, {said}" in lines
 
 
@@ -170,16 +170,16 @@ def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., 
 
 
 def test_a_trial_that_was_given_up_and_waits_is_told_as_confirmed(told: Callable[..., Told]) -> None:
-    """The halving throws nothing away: it waits behind all others, and may be the best so far."""
+    """Nothing is thrown away: it counts as worse, and may be the best so far."""
     search = told()
     search.trial(0, {**scored(560, 95.0, 83.3, 400), "prune": DRIFT})
-    search.experiment.log("waiting", search.plans[0], reason="is given up at 80%")
+    search.experiment.log("waiting", search.plans[0], reason="waits at 80%, behind 2 that promise more")
     search.trial(1, scored(700, 90.0), outcome="completed")
     printed = search.printed()
     assert "1 given up, as their collapse was confirmed" in printed
     assert next(line for line in printed.splitlines() if line.startswith("000")).endswith("confirmed")
     assert "140 by collapse pruning" in printed
-    assert "it is given up at 80%, step 560; --budget lets more go on" in printed
+    assert "it waits at 80%, behind 2 that promise more, step 560; --budget lets more go on" in printed
     assert "--set collapse.action=record (" in printed  # as it would stop before its best score was reached again
 
 
@@ -231,14 +231,14 @@ def test_the_progress_line_fits_80_columns(told: Callable[..., Told]) -> None:
     for index in range(1, 33):
         search.trial(index, scored(1, 9876.54321))
     line = ProgressLine(search.experiment).line()
-    assert line == "2%: 1/48 ended, 32 running, 320 steps/s, best 0.0123 (000), 23:16:28 left"
+    assert line == "2%: 1/48 ended, 32 running, 320 steps/s, best 0.0123 (000), 24:18:19 left"
     assert len(line) < 80
 
 
-def test_the_progress_line_counts_what_halving_takes_and_not_what_waits(told: Callable[..., Told]) -> None:
+def test_the_progress_line_counts_what_the_search_takes_and_not_what_waits(told: Callable[..., Told]) -> None:
     search = told()
     search.trial(0, scored(350, 50.0))
     search.trial(1, scored(245, 60.0))
-    search.experiment.log("waiting", search.plans[1], reason="waits at 35%, where 5 of 9 go on")
+    search.experiment.log("waiting", search.plans[1], reason="waits at 35%, behind 5 that promise more")
     line = ProgressLine(search.experiment).line()
-    assert line == "15%: 0/9 ended, 1 running, 1 waiting, 10.0 steps/s, best 50 (000), 0:05:35 left"
+    assert line == "16%: 0/9 ended, 1 running, 1 waiting, 10.0 steps/s, best 50 (000), 0:05:18 left"

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
         (["--set", "loss.v=1"], "loss.v: no such setting; did you mean 'loss.w'?"),
         (["--set", "loss.w=0.5"], "both searched and set"),
         (["--space", "cifar1O"], "--space cifar1O: no file, and no shipped search space; did you mean 'cifar10'?"),
-        (["--scheduler", "asya"], "'asya' is not one of 'halving', 'asha', 'median', 'none'"),
+        (["--scheduler", "asya"], "'asya' is not one of 'freeze-thaw', 'asha', 'median', 'none'"),
         (["--data", "digits", "--set", "data.path=digits"], "--data digits: given twice"),
         (["--resume", "nothing"], "no such search"),
         (["--resume", "nothing", "--dry-run"], "--dry-run: not with --resume"),
@@ -97,7 +97,7 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert ended.stdout.count("# trial 00") == 3
     assert "# at most 1,500 steps and 48,000 images over 3 trials, a score every 25 steps" in ended.stdout
     assert (
-        "# halving: of 3 trials 2 go on at 35%, 1 go on at 60%; the others wait; it takes 65% of all steps"
+        "# freeze-thaw: all do 25% of their steps; the most promising go on until 60% of all steps are spent"
         in ended.stdout
     )
 

@@ -1,0 +1,163 @@
+"""Freeze and thaw: every trial begins, waits with its checkpoint, and the most promising one goes on a slice at a time.
+
+After Swersky, Snoek and Adams, Freeze-Thaw Bayesian Optimization (2014), with a power law in place of their process.
+Nothing is thrown away but a run whose values are not finite. What is left of the budget is meant for the most promising
+trials first: one goes on only if enough is left for all that promise more to come to their end. A signature of collapse
+makes a trial count as so many times worse (HANDICAP).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from act_ray.tune.schedulers import Member, Plan, Report, Scheduler, Sign, State, Verdict, promise
+
+FIRST = 0.25  # share of its steps that every trial does, to the first score from there on
+SLICE = 0.1  # share that it goes on by, to the first score from there on
+SHARE = 0.6  # of all steps, where no budget is given
+OPTIMISM = 0.5  # a promise may be out by a factor of e^.5 at its beginning, by none at its end: the unknown goes on
+HANDICAP = {Sign.NONE: 1.0, Sign.FLAGGED: 1.5, Sign.CONFIRMED: 3.0}
+EPS = 1e-9
+
+
+@dataclass
+class Frozen(Member):
+    """A trial that may wait."""
+
+    goal: float = 0.0  # the share that it may run to
+    sign: Sign = Sign.NONE
+    interrupted: bool = False  # it ran when the search was interrupted
+
+    @property
+    def ahead(self) -> float:
+        """The share that is paid for: what it has done, or runs to."""
+        return max(self.share, min(1.0, self.goal)) if self.state == "running" else self.share
+
+    @property
+    def rank(self) -> float:
+        """The log score that it may end with; the lowest goes on first."""
+        return promise(self.points) + math.log(HANDICAP[self.sign]) - OPTIMISM * (1 - self.share)
+
+
+class FreezeThaw(Scheduler):
+    """See above."""
+
+    label = "freeze-thaw"
+    waits = True
+    members: dict[int, Frozen]  # type: ignore[assignment]
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.members = {index: Frozen() for index in range(plan.trials)}
+        self.first, self.slice = (self._scored(share) for share in (FIRST, SLICE))
+
+    def _scored(self, share: float) -> float:
+        """The share at the first score from there on."""
+        every = self.plan.every
+        return min(1.0, math.ceil(share / every - EPS) * every) if every else share
+
+    # ------------------------------------------------------------------------------------------ what is told
+
+    def begin(self, index: int) -> None:
+        trial = self.members[index]
+        trial.goal = max(self.first, trial.share + (self.slice if trial.state == "waiting" else 0.0))
+        trial.interrupted = False
+        super().begin(index)
+
+    def judge(self, index: int, sign: Sign) -> Verdict:
+        trial = self.members[index]
+        trial.sign = max(sign, trial.sign)
+        if index in self.favoured:
+            return Verdict.GO
+        if self.late:
+            trial.why = f"waits at {trial.share:.0%}: the budget is spent"
+            return Verdict.WAIT
+        if trial.share < trial.goal - EPS:
+            return Verdict.GO
+        trial.state = "waiting"
+        if self.choose() == index:  # saving and starting again would be for nothing
+            self.begin(index)
+            return Verdict.GO
+        new = any(other.state == "new" for other in self.members.values())
+        better = sum(other.share < 1 and other.rank < trial.rank for other in self.members.values())
+        behind = "until others have begun" if new else f"behind {better} that promise more"
+        trial.why = f"waits at {trial.share:.0%}, {behind if new or better else 'as the budget is spent'}"
+        return Verdict.WAIT
+
+    def replay(self, index: int, reports: Iterable[Report], state: State) -> None:
+        for share, score, sign, seconds in reports:
+            self.members[index].goal = 1.0  # what it did was decided then
+            self.report(index, share, score, sign, seconds)
+        self.members[index].state = "new" if state == "running" else state
+        self.members[index].interrupted = state == "running"
+
+    # ------------------------------------------------------------------------------------------ what is asked
+
+    def choose(self) -> int | None:
+        """Who was interrupted; a new trial; the most promising one that waits, if it may go on."""
+        members = self.members
+        if (index := next((i for i, trial in members.items() if trial.interrupted), None)) is not None:
+            return index
+        if self.late:
+            return None
+        room = self.budget - self.spent
+        new = [i for i, trial in members.items() if trial.state == "new"]
+        waiting = [i for i, trial in members.items() if trial.state == "waiting"]
+        idle = not waiting and not any(trial.state == "running" for trial in members.values())
+        begun = sum(min(trial.ahead, self.first) for trial in members.values())
+        enter = begun + self.first <= self.budget * self.first / SHARE + EPS  # fewer, if the budget is small
+        if new and (enter or idle) and (self.first <= room + EPS or len(new) == len(members)):
+            return new[0]
+        if not waiting:
+            return None
+        index = min(waiting, key=lambda i: members[i].rank)
+        trial = members[index]
+        before = sum(1 - o.ahead for o in members.values() if o.state == "running" and o.rank < trial.rank)
+        return index if before + min(self.slice, 1 - trial.share) <= room + EPS else None
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours are over."""
+        return self.plan.hours is not None and self.seconds >= 3600 * self.plan.hours
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all trials."""
+        return sum(trial.seconds for trial in self.members.values())
+
+    @property
+    def spent(self) -> float:
+        """Whole trials' worth of steps, with what the running ones are to do."""
+        return sum(trial.ahead for trial in self.members.values())
+
+    @property
+    def budget(self) -> float:
+        """Whole trials' worth of steps; of hours, as many as they last for at the pace so far."""
+        if self.plan.hours is not None:
+            done = sum(trial.share for trial in self.members.values())
+            return 3600 * self.plan.hours * done / self.seconds if self.seconds else math.inf
+        return SHARE * self.plan.trials if self.plan.budget is None else self.plan.budget
+
+    def standing(self, index: int) -> list[str]:
+        """What a waiting trial promises, and the promise that it would have needed to go on."""
+        trial = self.members[index]
+        lines = [
+            f"at {trial.share:.0%} of its steps its trend promised {math.exp(promise(trial.points)):.4g} at the end"
+        ]
+        if trial.sign is not Sign.NONE:
+            what = "a signature of collapse" if trial.sign is Sign.FLAGGED else "a confirmed collapse"
+            lines.append(f"it counted as {HANDICAP[trial.sign]:g} times that, for {what}")
+        ranks = [other.rank for other in self.members.values() if other.share > trial.share + EPS]
+        if ranks:
+            needed = min(trial.rank, max(ranks)) - trial.rank + promise(trial.points)
+            lines.append(
+                f"{len(ranks)} others went further; with a promise under {math.exp(needed):.4g} it would have gone on"
+            )
+        return lines
+
+    def describe(self) -> str:
+        """What it will do."""
+        whole = (
+            f"{self.plan.hours:g} hours" if self.plan.hours else f"{self.budget / self.plan.trials:.0%} of all steps"
+        )
+        return f"all do {self.first:.0%} of their steps; the most promising go on until {whole} are spent"
