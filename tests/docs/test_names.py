@@ -33,7 +33,7 @@ def test_the_paper_is_mapped_to_functions_that_are_there() -> None:
 
 def test_every_module_that_is_named_is_there() -> None:
     for text in (PAPER, DESIGN):
-        for path in re.findall(r"\b(\w+/\w+\.py)\b", text):
+        for path in re.findall(r"\b((?:\w+/)+\w+\.py)\b", text):
             assert (PACKAGE / path).exists() or (ROOT / path).exists() or [*PACKAGE.rglob(path)], path
     for room, modules in re.findall(r"^\| `(\w+)/` \| (.*) \|$", DESIGN, re.M):
         for module in re.findall(r"`(\w+\.py)`", modules):
