@@ -56,6 +56,8 @@ def sentence(row: Row) -> str | None:
             return "the search starts it"
         case _, "waiting":
             return f"it {row['reason']}"
+        case _, "favoured":
+            return "somebody asks that it goes on, to its end"
         case "search", "ended":
             how = "its collapse was confirmed" if row["outcome"] == "pruned" else row["outcome"]
             return f"over: {how}" + (f" ({row['reason']})" if row.get("reason") else "")

@@ -53,6 +53,7 @@ class TrialRecord:
     reports: list[Report] = field(default_factory=list)
     outcome: TrialOutcome | None = None  # None: it has not ended
     waiting: str | None = None  # why, where it gave way to others and may go on later
+    favoured: bool = False  # somebody asked that it goes on, before all others and to its end
     reason: str | None = None  # of what the scheduler stopped, or of a failure; in one line
     prune: dict[str, Any] | None = None  # the signature of collapse that it showed, where it did
 
@@ -275,7 +276,10 @@ class Experiment:
                 if self.dir.remote is not None:
                     self.dir.remote.delete_file(name)
         indices = [int(name[len(GO_ON) :]) for name in found if name[len(GO_ON) :].isdigit()]
-        return [index for index in indices if index in self.trials]
+        wanted = [index for index in indices if index in self.trials and self.trials[index].waiting is not None]
+        for index in wanted:
+            self.log("favoured", self.trials[index].plan)
+        return wanted
 
     # ------------------------------------------------------------------------------------------ log
 
@@ -305,6 +309,9 @@ class Experiment:
             raise ValueError("no reason")
         outcome = TrialOutcome(row["outcome"]) if row["event"] == "ended" else None
         trial = self.trials.setdefault(index, TrialRecord(self.plan(index, row["values"])))
+        if row["event"] == "favoured":
+            trial.favoured = True
+            return
         trial.waiting = row["reason"] if row["event"] == "waiting" else None
         if row["event"] == "reported":
             # A resumed trial reports again what it had reported after its last checkpoint.

@@ -12,8 +12,10 @@ import pytest
 from act_ray import settings
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import ProgressLine
+from act_ray.tune.schedulers import Verdict
 from act_ray.tune.space import Space
 from act_ray.tune.space_files import load_space, parse_space
+from act_ray.tune.standing import fill_scheduler
 from act_ray.tune.summary import conclude
 from tests.helpers.searches import DRIFT, OPTIONS, scored
 
@@ -127,14 +129,20 @@ def test_a_search_that_an_earlier_version_began_goes_on_in_the_same_folders(told
     assert [again.plans[i].name for i in (3, 5, 6)] == [search.plans[i].name for i in (3, 5, 6)]
 
 
-def test_who_is_asked_to_go_on_is_told_once(told: Callable[..., Told]) -> None:
+def test_who_is_asked_to_go_on_is_told_once_and_goes_on_after_an_interruption(told: Callable[..., Told]) -> None:
     search = told()
-    search.trial(2, scored(100, 400.0))
+    for index in (1, 2):
+        search.trial(index, scored(175, 400.0 * index))
+        search.experiment.log("waiting", search.plans[index], reason="waits at 25%, until others have begun")
     for name in ("GO-2", "GO-7", "GO-x"):  # 7 has not begun
         (search.experiment.dir.path / name).touch()
     assert search.experiment.asked_to_go_on() == [2]
     assert search.experiment.asked_to_go_on() == []
     assert not list(search.experiment.dir.path.glob("GO-*"))
+    again = fill_scheduler(Experiment.resume(search.experiment.location, {}))
+    assert again.next() == 2
+    again.begin(2)
+    assert again.report(2, 0.5, 900.0) is Verdict.GO
 
 
 def test_damaged_lines_of_the_log_lose_nothing_else(told: Callable[..., Told]) -> None:

@@ -58,7 +58,7 @@ act.views.overview = {
     const about = [el("p", {}, link(best), ` with ${format(best.best)} at step ${format(best.best_step)} of ${format(best.total)}; `, statusOf(best))];
     try {
       const image = await picture(best.id, best.best_step);
-      about.push(el("img", { src: image.src, alt: `samples of ${nameOf(best)}`, style: { "max-width": "100%", "max-height": "260px", "image-rendering": "pixelated" } }));
+      about.push(el("img", { src: image.src, alt: `samples of ${nameOf(best)}`, style: { width: "min(100%, 400px)", "image-rendering": "pixelated" } }));
     } catch { about.push(el("p", { class: "soft" }, "its samples are not here")); }
     if (place.isConnected) place.replaceChildren(...about);
   },

@@ -132,12 +132,12 @@ act.views.trials = {
     const head = el("tr", {}, el("th", { class: "left", scope: "col" }, table.group ? "seeds" : "trial"), names.map((name) => {
       const [heading, unit] = FIXED[name] || [name, ""];
       const sorted = by === name ? (way > 0 ? "ascending" : "descending") : null;
-      return el("th", { scope: "col", "aria-sort": sorted }, el("button", {
+      return el("th", { scope: "col", "aria-sort": sorted, class: name === "status" && "left" }, el("button", {
         type: "button", onclick: () => { table.sort = [name, by === name ? -way : 1]; this.fill(view); focusHead(view, name); },
         "data-name": name,
-      }, heading, unit ? ` (${unit})` : "", sorted ? (way > 0 ? " ↑" : " ↓") : ""));
+      }, heading.split(/(?<=\.)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])), unit ? ` (${unit})` : "", sorted ? (way > 0 ? " ↑" : " ↓") : ""));
     }));
-    if (!table.group && names.includes("status")) head.children[1 + names.indexOf("status")].after(el("th", { class: "left", scope: "col" }, "why"));
+    if (!table.group && names.includes("status")) head.children[1 + names.indexOf("status")].after(el("th", { class: "left why", scope: "col" }, "why"));
     const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);
     let body;
     if (table.group) {
