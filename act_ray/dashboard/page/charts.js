@@ -29,10 +29,24 @@ function logTicks(traces) {
   return high / low > 5 && high / low < 1e4 ? { dtick: "D2" } : {};
 }
 
-function draw(place, traces, extra) {
-  if (!place.isConnected) return null;
+// Plotly is large: it is fetched for the first chart, and a table does not wait for it. A report holds it already.
+let plotly = null;
+function loadPlotly() {
+  plotly = plotly || new Promise((loaded) => { document.head.append(el("script", { src: "/static/plotly.min.js", onload: loaded })); });
+  return plotly;
+}
+
+async function draw(place, traces, extra) {
+  if (!window.Plotly) await loadPlotly();
+  if (!place.isConnected) return;
   const { yaxis = {} } = extra || {}, ticks = yaxis.type === "log" ? logTicks(traces) : {};
-  return Plotly.react(place, traces, look({ ...extra, yaxis: { ...ticks, ...yaxis } }), CONFIG);
+  Plotly.react(place, traces, look({ ...extra, yaxis: { ...ticks, ...yaxis } }), CONFIG);
+}
+
+// Takes a chart away, and says why there is none.
+function noChart(place, why) {
+  if (window.Plotly) Plotly.purge(place);
+  place.replaceChildren(el("p", { class: "empty" }, why));
 }
 
 // A chart that says in words what it has where it has nothing.

@@ -112,11 +112,14 @@ act.views.curves = {
       const place = view.querySelector(`#chart-${field}`);
       if (!place) continue;
       const [traces, shapes] = tracesOf(field, trials);
-      if (!traces.length) { Plotly.purge(place); delete place.dataset.zoomed; place.replaceChildren(el("p", { class: "empty" }, "not measured in these trials")); continue; }
+      if (!traces.length) { delete place.dataset.zoomed; noChart(place, "not measured in these trials"); continue; }
       if (place.querySelector(".empty")) place.replaceChildren();
       draw(place, traces, { shapes, uirevision: `${curves.x} ${curves.log}`, xaxis: { title: { text: titles[curves.x] }, rangemode: "tozero" },
-        yaxis: { type: curves.log && LOGGED.has(field) ? "log" : "linear" } });
-      if (!place.dataset.zoomed) { place.dataset.zoomed = "yes"; place.on("plotly_relayout", (change) => this.zoomed(view, field, change)); }
+        yaxis: { type: curves.log && LOGGED.has(field) ? "log" : "linear" } }).then(() => {
+        if (!place.on || place.dataset.zoomed) return;
+        place.dataset.zoomed = "yes";
+        place.on("plotly_relayout", (change) => this.zoomed(view, field, change));
+      });
     }
   },
   // Nearer, a thinned curve shows more: ask for the range that is seen, and keep it apart from the whole.

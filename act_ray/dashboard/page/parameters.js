@@ -120,7 +120,7 @@ act.views.parameters = {
         marker: { size: 9, color: COLOURS[theme()][i % 7], symbol: ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"][i], line: { width: 1 } } };
     }).filter((trace) => trace.x.length);
     const place = view.querySelector("#scatter");
-    if (!groups.length) { Plotly.purge(place); place.replaceChildren(el("p", { class: "empty" }, "no score yet")); return; }
+    if (!groups.length) { noChart(place, "no score yet"); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
     draw(place, groups, { ...legendBelow(place, groups.length), uirevision: space.against, yaxis: { type: "log", title: { text: "best score" } },
       xaxis: { type: axis.kinds ? "category" : axis.log ? "log" : "linear", title: { text: plain(space.against) } } });
