@@ -36,7 +36,7 @@ class Watching(BaseModel):
         16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
     )
     patience: float = Field(
-        0.15, gt=0, lt=1, description="share of the budget without a new best score that confirms a signature"
+        0.25, gt=0, lt=1, description="share of the budget without a new best score that confirms a signature"
     )
     blocks: int = Field(75, ge=10, le=1000, description="blocks the planned budget is cut into; a rule sees medians")
     warmup: float = Field(0.12, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")

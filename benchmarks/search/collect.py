@@ -1,5 +1,6 @@
-"""Complete runs of searches as labelled traces: `python benchmarks/search/collect.py OUT SEARCH...`.
+"""Complete runs of searches as labelled traces: `python benchmarks/search/collect.py OUT [GROUP=]SEARCH...`.
 
+Runs of a group have the same data and budget, so that their scores compare; a search is one unless GROUP is given.
 A run is failing if it ends worse than it was: each of its last three scores is over 1.3 times its best, or each of its
 last three diversities under .75 of its highest, or a score is not finite. So labels come from the later course
 of score and diversity alone, and not from what a detector sees. Half of the configurations, by a hash of their
@@ -38,14 +39,15 @@ def split(run: Recorded) -> str:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("searches", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-def main(out: Path, searches: tuple[Path, ...]) -> None:
+@click.argument("searches", nargs=-1, required=True)
+def main(out: Path, searches: tuple[str, ...]) -> None:
     """Collect the completed trials of SEARCHES into OUT."""
     runs = []
-    for search in searches:
-        group = search.name.removeprefix("gt_")
-        for folder in sorted((search / "trials").iterdir()):
-            run = read_run(str(folder), group)
+    for text in searches:
+        group, _, folder = text.rpartition("=")
+        group = group or Path(folder).name.removeprefix("gt_")
+        for trial in sorted((Path(folder) / "trials").iterdir()):
+            run = read_run(str(trial), group)
             if run is not None:
                 runs.append(replace(run, label=label(run), split=split(run)))
     save_recorded(runs, out)

@@ -55,6 +55,24 @@ def test_every_view_is_drawn_without_an_error_and_without_asking_anybody_else(pa
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
 
 
+def test_a_trial_keeps_its_colour_when_another_becomes_the_best(page: Any, tmp_path: Path) -> None:
+    """The names above the curves and the curves went by the place, which may change between the two."""
+    search = made_up(tmp_path / "s")
+    lines = "Object.fromEntries(document.querySelector('#chart-score').data.map((t) => [t.name, t.line.color]))"
+    dots = (
+        "Object.fromEntries([...document.querySelectorAll('#which .dot')].map((d) => "
+        "[d.nextElementSibling.textContent, getComputedStyle(d).getPropertyValue('--mine')]))"
+    )
+    with served([tmp_path / "s"]) as address:
+        page.goto(address)
+        see(page, "curves")
+        before = page.evaluate(lines)
+        assert len(set(before.values())) == len(before) == 5
+        append_report(search, 4, 200, 1.5)
+        page.wait_for_selector("#which a >> nth=0 >> text=004")
+        assert page.evaluate(lines) == page.evaluate(dots) == before
+
+
 def test_a_new_score_is_seen_and_a_name_stays_text(page: Any, tmp_path: Path) -> None:
     folder = tmp_path / "<img src=x onerror=window.pwned=1>"
     search = made_up(folder, about="<script>window.pwned = 1</script>")

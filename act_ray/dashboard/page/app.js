@@ -91,7 +91,7 @@ function render() {
 function footer() {
   const place = document.getElementById("chosen"), chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
   const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-  place.replaceChildren(...(chosen.length ? [el("span", { class: "soft" }, "chosen:"), ...chosen.slice(0, 12).map((row) => el("span", {}, el("span", { class: "dot", style: { "--mine": lookOf(row, 0).colour } }), " ", link(row), " ",
+  place.replaceChildren(...(chosen.length ? [el("span", { class: "soft" }, "chosen:"), ...chosen.slice(0, 12).map((row) => el("span", {}, el("span", { class: "dot", style: { "--mine": lookOf(row).colour } }), " ", link(row), " ",
     el("button", { type: "button", "aria-label": `no longer choose ${nameOf(row)}`, onclick: () => { choose(row.id, false); render(); } }, "×"))),
   chosen.length > 12 ? el("span", {}, `and ${chosen.length - 12} more`) : null, el("button", { type: "button", onclick: () => { act.chosen.clear(); render(); } }, "none")].filter(Boolean) : []));
   const again = focused && [...place.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focused);

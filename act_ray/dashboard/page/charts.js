@@ -26,7 +26,7 @@ function legendBelow(place, count) {
 function logTicks(traces) {
   let low = Infinity, high = 0;
   for (const trace of traces) for (const value of trace.y || []) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
-  return high / low > 5 && high / low < 1e4 ? { dtick: "D2" } : {};
+  return high / low > 5 && high / low < 1e4 ? { dtick: "D2", tickformat: "~g" } : {};
 }
 
 // Plotly is large: it is fetched for the first chart, and a table does not wait for it. A report holds it already.

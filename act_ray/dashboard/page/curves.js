@@ -11,7 +11,7 @@ const CURVES = { // field -> [label, unit, whether it is one of those shown at f
   d_train: ["D(training images)", "logit", false], d_held: ["D(held-out images)", "logit", false], d_fake: ["D(generated)", "logit", false],
 };
 const LOGGED = new Set(["score", "gp", "loss_gp", "loss_ct", "score_teacher", "loss_ct_low", "loss_ct_high"]);
-const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, near: {}, windows: {} };
+const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, near: {}, windows: {}, trials: [] };
 
 // Steps as images, or as seconds of training by the times of the trial's reports.
 function scale(row, steps) {
@@ -44,10 +44,10 @@ function speed(row) {
 
 function tracesOf(field, trials) {
   const traces = [], shapes = [];
-  trials.forEach((row, place) => {
+  trials.forEach((row) => {
     const near = curves.near[field] && curves.near[field][row.id], curve = field === "rate" ? speed(row) : near || (curves.data[row.id] || {})[field];
     if (!curve) return;
-    const { colour, dash } = lookOf(row, place), x = scale(row, curve.x), hover = `${plain(nameOf(row))}: %{y:.4g}<extra></extra>`;
+    const { colour, dash } = lookOf(row), x = scale(row, curve.x), hover = `${plain(nameOf(row))}: %{y:.4g}<extra></extra>`;
     const dense = curve.y.length > 30;
     if (curve.low) {
       traces.push({ x: [...x, ...[...x].reverse()], y: [...curve.high, ...[...curve.low].reverse()], fill: "toself", mode: "lines",
@@ -64,7 +64,7 @@ function tracesOf(field, trials) {
     if (row.flag && row.flag.step !== undefined) {
       const [at] = scale(row, [row.flag.step]);
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 1.5, dash: "dot" },
-        label: { text: plain(`${nameOf(row)} ${row.flag.signature}`), font: { size: 10, color: colour }, textposition: "end" } });
+        label: { text: plain(`${nameOf(row)} ${row.flag.signature}`), font: { size: 10, color: colour }, textposition: "end", xanchor: "right" } });
     }
   });
   return [traces, shapes];
@@ -92,8 +92,9 @@ act.views.curves = {
     const trials = shown(), turn = ++curves.asked, fields = [...curves.fields].filter((field) => field !== "rate");
     put(view.querySelector("#which"), !trials.length ? "no trial has taken a step yet"
       : act.chosen.size ? "chosen: " : `the best ${trials.length} (choose others in the table of trials): `,
-    trials.slice(0, 20).map((row, place) => [el("span", { class: "dot", style: { "--mine": lookOf(row, place).colour } }), " ", link(row), "  "]));
+    trials.slice(0, 20).map((row) => [el("span", { class: "dot", style: { "--mine": lookOf(row).colour } }), " ", link(row), "  "]));
     if (!trials.length) return;
+    curves.trials = trials; // what is painted later is what is named above, also if others are the best by then
     try {
       const data = await askCurves(trials, { fields: fields.join(","), points: trials.length > 30 ? 120 : 400 });
       if (turn !== curves.asked || !view.isConnected) return;
@@ -107,7 +108,7 @@ act.views.curves = {
     } catch (error) { if (turn === curves.asked) view.querySelector("#which").textContent = `no curves: ${error.message}`; }
   },
   paint(view) {
-    const trials = shown(), titles = { steps: "steps", images: "images seen", time: "training time (s)" };
+    const { trials } = curves, titles = { steps: "steps", images: "images seen", time: "training time (s)" };
     for (const field of curves.fields) {
       const place = view.querySelector(`#chart-${field}`);
       if (!place) continue;
@@ -131,7 +132,7 @@ act.views.curves = {
       try {
         curves.near[field] = {};
         if (!whole) {
-          const data = await askCurves(shown(), { fields: field, points: 400, first: range[0], last: range[1] });
+          const data = await askCurves(curves.trials, { fields: field, points: 400, first: range[0], last: range[1] });
           for (const [id, found] of Object.entries(data)) if (found[field]) curves.near[field][id] = found[field];
         }
         if (view.isConnected) this.paint(view);

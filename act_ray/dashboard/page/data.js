@@ -1,6 +1,6 @@
 // What the page knows: trials and sources, kept up to date from the server, or embedded in a report.
 "use strict";
-const act = { trials: new Map(), sources: new Map(), chosen: new Map(), version: 0, acts: [], earlier: [], views: {}, pace: 2000 };
+const act = { trials: new Map(), sources: new Map(), chosen: new Map(), best: new Map(), version: 0, acts: [], earlier: [], views: {}, pace: 2000 };
 
 // Okabe and Ito's colours, which people who see fewer hues tell apart as well; two sets for two backgrounds.
 const COLOURS = {
@@ -125,25 +125,33 @@ const rows = () => [...act.trials.values()];
 const sourceOf = (row) => act.sources.get(row.source);
 const nameOf = (row) => (act.sources.size > 1 ? `${sourceOf(row).name} ` : "") + (sourceOf(row).kind === "run" ? row.name : String(row.index).padStart(3, "0"));
 
+// Gives a trial the first colour that is free; it keeps it as long as it is in the map.
+function takeSlot(slots, id) {
+  if (slots.has(id)) return;
+  const taken = new Set(slots.values());
+  let slot = 0;
+  while (taken.has(slot)) slot += 1;
+  slots.set(id, slot);
+}
+
 function choose(id, on) {
-  if (on && !act.chosen.has(id)) {
-    const taken = new Set(act.chosen.values());
-    let slot = 0;
-    while (taken.has(slot)) slot += 1;
-    act.chosen.set(id, slot);
-  } else if (!on) act.chosen.delete(id);
+  if (on) takeSlot(act.chosen, id);
+  else act.chosen.delete(id);
 }
 
 // The chosen trials, or the best ones where none is.
 function shown(most = 6) {
   const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
   if (chosen.length) return chosen;
-  return rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, most);
+  const best = rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, most);
+  for (const id of [...act.best.keys()]) if (!best.some((row) => row.id === id)) act.best.delete(id);
+  for (const row of best) takeSlot(act.best, row.id);
+  return best;
 }
 
 const theme = () => document.documentElement.dataset.theme;
-function lookOf(row, place) {
-  const slot = act.chosen.has(row.id) ? act.chosen.get(row.id) : place, colours = COLOURS[theme()];
+function lookOf(row) {
+  const slot = act.chosen.get(row.id) ?? act.best.get(row.id) ?? 0, colours = COLOURS[theme()];
   return { colour: colours[slot % colours.length], dash: DASHES[Math.floor(slot / colours.length) % DASHES.length] };
 }
 

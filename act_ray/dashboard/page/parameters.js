@@ -40,7 +40,7 @@ function parallel(members, names, changed) {
     const good = rank / Math.max(1, ranked.length - 1), on = act.chosen.has(row.id);
     const hue = theme() === "dark" ? `rgb(${Math.round(90 + 60 * (1 - good))},${Math.round(110 + 100 * good)},${Math.round(130 + 110 * good)})`
       : `rgb(${Math.round(190 - 180 * good)},${Math.round(170 - 100 * good)},${Math.round(150 + 20 * good)})`;
-    const path = svg("path", { d: points.map(([px, at], i) => `${i ? "L" : "M"}${px},${y(at)}`).join(""), stroke: on ? lookOf(row, 0).colour : hue,
+    const path = svg("path", { d: points.map(([px, at], i) => `${i ? "L" : "M"}${px},${y(at)}`).join(""), stroke: on ? lookOf(row).colour : hue,
       class: on ? "chosen" : passes(row, axes) ? "" : "off" });
     path.append(svg("title", {}, `${nameOf(row)}: ${format(row.best)}`));
     path.addEventListener("click", () => { location.hash = `#/trial/${row.id}`; });
@@ -90,7 +90,7 @@ act.views.parameters = {
           el("button", { type: "button", id: "take" }, "choose these"), el("button", { type: "button", onclick: () => { space.brushes = {}; this.lines(view); } }, "remove ranges"))),
       el("div", { class: "panels" },
         el("section", { class: "panel" }, el("h2", {}, "Best score against ", select), el("div", { class: "chart", id: "scatter" })),
-        el("section", { class: "panel" }, el("h2", {}, "Importance: share of the variance of log scores (fANOVA)"), el("div", { id: "importance" }))),
+        el("section", { class: "panel" }, el("h2", {}, "Importance: share of the variance of log scores (fANOVA)"), el("div", { id: "importance" }, el("p", { class: "empty" }, "computing …")))),
       el("section", { class: "panel" }, el("h2", {}, "How the chosen trials differ"), el("div", { id: "differ" })));
     this.update(view);
     this.importance(view);

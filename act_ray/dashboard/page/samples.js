@@ -31,14 +31,14 @@ act.views.samples = {
       "Choose a cell to see it alone in all of them; Escape shows the grids again."),
       el("div", { class: "bar" }, el("span", {}, "from the first score"), slider, el("span", {}, "to the last"),
         el("button", { type: "button", onclick: () => { samples.cell = null; this.paint(view); } }, "whole grids")),
-      el("div", { class: "grids" }));
+      el("div", { class: "grids" }, el("p", { class: "empty" }, "Loading …")));
     view.onkeydown = (event) => { if (event.key === "Escape") { samples.cell = null; this.paint(view); } };
     this.update(view);
   },
   async update(view) {
     const trials = shown(4);
     try {
-      for (const row of trials) samples.layouts[row.id] = await ask("samples", { id: row.id });
+      await Promise.all(trials.map(async (row) => { samples.layouts[row.id] = await ask("samples", { id: row.id }); }));
     } catch (error) { view.querySelector(".grids").replaceChildren(el("p", { class: "error" }, error.message)); return; }
     if (view.isConnected) this.paint(view);
   },
@@ -47,9 +47,9 @@ act.views.samples = {
     if (!place) return;
     if (!trials.length) { place.replaceChildren(el("p", { class: "empty" }, "no samples yet: the first come with the first score")); return; }
     const turn = (samples.turn = (samples.turn || 0) + 1);
-    const figures = await Promise.all(trials.map(async (row, i) => {
+    const figures = await Promise.all(trials.map(async (row) => {
       const layout = samples.layouts[row.id], step = layout.steps[Math.round(samples.at * (layout.steps.length - 1))];
-      const caption = el("figcaption", { class: "bar" }, el("span", { class: "dot", style: { "--mine": lookOf(row, i).colour } }), link(row),
+      const caption = el("figcaption", { class: "bar" }, el("span", { class: "dot", style: { "--mine": lookOf(row).colour } }), link(row),
         el("span", {}, `step ${format(step)} of ${format(row.total)}`));
       let image;
       try { image = await picture(row.id, step); } catch { return el("figure", {}, caption, el("p", { class: "error" }, "this picture cannot be read")); }

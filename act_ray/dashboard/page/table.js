@@ -158,7 +158,7 @@ act.views.trials = {
   },
   row(row, names) {
     const on = act.chosen.has(row.id);
-    return el("tr", { class: on ? "chosen" : "", style: { "--mine": lookOf(row, 0).colour } },
+    return el("tr", { class: on ? "chosen" : "", style: { "--mine": lookOf(row).colour } },
       el("td", { class: "left" }, el("label", {}, el("input", {
         type: "checkbox", checked: on, "data-id": row.id, "aria-label": `choose ${nameOf(row)}`,
         onchange: (event) => { choose(row.id, event.target.checked); render(); },
