@@ -115,10 +115,9 @@ def command(
 ) -> int:
     """Search ACT's hyper-parameters on Ray Tune: on this machine, or on the cluster that runs the job.
 
-    The more promising trials go on, the others wait with their checkpoints, behind them those with a signature of
-    collapse. Ends with a ranked table, the compute saved, and the best trial's samples beside real images. Exit code
-    0: trials ran (some may have collapsed); 1: all failed; 2: a mistake in the input; 130: interrupted, and --resume
-    NAME goes on.
+    The more promising trials go on, the others wait with their checkpoints. Ends with a ranked table, the compute
+    saved, and the best trial's samples beside real images. Exit code 0: trials ran (some may have collapsed); 1: all
+    failed; 2: a mistake in the input; 130: interrupted, and --resume NAME goes on.
     """
     warnings.simplefilter("ignore")
     from act_ray.tune.experiment import Experiment, default_location

@@ -2,8 +2,8 @@
 
 After Swersky, Snoek and Adams, Freeze-Thaw Bayesian Optimization (2014), with a power law in place of their process.
 Nothing is thrown away but a run whose values are not finite. What is left of the budget is meant for the most promising
-trials first: one goes on only if enough is left for all that promise more to come to their end. A signature of collapse
-makes a trial count as so many times worse (HANDICAP).
+trials first: one goes on only if enough is left for all that promise more to come to their end. Of two that promise
+about the same the one without a signature of collapse goes first; a larger HANDICAP lost winners (docs/collapse.md).
 """
 
 import math
@@ -16,7 +16,7 @@ FIRST = 0.25  # share of its steps that every trial does, to the first score fro
 SLICE = 0.1  # share that it goes on by, to the first score from there on
 SHARE = 0.6  # of all steps, where no budget is given
 OPTIMISM = 0.5  # a promise may be out by a factor of e^.5 at its beginning, by none at its end: the unknown goes on
-HANDICAP = {Sign.NONE: 1.0, Sign.FLAGGED: 1.5, Sign.CONFIRMED: 3.0}
+HANDICAP = 1.1  # with a signature of collapse, confirmed or not, a trial counts as so many times its promise
 EPS = 1e-9
 
 
@@ -36,7 +36,7 @@ class Frozen(Member):
     @property
     def rank(self) -> float:
         """The log score that it may end with; the lowest goes on first."""
-        return promise(self.points) + math.log(HANDICAP[self.sign]) - OPTIMISM * (1 - self.share)
+        return promise(self.points) + math.log(HANDICAP if self.sign else 1.0) - OPTIMISM * (1 - self.share)
 
 
 class FreezeThaw(Scheduler):
@@ -56,11 +56,15 @@ class FreezeThaw(Scheduler):
         every = self.plan.every
         return min(1.0, math.ceil(share / every - EPS) * every) if every else share
 
+    def _next(self, trial: Frozen) -> float:
+        """The share that it would go on to: to its end, where less than a slice would be left."""
+        return trial.share + self.slice if trial.share + 2 * self.slice <= 1 + EPS else 1.0
+
     # ------------------------------------------------------------------------------------------ what is told
 
     def begin(self, index: int) -> None:
         trial = self.members[index]
-        trial.goal = max(self.first, trial.share + (self.slice if trial.state == "waiting" else 0.0))
+        trial.goal = max(self.first, self._next(trial) if trial.state == "waiting" else trial.share)
         trial.interrupted = False
         super().begin(index)
 
@@ -113,7 +117,7 @@ class FreezeThaw(Scheduler):
         index = min(waiting, key=lambda i: members[i].rank)
         trial = members[index]
         before = sum(1 - o.ahead for o in members.values() if o.state == "running" and o.rank < trial.rank)
-        return index if before + min(self.slice, 1 - trial.share) <= room + EPS else None
+        return index if before + self._next(trial) - trial.share <= room + EPS else None
 
     @property
     def late(self) -> bool:
@@ -146,7 +150,7 @@ class FreezeThaw(Scheduler):
         ]
         if trial.sign is not Sign.NONE:
             what = "a signature of collapse" if trial.sign is Sign.FLAGGED else "a confirmed collapse"
-            lines.append(f"it counted as {HANDICAP[trial.sign]:g} times that, for {what}")
+            lines.append(f"it counted as {HANDICAP:g} times that, for {what}")
         ranks = [other.rank for other in self.members.values() if other.share > trial.share + EPS]
         if ranks:
             needed = min(trial.rank, max(ranks)) - trial.rank + promise(trial.points)

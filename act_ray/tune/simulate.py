@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 from matplotlib.figure import Figure
 from rich import box
@@ -56,14 +57,18 @@ def simulate(
 ) -> Iterator[Simulated]:
     """Replay `resamples` searches of each scheduler over each group of runs; the group `all` is all of them together.
 
-    Raises UserError where there are too few runs.
+    Says which groups have too few runs; raises UserError where all have.
     """
     runs = [run for run in load_recorded(location) if split is None or run.split == split]
     groups: dict[str, list[Recorded]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
-    if not groups or min(map(len, groups.values())) < LEAST:
-        raise UserError(f"--simulate {location}: has {len(runs)} runs of that split; needs {LEAST} of each group")
+    few = [f"{group} ({len(members)})" for group, members in groups.items() if len(members) < LEAST]
+    groups = {group: members for group, members in groups.items() if len(members) >= LEAST}
+    if not groups:
+        raise UserError(f"--simulate {location}: has {len(runs)} runs of that split; needs {LEAST} of a group")
+    if few:
+        click.echo(f"left out, as they have under {LEAST} runs of that split: {', '.join(few)}", err=True)
     share = 0.0
     if (text := budget or space.file.budget) is not None:
         plan = space.plan(text)

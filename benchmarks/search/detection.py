@@ -1,5 +1,7 @@
 """What the detector makes of labelled traces: `python benchmarks/search/detection.py TRACES [--split held-out]`."""
 
+from collections.abc import Sequence
+
 import click
 
 from act_ray.collapse.rules import CollapseConfig
@@ -7,6 +9,10 @@ from act_ray.tune.recorded import load_recorded
 from act_ray.tune.simulation import NEAR, Watched, watch, wilson
 
 SOON = 0.4  # of the budget
+HEAD = (
+    "runs", f"failing: flagged by {SOON:.0%}", "flagged", "confirmed", "sound: flagged", "confirmed",
+    f"within {NEAR:g} times the best: stopped before that",
+)  # fmt: skip
 
 
 @click.command()
@@ -14,26 +20,38 @@ SOON = 0.4  # of the budget
 @click.option("--split", type=click.Choice(["fit", "held-out"]))
 @click.option("--each", is_flag=True, help="A line for each run.")
 def main(traces: str, split: str | None, each: bool) -> None:
-    """Per group: failing runs flagged before 40% of their budget, sound ones flagged and stopped, winners lost."""
+    """A row for each group of runs, for docs/collapse.md."""
     cfg = CollapseConfig()
     runs = [run for run in load_recorded(traces) if split is None or run.split == split]
-    total = [0] * 6
-    for group in dict.fromkeys(run.group for run in runs):
-        mine = [watch(run, cfg) for run in runs if run.group == group]
-        best = min(one.run.best for one in mine)
-        failing = [one for one in mine if one.run.label == "failing"]
-        sound = [one for one in mine if one.run.label != "failing"]
-        near = [one for one in mine if one.run.best <= NEAR * best]
-        counts = [
-            len(failing), sum(one.flagged_at <= SOON for one in failing), len(sound),
-            sum(one.flagged is not None for one in sound), len(near), sum(lost(one, best) for one in near),
-        ]  # fmt: skip
-        total = [a + b for a, b in zip(total, counts, strict=True)]
-        click.echo(f"{group}: " + say(counts))
-        if each:
-            for one in mine:
-                show(one)
-    click.echo("all: " + say(total))
+    groups = {
+        group: [watch(run, cfg) for run in runs if run.group == group] for group in dict.fromkeys(r.group for r in runs)
+    }
+    counts = {group: count(members) for group, members in groups.items()}
+    counts["all"] = [
+        (sum(h for h, _ in column), sum(n for _, n in column)) for column in zip(*counts.values(), strict=True)
+    ]
+    click.echo(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+    for group, row in counts.items():
+        high = wilson(*row[-1])[1]
+        click.echo(f"| {group} | {' | '.join(f'{hits} of {n}' for hits, n in row)} (<{high:.0%}) |")
+    for one in (one for members in groups.values() for one in members) if each else ():
+        show(one)
+
+
+def count(members: Sequence[Watched]) -> list[tuple[int, int]]:
+    """(hits, of how many) for each column of HEAD."""
+    best = min(one.run.best for one in members)
+    failing = [one for one in members if one.run.label == "failing"]
+    sound = [one for one in members if one.run.label != "failing"]
+    near = [one for one in members if one.run.best <= NEAR * best]
+    return [
+        (sum(one.flagged_at <= SOON for one in failing), len(failing)),
+        (sum(one.flagged is not None for one in failing), len(failing)),
+        (sum(one.stopped is not None for one in failing), len(failing)),
+        (sum(one.flagged is not None for one in sound), len(sound)),
+        (sum(one.stopped is not None for one in sound), len(sound)),
+        (sum(lost(one, best) for one in near), len(near)),
+    ]
 
 
 def lost(one: Watched, best: float) -> bool:
@@ -42,17 +60,8 @@ def lost(one: Watched, best: float) -> bool:
     return one.stopped is not None and before > NEAR * best
 
 
-def say(counts: list[int]) -> str:
-    failing, soon, sound, flagged, near, lost_ones = counts
-    low, high = wilson(soon, failing)
-    return (
-        f"{soon} of {failing} failing flagged by {SOON:.0%} ({low:.2f}-{high:.2f}); "
-        f"{flagged} of {sound} sound flagged; "
-        f"{lost_ones} of {near} within {NEAR:g} times the best lost (<{wilson(lost_ones, near)[1]:.1%})"
-    )
-
-
 def show(one: Watched) -> None:
+    """What a run was, and what became of it."""
     loss, data = one.run.cfg.loss, one.run.cfg.data
     click.echo(
         f"  {one.run.name} {one.run.label}: w {loss.w} {loss.w_mid} w_gp {loss.gp_weight} I_gp {loss.gp_interval} "

@@ -67,10 +67,9 @@ def test_who_falls_behind_waits_and_who_waits_catches_up() -> None:
 
 def test_a_signature_makes_a_trial_count_as_worse_and_throws_none_away() -> None:
     signs = {0: {0.1: Sign.FLAGGED}, 1: {0.1: Sign.CONFIRMED}}
-    scores = {0: 10.0, 1: 10.0, 2: 14.0, 3: 20.0}  # 10 counts as 15, and as 30
+    scores = {0: 10.0, 1: 10.1, 2: 10.5, 3: 12.0}  # the first two count as 11 and 11.1
     done = run(FreezeThaw(Plan(4, budget=4.0)), scores, signs)
-    assert [index for index, share in done if share == 1.0] == [2, 0, 3, 1]
-    assert furthest(run(FreezeThaw(Plan(4)), scores, signs)) == {0: 0.8, 1: 0.3, 2: 1.0, 3: 0.3}
+    assert [index for index, share in done if share == 1.0] == [2, 0, 1, 3]
 
 
 @pytest.mark.parametrize(("budget", "begun"), [(1.0, 1), (2.0, 3), (3.0, 5)])
@@ -196,7 +195,7 @@ def test_where_a_trial_stands_is_told_with_what_it_would_have_needed() -> None:
         promised
         == f"at 30% of its steps its trend promised {math.exp(promise(scheduler.members[2].points)):.4g} at the end"
     )
-    assert counted == "it counted as 1.5 times that, for a signature of collapse"
+    assert counted == "it counted as 1.1 times that, for a signature of collapse"
     assert needed.startswith("2 others went further; with a promise under ")
 
 

@@ -125,7 +125,7 @@ def test_a_search_is_replayed_from_the_command(tmp_path: Path, capfd: pytest.Cap
     assert all(float(rows[name]["compute"]) < 0.8 for name in ("freeze-thaw", "asha", "median"))
     assert (tmp_path / "replay" / "simulation.png").stat().st_size > 5000
     said = Ended(capfd, "tune", "--simulate", tmp_path / "traces", "--split", "held-out", *common).mistake()
-    assert said.endswith("has 0 runs of that split; needs 4 of each group")
+    assert said.endswith("has 0 runs of that split; needs 4 of a group")
     for more, what in (
         (["--name", "replay"], "--name replay: "),
         (["--dry-run"], "--simulate TRACES: not with --resume, --from or --dry-run"),
