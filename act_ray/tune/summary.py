@@ -58,7 +58,7 @@ def count_outcomes(experiment: Experiment) -> str:
         TrialOutcome.PRUNED: "stopped, as their collapse was confirmed",
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
         "waiting": "wait",
-        "postponed": "postponed with a signature of collapse",
+        "postponed": "wait with a signature of collapse",
         "given up": "given up, as their collapse was confirmed",
         TrialOutcome.FAILED: "failed",
         None: "not ended",

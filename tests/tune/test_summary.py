@@ -113,7 +113,7 @@ def test_the_best_trial_is_told_with_its_checkpoint_and_what_became_of_it(told: 
     overrides = settings.parse_overrides(words[i + 1] for i, word in enumerate(words) if word == "--set")
     assert overrides.pop("collapse.action") == "record"
     assert settings.load(words[words.index("--preset") + 1], overrides) == search.plans[0].config
-    said = "1 stopped by freeze-thaw, 1 wait, 1 postponed with a signature of collapse, 1 failed, 2 not ended"
+    said = "1 stopped by freeze-thaw, 1 wait, 1 wait with a signature of collapse, 1 failed, 2 not ended"
     assert f"9 trials: 1 ran to their end, 2 stopped, as their collapse was confirmed, {said}" in lines
 
 
