@@ -57,14 +57,20 @@ class FreezeThaw(Scheduler):
         return min(1.0, math.ceil(share / every - EPS) * every) if every else share
 
     def _next(self, trial: Frozen) -> float:
-        """The share that it would go on to: to its end, where less than a slice would be left."""
-        return trial.share + self.slice if trial.share + 2 * self.slice <= 1 + EPS else 1.0
+        """The end of the slice that it is in, or begins: the run's, where less than another slice would be left.
+
+        Slices end at the same shares whenever a trial was interrupted.
+        """
+        if trial.share < self.first - EPS:
+            return self.first
+        goal = self.first + (math.floor((trial.share - self.first) / self.slice + EPS) + 1) * self.slice
+        return goal if goal + self.slice <= 1 + EPS else 1.0
 
     # ------------------------------------------------------------------------------------------ what is told
 
     def begin(self, index: int) -> None:
         trial = self.members[index]
-        trial.goal = max(self.first, self._next(trial) if trial.state == "waiting" else trial.share)
+        trial.goal = 1.0 if index in self.favoured else self._next(trial)
         trial.interrupted = False
         super().begin(index)
 
@@ -79,11 +85,12 @@ class FreezeThaw(Scheduler):
         if trial.share < trial.goal - EPS:
             return Verdict.GO
         trial.state = "waiting"
-        if self.choose() == index:  # saving and starting again would be for nothing
+        if self.next() == index:  # saving and starting again would be for nothing
             self.begin(index)
             return Verdict.GO
         new = any(other.state == "new" for other in self.members.values())
-        better = sum(other.share < 1 and other.rank < trial.rank for other in self.members.values())
+        alive = [other for other in self.members.values() if other.state in ("running", "waiting")]
+        better = sum(other.rank < trial.rank for other in alive)
         behind = "until others have begun" if new else f"behind {better} that promise more"
         trial.why = f"waits at {trial.share:.0%}, {behind if new or better else 'as the budget is spent'}"
         return Verdict.WAIT
@@ -143,25 +150,32 @@ class FreezeThaw(Scheduler):
         return SHARE * self.plan.trials if self.plan.budget is None else self.plan.budget
 
     def standing(self, index: int) -> list[str]:
-        """What a waiting trial promises, and the promise that it would have needed to go on."""
+        """What a waiting trial promises, and what those promise that went further."""
         trial = self.members[index]
+        if promise(trial.points) == math.inf:
+            return [f"it has no score after {trial.share:.0%} of its steps"]
         lines = [
             f"at {trial.share:.0%} of its steps its trend promised {math.exp(promise(trial.points)):.4g} at the end"
         ]
         if trial.sign is not Sign.NONE:
             what = "a signature of collapse" if trial.sign is Sign.FLAGGED else "a confirmed collapse"
             lines.append(f"it counted as {HANDICAP:g} times that, for {what}")
-        ranks = [other.rank for other in self.members.values() if other.share > trial.share + EPS]
-        if ranks:
-            needed = min(trial.rank, max(ranks)) - trial.rank + promise(trial.points)
-            lines.append(
-                f"{len(ranks)} others went further; with a promise under {math.exp(needed):.4g} it would have gone on"
-            )
+        further = [
+            other for other in self.members.values() if other.share > trial.share + EPS and other.rank < math.inf
+        ]
+        if further:
+            promises = sorted(math.exp(promise(other.points)) for other in further)
+            low, high = promises[0], promises[-1]
+            lines.append(f"{len(further)} others went further, and promise {low:.4g} to {high:.4g} now")
         return lines
 
     def describe(self) -> str:
         """What it will do."""
-        whole = (
-            f"{self.plan.hours:g} hours" if self.plan.hours else f"{self.budget / self.plan.trials:.0%} of all steps"
-        )
-        return f"all do {self.first:.0%} of their steps; the most promising go on until {whole} are spent"
+        if self.plan.hours:
+            whole = f"{self.plan.hours:g} hours"
+            begin = "trials begin"
+        else:
+            whole = f"{min(1.0, self.budget / self.plan.trials):.0%} of all steps"
+            entrants = min(self.plan.trials, max(1, math.floor(self.budget / SHARE + EPS)))
+            begin = "all begin" if entrants == self.plan.trials else f"{entrants} of {self.plan.trials} begin"
+        return f"{begin}, with {self.first:.0%} of their steps; the most promising go on until {whole} are spent"

@@ -117,7 +117,7 @@ def test_a_trial_that_waits_is_told_with_its_place_and_what_it_would_have_needed
     assert lines[:3] == [
         f"waits at 42%, behind 3 that promise more, in {search.location}",
         "at 42% of its steps its trend promised 40 at the end",
-        "2 others went further; with a promise under 20.85 it would have gone on",
+        "2 others went further, and promise 10 to 20 now",
     ]
     said = Ended(capfd, "explain", search.location).succeeded()
     assert f"more: python -m act_ray.explain {search.trial_location(worst)}" in said

@@ -187,16 +187,14 @@ def test_a_budget_that_is_none_says_what_one_is(text: str) -> None:
         parse_budget(text)
 
 
-def test_where_a_trial_stands_is_told_with_what_it_would_have_needed() -> None:
+def test_where_a_trial_stands_is_told_with_what_others_promise() -> None:
     scheduler = FreezeThaw(Plan(3))
     run(scheduler, {0: 10.0, 1: 12.0, 2: 14.0}, {2: {0.1: Sign.FLAGGED}})
-    promised, counted, needed = scheduler.standing(2)
-    assert (
-        promised
-        == f"at 30% of its steps its trend promised {math.exp(promise(scheduler.members[2].points)):.4g} at the end"
-    )
+    promised, counted, others = scheduler.standing(2)
+    own = promise(scheduler.members[2].points)
+    assert promised == f"at 30% of its steps its trend promised {math.exp(own):.4g} at the end"
     assert counted == "it counted as 1.1 times that, for a signature of collapse"
-    assert needed.startswith("2 others went further; with a promise under ")
+    assert others.startswith("2 others went further, and promise 1")
 
 
 def test_a_trial_that_somebody_asks_for_goes_on_before_all_others_and_to_its_end() -> None:
@@ -207,5 +205,46 @@ def test_a_trial_that_somebody_asks_for_goes_on_before_all_others_and_to_its_end
     assert not scheduler.finished
     assert furthest(run(scheduler, {i: 10.0 + i for i in range(4)})) == {last: 1.0}
     assert scheduler.finished
-    scheduler.favour(0)  # it does not wait
+    scheduler.favour(0)  # it is over
     assert scheduler.finished
+
+
+def test_who_runs_gives_way_at_the_end_of_its_slice_to_who_was_asked_for() -> None:
+    scheduler = FreezeThaw(Plan(3, budget=3.0, every=0.1))
+    for index in range(3):
+        scheduler.begin(index)
+        assert scheduler.report(index, 0.3, 10.0 + index) is WAIT
+    scheduler.begin(0)
+    scheduler.favour(2)
+    assert scheduler.report(0, 0.4, 9.0) is WAIT
+    assert scheduler.next() == 2
+    scheduler.begin(2)
+    scheduler.favour(1)
+    scheduler.begin(1)  # it goes on just now: a request that comes then is not lost
+    assert [scheduler.report(1, share, 50.0) for share in (0.4, 0.9)] == [GO, GO]
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_an_interruption_within_a_slice_changes_nothing(cut: int) -> None:
+    """A trial that was judged at its next score, and not at the end of its slice, shifted all slices after that."""
+    scores = {i: 10.0 + (5 * i) % 4 for i in range(4)}
+
+    def steps(scheduler: FreezeThaw, most: int = 999) -> list[tuple[int, int]]:
+        done: list[tuple[int, int]] = []
+        while (index := scheduler.next()) is not None and len(done) < most:
+            scheduler.begin(index)
+            for step in range(round(40 * scheduler.members[index].share) + 1, 41):
+                done.append((index, step))
+                verdict = scheduler.report(index, step / 40, scores[index] * (1 + 0.1 * math.sin(7 * step + index)))
+                if step == 40:
+                    scheduler.end(index)
+                if verdict is WAIT or len(done) == most:
+                    break
+        return done
+
+    plan = Plan(4, every=1 / 40)
+    whole, before = steps(FreezeThaw(plan)), steps(scheduler := FreezeThaw(plan), cut)
+    after = FreezeThaw(plan)
+    for index, member in scheduler.members.items():
+        after.replay(index, [(share, score, Sign.NONE, 0.0) for share, score in member.points], member.state)
+    assert before + steps(after) == whole

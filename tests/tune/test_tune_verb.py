@@ -97,7 +97,7 @@ def test_a_dry_run_shows_the_space_and_its_trials_without_ray(tmp_path: Path) ->
     assert ended.stdout.count("# trial 00") == 3
     assert "# at most 1,500 steps and 48,000 images over 3 trials, a score every 25 steps" in ended.stdout
     assert (
-        "# freeze-thaw: all do 25% of their steps; the most promising go on until 60% of all steps are spent"
+        "# freeze-thaw: all begin, with 25% of their steps; the most promising go on until 60% of all steps are spent"
         in ended.stdout
     )
 
