@@ -18,7 +18,7 @@ from act_ray.tune.experiment import Experiment, TrialRecord
 from act_ray.tune.rerun import rerun_command
 from act_ray.tune.schedulers import Scheduler
 from act_ray.tune.spent import saved_compute
-from act_ray.tune.standing import describe_standing, fill_scheduler
+from act_ray.tune.standing import budget_share, describe_standing, fill_scheduler
 
 STATUS = {
     TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "confirmed", TrialOutcome.SCHEDULER: "stopped",
@@ -124,7 +124,7 @@ class SearchSource(Source):
         if trial.outcome is not None:
             return STATUS[trial.outcome]
         if trial.waits_as is not None:
-            return "confirmed" if trial.waits_as == "given up" else trial.waits_as
+            return trial.waits_as
         if self.stopped.get(trial.plan.index):
             return "interrupted"
         return "running" if self.experiment.state in ("running", None) else "interrupted"
@@ -142,6 +142,7 @@ class SearchSource(Source):
             "metric": metric_name(example.eval), "parameters": list(space.file.parameters), "state": state,
             "scheduler": space.file.scheduler, "trials": space.trials,
             "planned": sum(t.total for t in trials) + (space.trials - len(trials)) * example.train.total_steps,
+            "takes": budget_share(self.experiment),
             "images": self.spent[0], "seconds": self.spent[1], "best": self.best, "saved": saved, "bad": self.bad,
             "last_event": self.last_event, "began": self.began,
             "cluster": _local(self.folder.path / "cluster.json") if state == "running" else None,

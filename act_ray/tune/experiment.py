@@ -90,10 +90,10 @@ class TrialRecord:
 
     @property
     def waits_as(self) -> str | None:
-        """waiting, postponed or given up, where it waits; None where not."""
+        """waiting, postponed (it has shown a signature) or confirmed, where it waits; None where not."""
         if self.waiting is None:
             return None
-        return "given up" if self.given_up else "postponed" if self.flag else "waiting"
+        return "confirmed" if self.given_up else "postponed" if self.flag else "waiting"
 
     @property
     def audited(self) -> bool:

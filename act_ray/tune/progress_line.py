@@ -10,7 +10,7 @@ from typing import Self
 
 from act_ray.runs.progress import format_seconds, read_progress
 from act_ray.tune.experiment import Experiment, TrialRecord
-from act_ray.tune.freeze_thaw import FreezeThaw
+from act_ray.tune.standing import budget_share
 
 AVERAGE_S = 180.0  # over which the speed is averaged that tells the time left: processes start, and trials are scored
 
@@ -27,10 +27,7 @@ class ProgressLine:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.unplanned = experiment.space.example().train.total_steps  # steps of a trial that Optuna has yet to choose
-        self.share = 1.0  # of all steps that the search takes
-        if experiment.space.file.scheduler == "freeze-thaw":
-            plan = experiment.space.plan(experiment.options.get("budget"))
-            self.share = min(1.0, FreezeThaw(plan).budget / plan.trials)
+        self.share = budget_share(experiment)
         self.in_place = sys.stdout.isatty()
         self.over = threading.Event()
         self.seen = deque[tuple[float, float]]()  # (time, steps done by all trials)

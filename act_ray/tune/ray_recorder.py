@@ -58,7 +58,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {
             "index": plan.index,
             "audit": plan.audit,
-            "heeded": plan.config.collapse.ends,  # whether a signature of collapse lets it wait behind the others
+            "heeded": plan.config.collapse.ends,  # whether the scheduler is told of a signature of collapse
             "config": settings,
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],

@@ -103,7 +103,7 @@ class OptunaSpace(Listed):
         if index is not None and self.scheduler.scheduler.members[index].state == "waiting":
             del self.indices[trial_id]
             told = promised(self.scheduler.scheduler.members[index].points)
-            self.inner.on_trial_complete(trial_id, {"score": told if result.get("prune/confirmed") is None else WORST})
+            self.inner.on_trial_complete(trial_id, {"score": told})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         index = self.indices.pop(trial_id, None)

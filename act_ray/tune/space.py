@@ -102,6 +102,11 @@ class SpaceFile(BaseModel):
                 f"objectives = {self.objectives}: needs search: optuna and scheduler: none; the others look at the "
                 "score alone"
             )
+        if self.audit_fraction and self.scheduler == "freeze-thaw":
+            raise ValueError(
+                f"audit_fraction = {self.audit_fraction:g}: freeze-thaw stops no trial that could go on, so there is "
+                "nothing to audit; needs scheduler: asha, median or none"
+            )
         if self.points and self.search == "optuna":
             raise ValueError("points: do not go with search: optuna, which chooses its own")
         for i, point in enumerate(self.points):

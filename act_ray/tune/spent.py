@@ -23,7 +23,7 @@ def saved_compute(trials: Iterable[TrialRecord], scheduler: str) -> list[Saved]:
     steps, seconds = Counter[str](), Counter[str]()
     for trial in trials:
         who = None
-        if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up":
+        if trial.outcome is TrialOutcome.PRUNED:
             who = "collapse pruning"
         elif trial.outcome is TrialOutcome.SCHEDULER or trial.waiting is not None:
             who = SCHEDULERS[scheduler].label

@@ -26,6 +26,14 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
     return scheduler
 
 
+def budget_share(experiment: Experiment) -> float:
+    """How much of all its trials' steps a search takes, unless some end early; 1 where that is not known."""
+    if experiment.space.file.scheduler != "freeze-thaw":
+        return 1.0
+    plan = experiment.space.plan(experiment.options.get("budget"))
+    return min(1.0, FreezeThaw(plan).budget / plan.trials)
+
+
 def shown(report: Report) -> Sign:
     """What a trial has shown of a collapse by this report."""
     found = report["prune"] or {}

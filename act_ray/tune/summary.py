@@ -59,7 +59,7 @@ def count_outcomes(experiment: Experiment) -> str:
         TrialOutcome.SCHEDULER: f"stopped by {SCHEDULERS[experiment.space.file.scheduler].label}",
         "waiting": "wait",
         "postponed": "wait with a signature of collapse",
-        "given up": "given up, as their collapse was confirmed",
+        "confirmed": "wait with a confirmed collapse",
         TrialOutcome.FAILED: "failed",
         None: "not ended",
     }

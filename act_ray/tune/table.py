@@ -78,7 +78,7 @@ def short_reason(experiment: Experiment, trial: TrialRecord) -> str:
         case TrialOutcome.SCHEDULER:
             return SCHEDULERS[experiment.space.file.scheduler].label
         case None if trial.waits_as is not None:
-            return {"given up": "confirmed", "postponed": "postponed", "waiting": "waits"}[trial.waits_as]
+            return "waits" if trial.waits_as == "waiting" else trial.waits_as
         case None:
             return "not yet"
         case outcome:
@@ -89,7 +89,7 @@ def long_reason(trial: TrialRecord) -> str | None:
     """Why a trial did not come to its end, or what it showed all the same; None where there is nothing to say."""
     if trial.flag is not None:
         found = f"{trial.flag['signature']} at step {trial.flag['step']:,}: {trial.flag['message']}"
-        if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up":
+        if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "confirmed":
             return f"{found}; confirmed at step {trial.flag['confirmed']:,}: {trial.flag['because']}"
         if trial.audited:
             return f"ran on, as an audit, after {found}; confirmed at step {trial.flag['confirmed']:,}"

@@ -18,10 +18,10 @@ ASIDE = ("preset", "recipe", "collapse.", "checkpoint.", "train.threads", "train
 
 
 def known(trial: TrialRecord) -> float | None:
-    """The score that a trial counts with: the worst for a collapse, what its trend promises for one that waits."""
+    """The score that a trial counts with: the worst for what collapsed, what its trend promises for what waits."""
     if trial.outcome is TrialOutcome.FAILED or not trial.last:
         return None
-    if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "given up" or trial.audited or trial.rescues:
+    if trial.outcome is TrialOutcome.PRUNED or trial.audited or trial.rescues:
         return WORST
     if trial.waiting is not None:
         return promised(trial.points)

@@ -19,10 +19,11 @@ EPS = 1e-9
 class Asha(Scheduler):
     """ASHA (Li et al., 2020): one in eta of the trials at a rung goes on whenever there is room; else a new one begins.
 
-    A flagged trial counts as the worst of its rung.
+    Signatures of collapse are ignored, as freeze-thaw does but between equals: heeding them loses winners.
     """
 
     label = "ASHA, promoting"
+    waits = True  # a confirmed collapse ends none: as with freeze-thaw, what is measured is the rule alone
 
     def __init__(self, plan: Plan, first: float = 0.25, eta: float = 2.0) -> None:
         super().__init__(plan)
@@ -42,7 +43,7 @@ class Asha(Scheduler):
         trial, rung = self.members[index], self.target[index]
         if trial.share < self.ends[rung] - EPS:
             return Verdict.GO
-        self.at[rung][index] = WORST if sign else trial.best
+        self.at[rung][index] = trial.best
         return Verdict.WAIT
 
     def end(self, index: int, collapsed: bool = False) -> None:
@@ -119,7 +120,7 @@ class SuccessiveHalving(Asha):
 
     def judge(self, index: int, sign: Sign) -> Verdict:
         verdict = super().judge(index, sign)
-        if verdict is Verdict.WAIT and not sign:
+        if verdict is Verdict.WAIT:
             self.at[self.target[index]][index] = promise(self.members[index].points)
         return verdict
 

@@ -161,7 +161,7 @@ def test_damaged_lines_of_the_log_lose_nothing_else(told: Callable[..., Told]) -
 
 
 def test_audits_say_how_many_confirmed_collapses_were_wrong(told: Callable[..., Told]) -> None:
-    search = told(nine(audit_fraction=1.0))
+    search = told(nine(audit_fraction=1.0, scheduler="none"))
     search.trial(0, scored(700, 50.0), outcome="completed")
     search.trial(1, scored(700, 60.0), outcome="completed", prune=DRIFT)  # confirmed at 560, better at 700
     search.trial(2, scored(700, 99.0, 55.0, 200), outcome="completed", prune=DRIFT)
@@ -184,9 +184,9 @@ def test_a_trial_that_was_given_up_and_waits_is_told_as_confirmed(told: Callable
     search.experiment.log("waiting", search.plans[0], reason="waits at 80%, behind 2 that promise more")
     search.trial(1, scored(700, 90.0), outcome="completed")
     printed = search.printed()
-    assert "1 given up, as their collapse was confirmed" in printed
+    assert "1 wait with a confirmed collapse" in printed
     assert next(line for line in printed.splitlines() if line.startswith("000")).endswith("confirmed")
-    assert "140 by collapse pruning" in printed
+    assert "140 by freeze-thaw" in printed
     assert "it waits at 80%, behind 2 that promise more, step 560; --budget lets more go on" in printed
     assert "--set collapse.action=record (" in printed  # as it would stop before its best score was reached again
 

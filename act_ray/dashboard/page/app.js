@@ -20,11 +20,10 @@ act.views.overview = {
   source(source) {
     const mine = rows().filter((row) => row.source === source.key), done = mine.reduce((sum, row) => sum + row.step, 0), live = mine.filter((row) => row.status === "running");
     const saved = (source.saved || []).reduce((sum, one) => sum + one.steps, 0), savedSeconds = (source.saved || []).reduce((sum, one) => sum + one.seconds, 0);
-    // What waits may go on, so it counts as planned as long as the search runs; what is over for good does not.
-    const waits = mine.filter((row) => row.waits).reduce((sum, row) => sum + row.total - row.step, 0);
+    // The search takes a share of all steps, its budget, and no more than those of what is not over for good.
     const gone = mine.filter((row) => !row.waits && ["confirmed", "stopped", "failed"].includes(row.status)).reduce((sum, row) => sum + row.total - row.step, 0);
-    const running = ["running", "silent"].includes(source.state), due = Math.max(done, source.planned - gone), rate = live.reduce((sum, row) => sum + (row.rate || 0), 0);
-    const share = source.state === "finished" ? 1 : due ? Math.min(1, done / due) : 0, left = rate ? (due - done) / rate : NaN, sooner = rate ? (due - done - waits) / rate : NaN, begun = mine.length;
+    const running = ["running", "silent"].includes(source.state), due = Math.max(done, Math.min((source.takes ?? 1) * source.planned, source.planned - gone)), rate = live.reduce((sum, row) => sum + (row.rate || 0), 0);
+    const share = source.state === "finished" ? 1 : due ? Math.min(1, done / due) : 0, left = rate ? (due - done) / rate : NaN, begun = mine.length;
     const numbers = Object.entries(STATUS).map(([status, [sign, , words]]) => [mine.filter((row) => row.status === status).length, `${sign} ${words}`]).filter(([count]) => count);
     if (source.trials > begun) numbers.push([source.trials - begun, "not begun"]);
     const cluster = source.cluster;
@@ -36,7 +35,7 @@ act.views.overview = {
         source.bad ? card(String(source.bad), "lines of its log cannot be read and are left out") : null,
         source.problem ? card("!", `cannot be read now: ${source.problem}`) : null,
         el("div", { class: "card wide" }, el("progress", { max: 1, value: share, "aria-label": "Progress" }), el("span", {}, running
-          ? `${format(done)} of ${format(due)} steps${Number.isFinite(left) ? `; ${duration(Math.max(0, sooner))}${waits ? ` left, or ${duration(left)} if all that waits goes on,` : " left"} at ${format(rate, 3)} steps/s` : ""}`
+          ? `${format(done)} of ${format(due)} steps${Number.isFinite(left) ? `; ${duration(left)} left at ${format(rate, 3)} steps/s` : ""}`
           : `${source.state}, after ${format(done)} of ${format(source.planned)} planned steps`))));
   },
   chart(view) {

@@ -32,12 +32,18 @@ function logTicks(traces) {
 // Plotly is large: it is fetched for the first chart, and a table does not wait for it. A report holds it already.
 let plotly = null;
 function loadPlotly() {
-  plotly = plotly || new Promise((loaded) => { document.head.append(el("script", { src: "/static/plotly.min.js", onload: loaded })); });
+  plotly = plotly || new Promise((loaded, failed) => {
+    document.head.append(el("script", { src: "/static/plotly.min.js", onload: loaded, onerror: () => { plotly = null; failed(new Error("the charts' script cannot be fetched")); } }));
+  });
   return plotly;
 }
 
 async function draw(place, traces, extra) {
-  if (!window.Plotly) await loadPlotly();
+  const turn = place.turn = (place.turn || 0) + 1;
+  if (!window.Plotly) {
+    try { await loadPlotly(); } catch (error) { say(error.message); return; } // the next refresh tries again
+    if (turn !== place.turn) return; // there is newer to show
+  }
   if (!place.isConnected) return;
   const { yaxis = {} } = extra || {}, ticks = yaxis.type === "log" ? logTicks(traces) : {};
   Plotly.react(place, traces, look({ ...extra, yaxis: { ...ticks, ...yaxis } }), CONFIG);
@@ -45,6 +51,7 @@ async function draw(place, traces, extra) {
 
 // Takes a chart away, and says why there is none.
 function noChart(place, why) {
+  place.turn = (place.turn || 0) + 1;
   if (window.Plotly) Plotly.purge(place);
   place.replaceChildren(el("p", { class: "empty" }, why));
 }

@@ -140,13 +140,14 @@ function choose(id, on) {
 }
 
 // The chosen trials, or the best ones where none is.
-function shown(most = 6) {
+const COLOURED = 6; // of the best, whichever view asks, so that none changes its colour from view to view
+function shown(most = COLOURED) {
   const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
   if (chosen.length) return chosen;
-  const best = rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, most);
+  const best = rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, COLOURED);
   for (const id of [...act.best.keys()]) if (!best.some((row) => row.id === id)) act.best.delete(id);
   for (const row of best) takeSlot(act.best, row.id);
-  return best;
+  return best.slice(0, most);
 }
 
 const theme = () => document.documentElement.dataset.theme;
