@@ -90,7 +90,7 @@ def test_a_run_of_0_1_0_keeps_what_it_did(tmp_path: Path) -> None:
     assert settings.load_file(tmp_path / "config.yaml") == cfg  # also as the settings of a new run
     assert {name: settings.get(cfg, name) for name in settings.BEFORE} == {
         "checkpoint.good": 0,
-        "collapse.patience": 0.15,
+        "collapse.patience": 0.25,
         "collapse.steep_level": 1.25,
         "collapse.steep_share": 0.1,
         "data.flip": False,
