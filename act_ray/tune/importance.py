@@ -40,7 +40,7 @@ def draw_importances(experiment: Experiment, found: dict[str, float], trials: li
                 _plain_log(axes.xaxis)
         scores.axes[0].set_ylabel("score")
         ended = sum(t.waiting is None for t, _ in trials)
-        said = "Grey: waits, and its trend promises this; orange: collapsed; blue: all others"
+        said = "Grey: waits, and its trend promises this; orange: showed a signature of collapse; blue: all others"
         scores.suptitle(f"{ended} of {len(trials)} trials ended. {said}", fontsize=7)
         save(figure, experiment.dir.path, "importance")
     return experiment.dir.path / "importance.png"
