@@ -44,7 +44,8 @@ class SearchSource(Source):
 
     def begin(self, location: str) -> None:
         self.experiment = Experiment.read(location, scratch="views", log=False)
-        self.example = self.experiment.space.example()  # drawing one each second would be for nothing
+        # Drawing trials each second would be for nothing.
+        self.example, self.takes = self.experiment.space.example(), budget_share(self.experiment)
 
     def read(self) -> Iterator[tuple[int, Row]]:
         touched = {int(row["trial"]) for row in self.new_rows() if "trial" in row}
@@ -142,7 +143,7 @@ class SearchSource(Source):
             "metric": metric_name(example.eval), "parameters": list(space.file.parameters), "state": state,
             "scheduler": space.file.scheduler, "trials": space.trials,
             "planned": sum(t.total for t in trials) + (space.trials - len(trials)) * example.train.total_steps,
-            "takes": budget_share(self.experiment),
+            "takes": self.takes,
             "images": self.spent[0], "seconds": self.spent[1], "best": self.best, "saved": saved, "bad": self.bad,
             "last_event": self.last_event, "began": self.began,
             "cluster": _local(self.folder.path / "cluster.json") if state == "running" else None,

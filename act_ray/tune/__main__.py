@@ -55,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
 @click.option(
     "--audit-fraction",
     type=click.FloatRange(0, 1),
-    help="Share of trials that go on after their collapse is confirmed, to see whether it was.  [0]",
+    help="Share of trials that go on after their collapse is confirmed, to see whether it was; not freeze-thaw.  [0]",
 )
 @click.option("--finalists", type=click.IntRange(1), help="Run so many of the best again with 3 new seeds each.")
 @click.option(

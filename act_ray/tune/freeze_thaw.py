@@ -89,8 +89,8 @@ class FreezeThaw(Scheduler):
             self.begin(index)
             return Verdict.GO
         new = any(other.state == "new" for other in self.members.values())
-        alive = [other for other in self.members.values() if other.state in ("running", "waiting")]
-        better = sum(other.rank < trial.rank for other in alive)
+        alive, rank = [other for other in self.members.values() if other.state in ("running", "waiting")], trial.rank
+        better = sum(other.rank < rank for other in alive)
         behind = "until others have begun" if new else f"behind {better} that promise more"
         trial.why = f"waits at {trial.share:.0%}, {behind if new or better else 'as the budget is spent'}"
         return Verdict.WAIT
@@ -121,9 +121,9 @@ class FreezeThaw(Scheduler):
             return new[0]
         if not waiting:
             return None
-        index = min(waiting, key=lambda i: members[i].rank)
+        rank, index = min((members[i].rank, i) for i in waiting)
         trial = members[index]
-        before = sum(1 - o.ahead for o in members.values() if o.state == "running" and o.rank < trial.rank)
+        before = sum(1 - other.ahead for other in members.values() if other.state == "running" and other.rank < rank)
         return index if before + self._next(trial) - trial.share <= room + EPS else None
 
     @property

@@ -122,8 +122,7 @@ class Scheduler(ABC):
 
     def favour(self, index: int) -> None:
         """Somebody asks that this trial goes on, before all others and to its end."""
-        if self.members[index].state in ("waiting", "running"):  # it may have been let go on just now
-            self.favoured.append(index)
+        self.favoured.append(index)
 
     def next(self) -> int | None:
         """The trial to start, or to go on with, where there is room for one; None: none, for now or for good."""

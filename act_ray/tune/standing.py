@@ -20,7 +20,7 @@ def fill_scheduler(experiment: Experiment) -> Scheduler:
         state: State = "over" if trial.outcome is not None else "waiting" if trial.waiting is not None else "running"
         scheduler.replay(index, reports, state)
         if trial.favoured:
-            scheduler.favoured.append(index)
+            scheduler.favour(index)
         if audited or trial.outcome is TrialOutcome.PRUNED:
             scheduler.end(index, collapsed=True)
     return scheduler
