@@ -23,6 +23,7 @@ from tests.helpers.trained_models import call, make_models
 
 # What the commands print names `python` where that is the one that runs them.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets the other tests starve the trials of those on Ray
 torch.set_num_threads(1)  # sums in the same order everywhere; it is also what makes it safe to train in a forked child
 
 

@@ -4,24 +4,24 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from act_ray import jsonfile
 from act_ray.data import decoding, formats, store
-from act_ray.data.decoding import BadImage, Pixels
+from act_ray.data.decoding import BadImage
 from act_ray.data.records import LabelChoice, Record, Source
 from act_ray.errors import UserError
 from act_ray.files import locked, sha256
+from act_ray.prepare.decoded import ImagePlan, Results, decode_one, decoded
 from act_ray.progress_bar import ProgressBar
 
 SHARD_BYTES = 64 << 20  # pixels in a shard when --shard-images does not say: 21,845 images of 32x32x3
-GROUP_IMAGES, GROUP_BYTES = 256, 64 << 20  # encoded images held at once for the decoding threads
 HOPELESS = 100  # bad images after which a source that is mostly bad is given up at once
 MAX_CLASSES = 100_000
 
@@ -42,14 +42,6 @@ class PrepareOptions:
     split: str | None = None
     labels: str | None = None
     labelled: bool = True
-
-
-class ImagePlan(NamedTuple):
-    """What every image becomes, by the first good one: [channels, size, size], with a label or without."""
-
-    size: int
-    channels: int
-    labelled: bool
 
 
 @dataclass
@@ -192,47 +184,6 @@ def _selected(source: Source, options: PrepareOptions) -> Iterator[Record]:
 # ---------------------------------------------------------------- the work
 
 
-def _decode_one(plan: ImagePlan, resize: bool, classes: int, record: Record) -> Pixels | BadImage:
-    """The pixels [C, H, W], or why the record is quarantined."""
-    size, channels, labelled = plan
-    try:
-        pixels = decoding.decode(record.image, size, channels, resize)
-    except BadImage as bad:
-        return bad
-    if (record.label is not None) != labelled:
-        return BadImage("has no label, unlike the first image" if labelled else "has a label, unlike the first image")
-    if record.label is not None and not 0 <= record.label < classes:
-        return BadImage(f"label {record.label} is outside 0 to {classes - 1}")
-    return pixels
-
-
-def _decoded(records: Iterator[Record], decode: partial[Pixels | BadImage]) -> "Results":
-    """Decode in order on a few threads (Pillow releases the interpreter lock), a bounded group at a time."""
-    workers = min(8, len(os.sched_getaffinity(0)))
-
-    def decode_slice(part: list[Record]) -> list[Pixels | BadImage]:
-        return [decode(record) for record in part]
-
-    with ThreadPoolExecutor(workers) as pool:
-        for group in _groups(records):
-            step = -(-len(group) // workers)  # one task per thread: a task costs as much as a small image
-            parts = [group[i : i + step] for i in range(0, len(group), step)]
-            yield from zip(group, chain.from_iterable(pool.map(decode_slice, parts)), strict=True)
-
-
-def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
-    group, size = list[Record](), 0
-    for record in records:
-        group.append(record)
-        size += 0 if isinstance(record.image, BadImage) else len(record.image)
-        if len(group) == GROUP_IMAGES or size > GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-Results = Iterator[tuple[Record, Pixels | BadImage]]
 Quarantine = list[dict[str, str]]
 
 
@@ -243,10 +194,12 @@ def _write_shards(
     size, channels, _ = work.plan
     limit = options.shard_images or max(1, SHARD_BYTES // (channels * size * size))
     classes = len(source.classes) if source.classes else MAX_CLASSES
-    decode = partial(_decode_one, work.plan, options.size is not None, classes)
-    results = _decoded(islice(_selected(source, options), work.records, None), decode)
+    decode = partial(decode_one, work.plan, options.size is not None, classes)
     total = source.count if options.only is None else None
-    with ProgressBar("preparing", total, "images", say, work.records) as progress:
+    with (
+        closing(decoded(islice(_selected(source, options), work.records, None), decode)) as results,
+        ProgressBar("preparing", total, "images", say, work.records) as progress,
+    ):
         remaining = _counted(results, progress)
         while True:
             shard, bad = _write_shard(dst, work, remaining, limit, max_bad)

@@ -4,6 +4,7 @@ import io
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from act_ray import cli
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
 from act_ray.files import locked
-from act_ray.prepare import conversion
+from act_ray.prepare import conversion, decoded
 from act_ray.prepare.__main__ import command
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from tests.helpers.sources import N, make_flat, make_zip, png
@@ -36,9 +37,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from act_ray import files
-from act_ray.prepare import conversion
+from act_ray.prepare import conversion, decoded
 module, name, after = (files, "publish", int(sys.argv[3])) if sys.argv[4] == "publish" else (
-    conversion, "_decode_one", int(sys.argv[3]))
+    conversion, "decode_one", int(sys.argv[3]))
 original, calls = getattr(module, name), 0
 def dying(*args):
     global calls
@@ -47,7 +48,7 @@ def dying(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
 setattr(module, name, dying)
-conversion.GROUP_IMAGES = 1
+decoded.GROUP_IMAGES = 1
 conversion.prepare(sys.argv[1], Path(sys.argv[2]), conversion.PrepareOptions(shard_images=3), 0.5)
 """
 
@@ -76,7 +77,7 @@ def test_whole_shards_are_not_decoded_again(
     pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_flat(tmp_path / "src", pixels, [0] * N)
-    original, calls = conversion._decode_one, []
+    original, calls = conversion.decode_one, []
 
     def counted(plan, resize, classes, record):  # type: ignore[no-untyped-def]
         calls.append(record.name)
@@ -84,8 +85,8 @@ def test_whole_shards_are_not_decoded_again(
             raise KeyboardInterrupt
         return original(plan, resize, classes, record)
 
-    monkeypatch.setattr(conversion, "_decode_one", counted)
-    monkeypatch.setattr(conversion, "GROUP_IMAGES", 1)
+    monkeypatch.setattr(conversion, "decode_one", counted)
+    monkeypatch.setattr(decoded, "GROUP_IMAGES", 1)
     with pytest.raises(KeyboardInterrupt):
         prepare(str(folder), tmp_path / "dst", PrepareOptions(shard_images=3))
     assert not list((tmp_path / "dst").glob(".shard*"))
@@ -154,6 +155,7 @@ def test_a_hopeless_source_is_given_up_early(pixels: np.ndarray, tmp_path: Path)
     result = verb(tmp_path / "a.parquet", tmp_path / "dst")
     assert result.exit_code == 2
     assert "101 of 102 images are bad" in result.stderr
+    assert not [thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
 
 @pytest.mark.parametrize(
