@@ -14,11 +14,12 @@ from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import STALE_S, read_progress
 from act_ray.runs.rows import Row, Tail
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.rerun import rerun_command
 from act_ray.tune.schedulers import Scheduler
 from act_ray.tune.spent import saved_compute
 from act_ray.tune.standing import budget_share, describe_standing, fill_scheduler
+from act_ray.tune.trials import TrialRecord
 
 STATUS = {
     TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "confirmed", TrialOutcome.SCHEDULER: "stopped",

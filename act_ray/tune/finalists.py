@@ -11,8 +11,9 @@ from rich.table import Table
 
 from act_ray.runs.folder import Folder
 from act_ray.runs.storage import join
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.results import format_value, rank
+from act_ray.tune.trials import TrialRecord
 
 SEEDS = 3
 SEED = "train.seed"

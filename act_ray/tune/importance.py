@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from act_ray.figures.style import COLOURS, GREY, WIDTH, save, styled
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.trials import TrialRecord
 
 MOST = 4  # parameters whose trials are drawn
 

@@ -8,9 +8,10 @@ import optuna
 
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import TrialOutcome
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.kinds import distribution, endpoints
 from act_ray.tune.schedulers import promise
+from act_ray.tune.trials import TrialRecord
 from act_ray.yamlfile import write_yaml
 
 LEAST = 6  # trials with a score: fewer teach nothing

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from act_ray.runs.progress import format_seconds, read_progress
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.standing import budget_share
+from act_ray.tune.trials import TrialRecord
 
 AVERAGE_S = 180.0  # over which the speed is averaged that tells the time left: processes start, and trials are scored
 

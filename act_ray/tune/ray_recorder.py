@@ -11,12 +11,13 @@ from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome, TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.tensorboard import FOLDER, EventFiles
-from act_ray.tune.experiment import Experiment, Report, TrialPlan
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_placement import Placement
 from act_ray.tune.ray_schedulers import index_of
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
+from act_ray.tune.trials import Report, TrialPlan
 
 KEYS = (
     "step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "given_up",

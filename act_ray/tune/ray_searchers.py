@@ -11,11 +11,12 @@ from ray.tune.search.optuna import OptunaSearch
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import RunOutcome, TrialOutcome
-from act_ray.tune.experiment import Experiment, TrialPlan, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.kinds import distribution
 from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_schedulers import TuneScheduler
 from act_ray.tune.told import compute, earlier, known, promised
+from act_ray.tune.trials import TrialPlan, TrialRecord
 
 TRIES = 1000
 Told = Callable[[TrialPlan], dict[str, Any]]  # what a trial's process is told

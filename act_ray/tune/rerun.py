@@ -3,7 +3,8 @@
 import json
 import shlex
 
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.trials import TrialRecord
 from act_ray.typed import typed
 
 

@@ -14,7 +14,8 @@ from act_ray.collapse.record import SUMMARY
 from act_ray.files import replace_atomically
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.storage import join
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.trials import TrialRecord
 
 Row = dict[str, Any]
 TYPES = {  # of the columns besides the parameters

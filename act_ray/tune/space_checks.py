@@ -7,10 +7,10 @@ from act_ray.errors import UserError
 from act_ray.train.preflight import preflight
 from act_ray.train.warm_start import adopt_architecture
 from act_ray.tune.disk import describe_disk
-from act_ray.tune.experiment import plan_trial
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import SCHEDULERS
 from act_ray.tune.space import Space
+from act_ray.tune.trials import plan_trial
 from act_ray.yamlfile import write_yaml
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from act_ray.outcomes import TrialOutcome
-from act_ray.tune.experiment import TrialRecord
 from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.trials import TrialRecord
 
 
 @dataclass(frozen=True)

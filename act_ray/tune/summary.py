@@ -10,7 +10,7 @@ from act_ray.outcomes import TrialOutcome
 from act_ray.runs.checkpoint import step_folder
 from act_ray.runs.progress import format_seconds
 from act_ray.runs.storage import join
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.finalists import finalists_table
 from act_ray.tune.lessons import describe_lessons
 from act_ray.tune.picture import draw_best
@@ -22,6 +22,7 @@ from act_ray.tune.simulation import NEAR, wilson
 from act_ray.tune.spent import saved_compute
 from act_ray.tune.table import make_table
 from act_ray.tune.told import compute
+from act_ray.tune.trials import TrialRecord
 from act_ray.typed import typed
 
 FILE_WIDTH = 120  # of table.txt

@@ -8,9 +8,10 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from act_ray.outcomes import TrialOutcome
-from act_ray.tune.experiment import Experiment, TrialRecord
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.results import format_value, rank
 from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.tune.trials import TrialRecord
 
 
 def make_table(experiment: Experiment, metric: str, console: Console) -> list[Table | str]:

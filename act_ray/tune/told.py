@@ -8,10 +8,11 @@ from act_ray import settings
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, finite_or_worst
 from act_ray.outcomes import TrialOutcome
-from act_ray.tune.experiment import Experiment, TrialRecord, require_search
+from act_ray.tune.experiment import Experiment, require_search
 from act_ray.tune.kinds import endpoints
 from act_ray.tune.schedulers import promise
 from act_ray.tune.space import Space
+from act_ray.tune.trials import TrialRecord
 
 # Settings in which two trials may differ and still have the same score.
 ASIDE = ("preset", "recipe", "collapse.", "checkpoint.", "train.threads", "train.log_every", "eval.grid", "eval.batch")

@@ -8,8 +8,9 @@ from PIL import Image
 
 from act_ray import settings
 from act_ray.runs.folder import RunFolder, grid_name
-from act_ray.tune.experiment import Experiment, TrialPlan
+from act_ray.tune.experiment import Experiment
 from act_ray.tune.space_files import parse_space
+from act_ray.tune.trials import TrialPlan
 
 SPACE: dict[str, Any] = {
     "preset": "digits", "trials": 5, "about": "made up", "set": {"train.total_steps": 400, "eval.every": 100},
