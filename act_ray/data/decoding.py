@@ -3,8 +3,9 @@
 What is done, in this order: the caps are checked on the header, before a pixel is decoded; an animation gives its
 first frame; EXIF orientation is applied; 16 bits become 8 by their high byte (the inverse of both v*257 and v*256, and
 what Pillow does for 16-bit colour); transparency is laid on white (hidden colours under alpha 0 are often garbage);
-CMYK, palettes and grey become RGB, or ITU-R 601 luma for one channel; a size that differs is centre-cropped to a
-square and resized with Pillow's LANCZOS, which is antialiased, as the StyleGAN and EDM dataset tools do.
+CMYK, palettes and grey become RGB, or ITU-R 601 luma for one channel; a size that differs is cropped to a square, at
+the centre unless told otherwise, and resized with Pillow's LANCZOS, which is antialiased, as the StyleGAN and EDM
+dataset tools do.
 """
 
 import io
@@ -33,11 +34,12 @@ class BadImage(Exception):
 Raw = bytes | Pixels | BadImage  # a reader that refuses an image hands on the refusal in its place
 
 
-def decode(raw: Raw, size: int, channels: int, resize: bool = True) -> Pixels:
+def decode(raw: Raw, size: int, channels: int, resize: bool = True, at: float = 0.5) -> Pixels:
     """Decode to uint8 [channels, size, size], contiguous.
 
-    raw: an encoded file, or uint8 pixels [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. Raises BadImage when it cannot be
-    decoded, is over a cap, or, with resize=False, has another size.
+    raw: an encoded file, or uint8 pixels [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. at: where along the longer side the
+    square is cropped, 0 to 1. Raises BadImage when it cannot be decoded, is over a cap, or, with resize=False, has
+    another size.
     """
     if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and raw.shape == (size, size, channels):
         return np.ascontiguousarray(raw.transpose(2, 0, 1))
@@ -47,7 +49,7 @@ def decode(raw: Raw, size: int, channels: int, resize: bool = True) -> Pixels:
     image = _flatten(image, channels)
     if image.size != (size, size):
         side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
+        left, top = int((image.width - side) * at), int((image.height - side) * at)
         image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if channels == 3 else np.array(pixels[None])

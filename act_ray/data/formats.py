@@ -14,20 +14,23 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from act_ray.data import cifar
 from act_ray.data.archives import PACKING_ERRORS, find_zip_source
+from act_ray.data.arrays import find_idx_source, find_npy_source, find_npz_source, is_idx
+from act_ray.data.batches import find_archive, find_batch, find_batches
 from act_ray.data.folders import find_folder_source, split_folder
+from act_ray.data.lmdb_files import find_lmdb_source
 from act_ray.data.records import LabelChoice, Record, Source
-from act_ray.data.tables import find_npz_source, find_parquet_source
+from act_ray.data.tables import find_saved_source, find_table_source
 from act_ray.data.webdataset import find_tar_source
 from act_ray.errors import UserError, near
 
 ACCEPTED = (
-    "a folder of images (one sub-folder per class, or flat), CIFAR-10's Python batches (folder or .tar.gz), "
-    "Hugging Face .parquet, ImageNet-64 or EDM .npz, an EDM/StyleGAN .zip, WebDataset .tar"
+    "a folder of images (one sub-folder per class, or flat), Python batches of CIFAR-10, CIFAR-100 (folder or .tar.gz) "
+    "or ImageNet-64, Hugging Face .parquet or save_to_disk, MNIST's idx files, LSUN's LMDB, ImageNet-64 or EDM .npz, "
+    ".npy of uint8 images, an EDM/StyleGAN .zip, WebDataset .tar"
 )
 ANY_LABELS = LabelChoice()
-NAMED_LABELS = ("Hugging Face Parquet", "WebDataset tar", "WebDataset tars")  # where --labels NAME means something
+NAMED_LABELS = ("Hugging Face", "WebDataset", "CIFAR-100")  # how the formats begin where --labels NAME means something
 
 
 def detect(src: str | os.PathLike[str], split: str | None = None, choice: LabelChoice = ANY_LABELS) -> Source:
@@ -45,9 +48,9 @@ def detect(src: str | os.PathLike[str], split: str | None = None, choice: LabelC
         source = _detect_folder(path, split, choice) if path.is_dir() else _detect_file(path, choice)
     except _DAMAGE as error:
         raise _damaged(path, error) from error
-    if choice.name is not None and source.format not in NAMED_LABELS:
+    if choice.name is not None and not source.format.startswith(NAMED_LABELS):
         raise UserError(
-            f"--labels {choice.name}: not for {source.format}; it is for Parquet's columns and .json's keys"
+            f"--labels {choice.name}: not for {source.format}; it is for Parquet's columns, .json's keys and CIFAR-100"
         )
     records = source.records if choice.wanted else lambda: (r._replace(label=None) for r in source.records())
     classes = source.classes if choice.wanted else None
@@ -70,18 +73,23 @@ def _guarded(path: Path, records: Callable[[], Iterator[Record]]) -> Iterator[Re
 
 def _detect_file(path: Path, choice: LabelChoice) -> Source:
     name = path.name.lower()
-    if cifar.is_batch(path.name):
-        return Source("CIFAR-10 batch", path, partial(cifar.read_batches, [path]), cifar.CLASSES)
+    if batch := find_batch(path, choice):
+        return batch
     if name.endswith(".parquet"):
-        return find_parquet_source([path], choice)
+        return find_table_source([path], choice)
     if name.endswith(".npz"):
         return find_npz_source([path], choice)
+    if name.endswith(".npy"):
+        return find_npy_source([path])
+    if is_idx(name):
+        return find_idx_source([path], choice)
     if name.endswith(".zip"):
         return find_zip_source(path, choice)
     if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
         with tarfile.open(path, "r|*") as archive:
-            if any(cifar.is_batch(member.name) for member in islice(archive, 10)):
-                return Source("CIFAR-10 archive", path, partial(cifar.read_tar, path), cifar.CLASSES)
+            names = [member.name for member in islice(archive, 10)]
+        if batches := find_archive(path, names, choice):
+            return batches
         return find_tar_source([path], "WebDataset tar", choice)
     raise UserError(f"{path}: found a file of another kind; accepted: {ACCEPTED}")
 
@@ -90,17 +98,24 @@ def _detect_folder(path: Path, split: str | None, choice: LabelChoice) -> Source
     manifest = path / "manifest.json"
     if manifest.is_file() and "act_ray.images" in manifest.read_text(errors="replace"):
         raise UserError(f"{path}: already prepared; give it to training as data.path")
-    for folder in (path, path / "cifar-10-batches-py"):
-        if batches := sorted(file for file in folder.glob("*_batch*") if cifar.is_batch(file.name)):
-            return Source("CIFAR-10 batches", path, partial(cifar.read_batches, batches), cifar.CLASSES)
+    if batches := find_batches(path, choice):
+        return batches
+    if saved := find_saved_source(path, choice):
+        return saved
+    if lmdb := find_lmdb_source(path):
+        return lmdb
+    if idx := sorted(file for file in [*path.glob("*"), *path.glob("raw/*")] if is_idx(file.name)):
+        return find_idx_source(idx, choice)
     if parquet := sorted(path.rglob("*.parquet")):
-        return find_parquet_source(parquet, choice)
+        return find_table_source(parquet, choice)
     if npz := sorted(path.glob("*.npz")):
         return find_npz_source(npz, choice)
     if tars := sorted(path.glob("*.tar")):
         return find_tar_source(tars, "WebDataset tars", choice)
     if images := find_folder_source(path, split, choice):
         return images
+    if npy := sorted(path.glob("*.npy")):
+        return find_npy_source(npy)
     found = sorted(entry.name for entry in os.scandir(path))
     listing = f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}" if found else "nothing"
     raise UserError(f"{path}: found {listing}; accepted: {ACCEPTED}")

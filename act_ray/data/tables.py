@@ -1,27 +1,36 @@
-"""Images kept in tables: Hugging Face Parquet, and npz arrays; both streamed, a few MB in memory at a time."""
+"""Images kept in tables as Hugging Face's `datasets` writes them: Parquet, and the Arrow files of save_to_disk.
+
+Both are streamed, a few MB in memory at a time.
+"""
 
 import json
-import math
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from act_ray.data.decoding import BadImage
 from act_ray.data.records import LABEL_NAMES, LabelChoice, Record, Source, choose_label, unread_note
 from act_ray.errors import UserError
 
-CHUNK_BYTES = 4 << 20
+SAVED, SPLITS = "state.json", "dataset_dict.json"  # of save_to_disk: of a Dataset, and of a DatasetDict
 
 
-def find_parquet_source(files: Sequence[Path], choice: LabelChoice) -> Source:
+def find_saved_source(folder: Path, choice: LabelChoice) -> Source | None:
+    """The folder of datasets' save_to_disk; None for another. Raises UserError where a split has to be chosen."""
+    if (folder / SPLITS).is_file():
+        splits = json.loads((folder / SPLITS).read_bytes())["splits"]
+        raise UserError(f"{folder}: choose one of {', '.join(f'--split {name}' for name in splits)}")
+    if not (folder / SAVED).is_file():
+        return None
+    files = [folder / Path(file["filename"]).name for file in json.loads((folder / SAVED).read_bytes())["_data_files"]]
+    return find_table_source(files, choice, "Hugging Face save_to_disk") if files else None
+
+
+def find_table_source(files: Sequence[Path], choice: LabelChoice, title: str = "Hugging Face Parquet") -> Source:
     """Raises UserError for a file without images, files that differ, or where the user has to choose the label."""
-    found = {path: pq.read_schema(path) for path in files}
+    found = {path: _schema(path) for path in files}
     kinds = {_label_kind(path, schema, choice): path for path, schema in found.items()}
     if len(kinds) > 1:
         raise UserError(f"{' and '.join(map(str, kinds.values()))} name their classes differently: prepare them apart")
@@ -31,12 +40,12 @@ def find_parquet_source(files: Sequence[Path], choice: LabelChoice) -> Source:
         classes = _texts(files, label)
         positions = {name: position for position, name in enumerate(classes)}
     note = unread_note(str(files[0]), _label_columns(found[files[0]])) if label is None and choice.wanted else None
-    count = sum(pq.read_metadata(path).num_rows for path in files)
+    count = sum(_count(path) for path in files)
 
     def records() -> Iterator[Record]:
-        return (record for path in files for record in read_parquet(path, label, positions))
+        return (record for path in files for record in read_table(path, label, positions))
 
-    return Source("Hugging Face Parquet", files[0], records, classes, count, note)
+    return Source(title, files[0], records, classes, count, note)
 
 
 def _label_kind(path: Path, schema: pa.Schema, choice: LabelChoice) -> tuple[str | None, bool, tuple[str, ...] | None]:
@@ -49,29 +58,52 @@ def _texts(files: Sequence[Path], label: str) -> tuple[str, ...]:
     """The labels of a column of text, in sorted order."""
     values = set[str | None]()
     for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=[label]):
-                values.update(batch.column(0).to_pylist())
+        for batch in _batches(path, [label]):
+            values.update(batch.column(0).to_pylist())
     return tuple(sorted(value for value in values if value))
 
 
-def read_parquet(path: Path, label: str | None, positions: dict[str, int] | None) -> Iterator[Record]:
-    """Yield the images of one Hugging Face Parquet file; a label of -1, null or "" is its way of saying none.
+def read_table(path: Path, label: str | None, positions: dict[str, int] | None) -> Iterator[Record]:
+    """Yield the images of one file; a label of -1, null or "" is its way of saying none.
 
     positions: of the classes by name, where the labels are text.
     """
-    with pq.ParquetFile(path) as file:
-        image = _image_column(path, file.schema_arrow)
-        row = 0
-        for batch in file.iter_batches(batch_size=256, columns=[image, label] if label else [image]):
-            values = batch.column(image).to_pylist()
-            labels = batch.column(label).to_pylist() if label else [None] * len(values)
-            for value, said in zip(values, labels, strict=True):
-                inner = value if isinstance(value, dict) else {"bytes": value}
-                raw = inner["bytes"] if inner["bytes"] is not None else BadImage("its row holds no bytes")
-                number = said if positions is None else positions.get(said)
-                yield Record(f"{path.name}/{inner.get('path') or row}", raw, None if number == -1 else number)
-                row += 1
+    image, row = _image_column(path, _schema(path)), 0
+    for batch in _batches(path, [image, label] if label else [image]):
+        values = batch.column(image).to_pylist()
+        labels = batch.column(label).to_pylist() if label else [None] * len(values)
+        for value, said in zip(values, labels, strict=True):
+            inner = value if isinstance(value, dict) else {"bytes": value}
+            raw = inner["bytes"] if inner["bytes"] is not None else BadImage("its row holds no bytes")
+            number = said if positions is None else positions.get(said)
+            yield Record(f"{path.name}/{inner.get('path') or row}", raw, None if number == -1 else number)
+            row += 1
+
+
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".parquet":
+        return pq.read_schema(path)
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).schema
+
+
+def _count(path: Path) -> int:
+    if path.suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    with pa.memory_map(str(path)) as file:
+        return sum(batch.num_rows for batch in pa.ipc.open_stream(file))
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of these columns, at most 256 at a time."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as parquet:
+            yield from parquet.iter_batches(batch_size=256, columns=columns)
+        return
+    with pa.memory_map(str(path)) as file:
+        for batch in pa.ipc.open_stream(file):
+            for start in range(0, batch.num_rows, 256):
+                yield batch.select(columns).slice(start, 256)
 
 
 def _image_column(path: Path, schema: pa.Schema) -> str:
@@ -115,78 +147,3 @@ def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None
     content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = content.get("info", {}).get("features", {}).get(label, {})
     return tuple(map(str, feature["names"])) if isinstance(feature, dict) and feature.get("names") else None
-
-
-def find_npz_source(files: Sequence[Path], choice: LabelChoice) -> Source:
-    """Raises UserError for arrays that might be labels and are not read."""
-    for path in files:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-        image, label = ("data", "labels") if "data" in names else ("arr_0", "arr_1")
-        others = [name for name in names if name not in (image, "mean")]
-        if choice.wanted and image in names and others and label not in names:
-            raise UserError(
-                f"{path}: labels beside {image} are read from {label}, and it has {', '.join(others)}; "
-                f"rename the array to {label}, or give --no-labels"
-            )
-    return Source("npz", files[0], lambda: (record for path in files for record in npz_images(path)))
-
-
-def npz_images(path: Path) -> Iterator[Record]:
-    """Yield (name, pixels [H, W, C], label) of one npz.
-
-    ImageNet-64 as published: `data` uint8 [n, C*H*W] and `labels` 1-based. Else as EDM and OpenAI write it: `arr_0`
-    uint8 [n, H, W, C] and, if there, `arr_1` labels 0-based. Read off the zip member row by row: np.load would hold the
-    whole array (1.6 GB for one of ImageNet-64's ten), and no byte is ever unpickled.
-    """
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-        planar = "data.npy" in members
-        key, labels_key, base = ("data.npy", "labels.npy", 1) if planar else ("arr_0.npy", "arr_1.npy", 0)
-        if key not in members:
-            raise UserError(f"{path}: no array `data` or `arr_0`; found {', '.join(members)}")
-        with archive.open(key) as file:
-            shape, dtype = _npy_header(path, key, file)
-            if dtype != np.uint8 or not (_planar_side(shape) if planar else len(shape) in (3, 4)):
-                raise UserError(f"{path}: {key} is {dtype} {list(shape)}, not uint8 [n, 3*H*H] or [n, H, W, C]")
-            labels = _npz_labels(path, archive, labels_key, shape[0]) if labels_key in members else None
-            for i, row in enumerate(_rows(path, file, shape)):
-                side = _planar_side(shape)
-                pixels = row.reshape(-1, side, side).transpose(1, 2, 0) if planar else row
-                yield Record(f"{path.name}/{i}", pixels, None if labels is None else int(labels[i]) - base)
-
-
-def _planar_side(shape: tuple[int, ...]) -> int:
-    """H of images flattened as [n, 3*H*H], or 0 when the shape is not that."""
-    side = math.isqrt(shape[1] // 3) if len(shape) == 2 else 0
-    return side if side and 3 * side * side == shape[1] else 0
-
-
-def _npy_header(path: Path, key: str, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype; only C order and plain numbers pass."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if fortran or dtype.kind not in "ui" or not shape:
-        raise UserError(f"{path}: {key} is {dtype} {list(shape)}{' in Fortran order' if fortran else ''}, not readable")
-    return shape, dtype
-
-
-def _rows(path: Path, file: IO[bytes], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
-    size = math.prod(shape[1:])
-    step = max(1, CHUNK_BYTES // max(1, size))
-    for start in range(0, shape[0], step):
-        rows = min(step, shape[0] - start)
-        raw = file.read(rows * size)
-        if len(raw) != rows * size:
-            raise UserError(f"{path}: cut short after {start} of {shape[0]} images")
-        yield from np.frombuffer(raw, dtype=np.uint8).reshape(rows, *shape[1:])
-
-
-def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int) -> NDArray[np.generic]:
-    with archive.open(key) as file:
-        shape, dtype = _npy_header(path, key, file)
-        raw = file.read(count * dtype.itemsize)
-    if shape not in ((count,), (count, 1)) or len(raw) != count * dtype.itemsize:
-        raise UserError(f"{path}: {key} has shape {list(shape)} for {count} images")
-    return np.frombuffer(raw, dtype=dtype)

@@ -32,7 +32,8 @@ Say = Callable[[str], None]
 class PrepareOptions:
     """What the user asked for; None leaves size and channels to the first good image, and the label to its name.
 
-    labelled: False leaves the labels out.
+    crop: center, or random-box, a square of the shorter side somewhere along the longer. labelled: False leaves the
+    labels out.
     """
 
     size: int | None = None
@@ -42,6 +43,7 @@ class PrepareOptions:
     split: str | None = None
     labels: str | None = None
     labelled: bool = True
+    crop: str = "center"
 
 
 @dataclass
@@ -194,7 +196,7 @@ def _write_shards(
     size, channels, _ = work.plan
     limit = options.shard_images or max(1, SHARD_BYTES // (channels * size * size))
     classes = len(source.classes) if source.classes else MAX_CLASSES
-    decode = partial(decode_one, work.plan, options.size is not None, classes)
+    decode = partial(decode_one, work.plan, options.size is not None, options.crop == "random-box", classes)
     total = source.count if options.only is None else None
     with (
         closing(decoded(islice(_selected(source, options), work.records, None), decode)) as results,

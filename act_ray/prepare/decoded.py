@@ -1,5 +1,6 @@
 """Records to pixels, in order, on a few threads."""
 
+import hashlib
 import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +25,15 @@ class ImagePlan(NamedTuple):
     labelled: bool
 
 
-def decode_one(plan: ImagePlan, resize: bool, classes: int, record: Record) -> Pixels | BadImage:
-    """The pixels [C, H, W], or why the record is quarantined."""
+def decode_one(plan: ImagePlan, resize: bool, anywhere: bool, classes: int, record: Record) -> Pixels | BadImage:
+    """The pixels [C, H, W], or why the record is quarantined.
+
+    anywhere: the square is cropped where a hash of the name says, the same at each call; else at the centre.
+    """
     size, channels, labelled = plan
+    at = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:4]) / (1 << 32) if anywhere else 0.5
     try:
-        pixels = decoding.decode(record.image, size, channels, resize)
+        pixels = decoding.decode(record.image, size, channels, resize, at)
     except BadImage as bad:
         return bad
     if (record.label is not None) != labelled:

@@ -1,5 +1,6 @@
 """Every accepted format keeps its pixels and labels; nothing in a hostile one gets out."""
 
+import gzip
 import json
 import os
 import pickle
@@ -18,11 +19,16 @@ from act_ray.errors import UserError
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from tests.helpers.sources import (
     MAKERS,
+    UNLABELLED,
     N,
     cifar_batch,
     make_cifar,
+    make_cifar_100,
+    make_cifar_tar,
     make_flat,
     make_folder,
+    make_lmdb,
+    make_saved,
     make_zip,
     png,
     tar_of,
@@ -46,16 +52,17 @@ def test_every_format_keeps_every_pixel_and_label(make, pixels: np.ndarray, labe
     data = open_data(str(tmp_path / "dst"))
     order = sorted(range(N), key=lambda i: labels[i]) if make is make_folder else list(range(N))
     expected = pixels[order].transpose(0, 3, 1, 2)
-    if "cifar" in make.__name__:
+    ten = make in (make_cifar, make_cifar_tar)
+    if ten:
         expected = expected.repeat(4, axis=2).repeat(4, axis=3)
     np.testing.assert_array_equal(data.images, expected)
     assert not manifest["quarantined"]
-    if make is make_flat:
+    if make in UNLABELLED:
         assert data.labels is None
         assert data.num_classes == 0
     else:
         assert data.labels.tolist() == [labels[i] for i in order]
-        assert data.num_classes == (10 if "cifar" in make.__name__ else 3)
+        assert data.num_classes == (10 if ten else 3)
 
 
 def test_class_names_are_kept(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
@@ -121,6 +128,61 @@ def test_links_in_archives_are_quarantined(pixels: np.ndarray, tmp_path: Path) -
     }
 
 
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnists_files_with_their_labels(packed: bool, pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    images, numbers = pixels[..., 0], np.array(labels, dtype=np.uint8)
+    src = tmp_path / "src"
+    (src / "raw").mkdir(parents=True)
+    pack = gzip.compress if packed else bytes
+    for part, take in (("t10k", slice(0, 4)), ("train", slice(4, N))):
+        for name, array in (("images-idx3", images), ("labels-idx1", numbers)):
+            file = src / f"raw/{part}-{name}-ubyte{'.gz' * packed}"
+            file.write_bytes(pack(idx(array[take])))
+    prepare(str(src), tmp_path / "dst", PrepareOptions())
+    data = open_data(str(tmp_path / "dst"))
+    np.testing.assert_array_equal(data.images, images[:, None])
+    assert data.labels.tolist() == labels
+    manifest = prepare(str(src), tmp_path / "part", PrepareOptions(only="train*"))
+    assert manifest["count"] == N - 4
+    file.unlink()
+    with pytest.raises(UserError, match=r"train-labels-idx1-ubyte.*not beside it; put them there, or give --no-labels"):
+        prepare(str(src), tmp_path / "none", PrepareOptions())
+    file.write_bytes(pack(idx(numbers[:3])))
+    with pytest.raises(UserError, match="3 labels for the 6 images of train-images"):
+        prepare(str(src), tmp_path / "none", PrepareOptions())
+
+
+def test_cifar_100_has_two_kinds_of_labels(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    source = make_cifar_100(tmp_path / "src", pixels, labels)
+    assert prepare(str(source), tmp_path / "fine", PrepareOptions())["classes"] == ["a", "b", "c"]
+    coarse = prepare(str(source), tmp_path / "coarse", PrepareOptions(labels="coarse_labels"))
+    assert coarse["classes"] == ["x", "y"]
+    with pytest.raises(UserError, match=r"--labels fine: not in .*; .*fine_labels"):
+        prepare(str(source), tmp_path / "none", PrepareOptions(labels="fine"))
+
+
+def test_a_split_of_what_was_saved_to_disk_is_asked_for(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_saved(tmp_path / "src" / split, pixels, labels)
+    (tmp_path / "src/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(UserError, match="src: choose one of --split train, --split test"):
+        prepare(str(tmp_path / "src"), tmp_path / "dst", PrepareOptions())
+    assert prepare(str(tmp_path / "src"), tmp_path / "dst", PrepareOptions(split="test"))["count"] == N
+
+
+def test_several_categories_of_lsun_and_a_damaged_one(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+    for name in ("bridge_train_lmdb", "cat"):
+        make_lmdb(tmp_path / "src" / name, pixels, labels)
+    assert prepare(str(tmp_path / "src"), tmp_path / "dst", PrepareOptions())["count"] == 2 * N
+    (tmp_path / "src/cat/data.mdb").write_bytes(b"no database")
+    with pytest.raises(UserError, match=r"cat/data\.mdb: damaged, or not what its name says"):
+        prepare(str(tmp_path / "src"), tmp_path / "other", PrepareOptions())
+
+
 class Canary:
     def __reduce__(self) -> tuple:
         return os.mkdir, (os.environ["CANARY"],)
@@ -143,7 +205,7 @@ def test_a_pickle_never_runs(hostile: object, packed: bool, tmp_path: Path, monk
         source = tar_of(tmp_path / "c.tar.gz", {"data_batch_1": raw})
     else:
         source.write_bytes(raw)
-    with pytest.raises(UserError, match=r"data_batch_1: (refused: its pickle asks for|not a CIFAR-10 batch)"):
+    with pytest.raises(UserError, match=r"data_batch_1: (refused: its pickle asks for|not a batch of CIFAR-10)"):
         prepare(str(source), tmp_path / "dst", PrepareOptions())
     assert not (tmp_path / "ran").exists()
 

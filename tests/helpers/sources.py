@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,6 +62,28 @@ def make_cifar(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
     return path
 
 
+def make_cifar_100(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    folder = path / "cifar-100-python"
+    folder.mkdir(parents=True)
+    names = {b"fine_label_names": [b"a", b"b", b"c"], b"coarse_label_names": [b"x", b"y"]}
+    (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    rows = pixels.transpose(0, 3, 1, 2).reshape(N, -1)
+    for part, take in (("test", slice(0, 4)), ("train", slice(4, N))):
+        fields = {b"data": rows[take], b"fine_labels": labels[take], b"coarse_labels": [i % 2 for i in labels[take]]}
+        (folder / part).write_bytes(pickle.dumps(fields, protocol=2))
+    return path
+
+
+def make_imagenet_batches(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    """As the downsampled ImageNet's are: protocol 3, labels from 1 on, the mean image beside the data."""
+    path.mkdir(parents=True)
+    rows = pixels.transpose(0, 3, 1, 2).reshape(N, -1)
+    for part, take in (("train_data_batch_1", slice(0, 6)), ("val_data", slice(6, N))):
+        fields = {"data": rows[take], "labels": [i + 1 for i in labels[take]], "mean": rows.mean(0)}
+        (path / part).write_bytes(pickle.dumps(fields, protocol=3))
+    return path
+
+
 def tar_of(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
         for name, content in members.items():
@@ -83,6 +106,44 @@ def make_parquet(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
         table = pa.table({"image": images, "label": [labels[i] for i in rows]})
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
         pq.write_table(table, path / f"{part}.parquet", row_group_size=4)
+    return path
+
+
+def make_saved(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    """As datasets' save_to_disk writes them."""
+    path.mkdir(parents=True)
+    feature = {"image": {"_type": "Image"}, "label": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}
+    files = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+    for name, rows in zip(files, (range(6), range(6, N)), strict=True):
+        images = [{"bytes": png(pixels[i]), "path": None} for i in rows]
+        table = pa.table({"image": images, "label": [labels[i] for i in rows]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": feature}})})
+        with pa.ipc.new_stream(path / name, table.schema) as writer:
+            writer.write_table(table, max_chunksize=4)
+    (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in files]}))
+    return path
+
+
+def make_lmdb(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    """As LSUN publishes a category: a key that means nothing, and an encoded image; WebP, here without loss."""
+    path.mkdir(parents=True)
+    with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for i, image in enumerate(pixels):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "WEBP", lossless=True)
+            transaction.put(f"{i:040x}".encode(), file.getvalue())
+    return path
+
+
+def make_npy(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    np.save(path.with_suffix(".npy"), pixels)
+    return path.with_suffix(".npy")
+
+
+def make_planar_npy(path: Path, pixels: np.ndarray, labels: list[int]) -> Path:
+    path.mkdir(parents=True)
+    np.save(path / "a.npy", pixels[:4].transpose(0, 3, 1, 2))
+    np.save(path / "b.npy", pixels[4:].transpose(0, 3, 1, 2))
     return path
 
 
@@ -130,4 +191,11 @@ MAKERS: list[Callable[[Path, np.ndarray, list[int]], Path]] = [
     make_arr0,
     make_zip,
     make_webdataset,
+    make_cifar_100,
+    make_imagenet_batches,
+    make_saved,
+    make_lmdb,
+    make_npy,
+    make_planar_npy,
 ]
+UNLABELLED = (make_flat, make_lmdb, make_npy, make_planar_npy)

@@ -79,11 +79,11 @@ def test_whole_shards_are_not_decoded_again(
     folder = make_flat(tmp_path / "src", pixels, [0] * N)
     original, calls = conversion.decode_one, []
 
-    def counted(plan, resize, classes, record):  # type: ignore[no-untyped-def]
-        calls.append(record.name)
+    def counted(*args):  # type: ignore[no-untyped-def]
+        calls.append(args[-1].name)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return original(plan, resize, classes, record)
+        return original(*args)
 
     monkeypatch.setattr(conversion, "decode_one", counted)
     monkeypatch.setattr(decoded, "GROUP_IMAGES", 1)
@@ -132,6 +132,27 @@ def test_the_verb_ends_with_one_line(pixels: np.ndarray, labels: list[int], tmp_
     assert result.stderr == ""  # no progress bar where there is no terminal
     assert result.stdout.startswith("10 images, 8x8x3, 3 classes, 0 quarantined, ")
     assert result.stdout.count("\n") == 1
+
+
+def test_boxes_anywhere_in_grey(tmp_path: Path) -> None:
+    """Each box is a square of the image, not all at the centre, the same at each call; `--grey` gives one channel."""
+    ramp = np.tile(np.arange(80, dtype=np.uint8), (8, 1))
+    make_flat(tmp_path / "src", np.stack([np.stack([ramp] * 3, -1)] * N), [0] * N)
+    args = (tmp_path / "src", "--size", "8", "--crop", "random-box", "--grey")
+    images = []
+    for name in ("one", "two"):
+        assert verb(*args, tmp_path / name).exit_code == 0
+        images.append(np.asarray(open_data(str(tmp_path / name)).images))
+    np.testing.assert_array_equal(*images)
+    left = images[0][:, 0, 0, 0]
+    np.testing.assert_array_equal(images[0], left[:, None, None, None] + np.arange(8, dtype=np.uint8) * np.ones((8, 1)))
+    assert len(set(left)) > 5
+    assert left.max() <= 72
+    result = verb(*args[:1], "--crop", "random-box", tmp_path / "three")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: --crop random-box: needs --size, without which nothing is cropped\n",
+    )
 
 
 def test_too_many_bad_images_exit_with_2(pixels: np.ndarray, tmp_path: Path) -> None:
