@@ -27,7 +27,7 @@ def command(results: tuple[str, ...], out: Path, overwrite: bool) -> int:
         raise UserError(f"{out}: the last argument is the file to write: in a folder that is there, ending in .html")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; choose another name, or --overwrite")
-    text = write_report(Results(results))
+    text = write_report(Results(results), click.echo)
     replace_atomically(out, lambda temporary: temporary.write_text(text))
     click.echo(f"written: {out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

@@ -1,10 +1,15 @@
 """The dashboard's page with all that it shows, as one file that needs no server and no network."""
 
 import base64
+import gzip
 import html
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from act_ray import jsonfile
 from act_ray.dashboard.curves import FIELDS, Curves
@@ -14,14 +19,13 @@ from act_ray.dashboard.trial_page import importance, sample_steps, trial_page
 from act_ray.runs.folder import grid_name
 from act_ray.runs.rows import Row
 
-CURVE_BYTES, SAMPLE_BYTES = 2_500_000, 1_500_000  # at most, of the data; Plotly takes 4.8 MB
+CURVE_BYTES, SAMPLE_BYTES = 6_000_000, 4_500_000  # at most, before packing and after; Plotly takes 1.9 MB packed
 POINTS = 240  # of a curve, where there is room
-STEPS = 6  # sample grids of a trial, where there is room
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 SHIM = """"use strict";
 act.report = (() => {
-  const data = JSON.parse(document.getElementById("act-data").textContent);
+  const data = window.actData;
   const some = (all, names) => Object.fromEntries(names.filter((name) => all[name]).map((name) => [name, all[name]]));
   const pick = (ids, fields) => Object.fromEntries(Object.entries(some(data.curves, ids))
     .map(([id, found]) => [id, some(found, fields)]));
@@ -34,14 +38,28 @@ act.report = (() => {
       if (!found || !found[given.id]) throw new Error("not part of this report");
       return found[given.id];
     },
-    sample: (id, step) => `data:image/png;base64,${(data.samples[id] || {})[step] || ""}`,
+    sample: (id, step) => `data:image/webp;base64,${(data.samples[id] || {})[step] || ""}`,
   };
 })();
 """
 
 
-def write_report(results: Results) -> str:
-    """The file's text."""
+UNPACK = """"use strict";
+(async () => {
+  const packed = Uint8Array.from(atob(document.getElementById("packed").textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+})().catch((error) => {
+  const why = `this file cannot be unpacked; it needs a browser of 2023 or newer (${error.message})`;
+  document.getElementById("view").textContent = why;
+});
+"""
+
+
+def write_report(results: Results, say: Callable[[str], None] = lambda line: None) -> str:
+    """The file's text. `say` is told what there was no room for."""
     entries = [(source, index) for source in results.sources.values() for index in source.entries]
     entries.sort(key=lambda e: _rank(e[0].entries[e[1]].row))  # the best first: where room ends, the others have less
     ids = [f"{source.key}.{index}" for source, index in entries]
@@ -52,9 +70,13 @@ def write_report(results: Results) -> str:
         "importance": {key: importance(source) for key, source in results.sources.items()},
         **_samples(ids, entries),
     }
+    kept, there = sum(map(len, data["samples"].values())), sum(one["of"] for one in data["layouts"].values())
+    if kept < there:
+        say(f"{kept} of {there} sample grids are in it: each trial's best, first and last, then as many as fit")
     title = ", ".join(source.folder.name for source in results.sources.values())
-    text = json.dumps(jsonfile.plain(data), separators=(",", ":")).replace("<", "\\u003c")
-    scripts = [plotly_path().read_text(), *_scripts()]
+    text = json.dumps(jsonfile.plain(data), separators=(",", ":"))
+    script = "\n".join([plotly_path().read_text(), f"window.actData = {text};", *_scripts()])
+    packed = base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
     body = (PAGE / "index.html").read_text().partition("<body>")[2].partition("<script")[0]
     return "".join(
         [
@@ -63,8 +85,7 @@ def write_report(results: Results) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
             f'<title>act_ray: {html.escape(title)}</title>\n<link rel="icon" href="data:,">\n',
             f"<style>\n{(PAGE / 'style.css').read_text()}</style>\n</head>\n<body>{body}",
-            f'<script type="application/json" id="act-data">{text}</script>\n',
-            *(f"<script>\n{script}</script>\n" for script in scripts),
+            f'<script type="application/octet-stream" id="packed">{packed}</script>\n<script>\n{UNPACK}</script>\n',
             "</body>\n</html>\n",
         ]
     )
@@ -92,19 +113,33 @@ def _curves(entries: Sequence[tuple[Any, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _samples(ids: Sequence[str], entries: Sequence[tuple[Any, int]]) -> dict[str, Any]:
-    """The best and the last sample grid of each trial, and for the best trials some in between, while there is room."""
+    """The best, the first and the last sample grid of each trial, then the others of the best, while there is room.
+
+    A trial's layout has `of`: how many grids there are, of which the report may hold fewer.
+    """
     layouts = {key: sample_steps(*entry) for key, entry in zip(ids, entries, strict=True)}
     samples: dict[str, dict[int, str]] = {key: {} for key in ids}
-    room = SAMPLE_BYTES
-    for spread in (False, True):
+    room, full = SAMPLE_BYTES, False
+    for turn in range(4):
         for key, (source, index) in zip(ids, entries, strict=True):
             steps, best = layouts[key]["steps"], source.entries[index].row.get("best_step")
-            between = steps[:: max(1, len(steps) // STEPS)] if spread else []
-            for step in {*between, *steps[-1:], *([best] if best in steps else [])} - set(samples[key]):
-                picture = (source.run_folder(index).path / "samples" / grid_name(step)).read_bytes()
-                if len(picture) * 4 // 3 <= room:
-                    samples[key][step] = base64.b64encode(picture).decode()
-                    room -= len(picture) * 4 // 3
+            wanted = ([best] if best in steps else steps[-1:], steps[:1], steps[-1:], steps)[turn]
+            for step in wanted:
+                if step in samples[key] or full:
+                    continue
+                picture = _packed(source.run_folder(index).path / "samples" / grid_name(step))
+                full = len(picture) > room
+                if not full:
+                    samples[key][step] = picture
+                    room -= len(picture)
     for key in ids:
-        layouts[key]["steps"] = sorted(samples[key])
+        layouts[key] |= {"of": len(layouts[key]["steps"]), "steps": sorted(samples[key])}
     return {"layouts": layouts, "samples": samples}
+
+
+def _packed(path: Path) -> str:
+    """The picture as WebP, which loses nothing and takes half of PNG's bytes."""
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        image.save(file, "WEBP", lossless=True)
+    return base64.b64encode(file.getvalue()).decode()
