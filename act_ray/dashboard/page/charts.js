@@ -14,7 +14,7 @@ function look(extra = {}) {
 }
 
 // Without Plotly's toolbar, which would lie over the labels: drag to zoom, double-click to see all again.
-const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false };
+const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "autosize" };
 
 // A legend below the axis' title, with room for its rows.
 function legendBelow(place, count) {

@@ -10,8 +10,13 @@ const CURVES = { // field -> [label, unit, whether it is one of those shown at f
   loss_ct_low: ["L_CT, low noise", "", false], loss_ct_high: ["L_CT, high noise", "", false],
   d_train: ["D(training images)", "logit", false], d_held: ["D(held-out images)", "logit", false], d_fake: ["D(generated)", "logit", false],
 };
+const X_TITLES = { steps: "steps", images: "images seen", time: "training time (s)" };
 const LOGGED = new Set(["score", "gp", "loss_gp", "loss_ct", "score_teacher", "loss_ct_low", "loss_ct_high"]);
-const curves = { x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])), asked: 0, data: {}, near: {}, windows: {}, trials: [] };
+const curves = {
+  x: "steps", log: true, smooth: 0.3, fields: new Set(Object.keys(CURVES).filter((f) => CURVES[f][2])),
+  zoom: null, heights: {}, // what is seen of x, the same in all panels, and of y in each
+  asked: 0, data: {}, windows: {}, trials: [], // the data are those of what is seen of x: the two never part
+};
 
 // Steps as images, or as seconds of training by the times of the trial's reports.
 function scale(row, steps) {
@@ -43,9 +48,9 @@ function speed(row) {
 }
 
 function tracesOf(field, trials) {
-  const traces = [], shapes = [];
+  const traces = [];
   trials.forEach((row) => {
-    const near = curves.near[field] && curves.near[field][row.id], curve = field === "rate" ? speed(row) : near || (curves.data[row.id] || {})[field];
+    const curve = field === "rate" ? speed(row) : (curves.data[row.id] || {})[field];
     if (!curve) return;
     const { colour, dash } = lookOf(row), x = scale(row, curve.x), hover = `${plain(nameOf(row))}: %{y:.4g}<extra></extra>`;
     const dense = curve.y.length > 30;
@@ -57,87 +62,122 @@ function tracesOf(field, trials) {
     }
     traces.push({ x, y: dense ? smoothed(curve.y, curves.smooth) : curve.y, mode: dense ? "lines" : "lines+markers",
       line: { color: colour, width: 2, dash }, marker: { size: 5 }, hovertemplate: hover, name: plain(nameOf(row)) });
+  });
+  return traces;
+}
+
+// Where rules tripped: a dotted line, named above the panel so that no name lies over a curve or another name;
+// a thin line where that was confirmed; and the steps that the rule looked at, shaded.
+const LEVEL = 14, LEVELS = 5; // pixels of a line of names, and lines at most
+function flagsOf(trials, width) {
+  const shapes = [], names = [];
+  const line = (at, colour, style) => ({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, ...style } });
+  for (const row of trials.filter((one) => one.flag && one.flag.step !== undefined)) {
+    const { colour } = lookOf(row), { step, signature, confirmed } = row.flag, [at] = scale(row, [step]);
     if (curves.windows[row.id]) {
       const [x0, x1] = scale(row, curves.windows[row.id]);
       shapes.push({ type: "rect", x0, x1, yref: "paper", y0: 0, y1: 1, fillcolor: colour, opacity: 0.1, line: { width: 0 } });
     }
-    if (row.flag && row.flag.step !== undefined) {
-      const [at] = scale(row, [row.flag.step]);
-      shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 1.5, dash: "dot" },
-        label: { text: plain(`${nameOf(row)} ${row.flag.signature}`), font: { size: 10, color: colour }, textposition: "end", xanchor: "right" } });
-    }
-  });
-  return [traces, shapes];
+    shapes.push(line(at, colour, { width: 1.5, dash: "dot" }));
+    if (typeof confirmed === "number") shapes.push(line(scale(row, [confirmed])[0], colour, { width: 1 }));
+    names.push({ at, colour, text: `${nameOf(row)} ${signature}` });
+  }
+  const [low, high] = curves.zoom || [0, Math.max(1, ...trials.map((row) => scale(row, [row.total])[0] || 0))], ends = [];
+  const labels = names.filter(({ at }) => at >= low && at <= high).sort((a, b) => a.at - b.at).map(({ at, colour, text }) => {
+    const right = ((at - low) / (high - low)) * (width - 70), left = right - 6.5 * text.length;
+    let level = ends.findIndex((end) => end <= left);
+    if (level < 0) level = ends.length;
+    ends[level] = right + 8;
+    return level < LEVELS && { x: at, y: 1, yref: "paper", text: plain(text), showarrow: false, xanchor: left < 0 ? "left" : "right",
+      yanchor: "bottom", yshift: LEVEL * level, font: { size: 11 }, bordercolor: colour, borderwidth: 0 };
+  }).filter(Boolean);
+  return [shapes, labels, 8 + LEVEL * Math.min(LEVELS, ends.length)];
 }
 
 act.views.curves = {
   name: "Curves",
   draw(view) {
-    const select = el("select", { "aria-label": "Horizontal axis", onchange: (event) => { Object.assign(curves, { x: event.target.value, near: {} }); this.update(view); } },
-      [["steps", "steps"], ["images", "images seen"], ["time", "training time (s)"]].map(([value, text]) =>
-        el("option", { value, selected: curves.x === value }, text)));
+    const select = el("select", { "aria-label": "Horizontal axis", onchange: (event) => {
+      Object.assign(curves, { x: event.target.value, zoom: null });
+      this.update(view);
+    } }, Object.entries(X_TITLES).map(([value, text]) => el("option", { value, selected: curves.x === value }, text)));
     const slider = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: curves.smooth,
       oninput: (event) => { curves.smooth = Number(event.target.value); this.paint(view); } });
-    const log = el("input", { type: "checkbox", checked: curves.log, onchange: (event) => { Object.assign(curves, { log: event.target.checked, near: {} }); this.paint(view); } });
+    const log = el("input", { type: "checkbox", checked: curves.log, onchange: (event) => { curves.log = event.target.checked; this.paint(view); } });
+    const tick = (field) => (event) => { curves.fields[event.target.checked ? "add" : "delete"](field); this.panels(view); this.update(view); };
     view.replaceChildren(el("h1", {}, "Curves"),
-      el("div", { class: "bar" }, el("label", {}, "against ", select), el("label", {}, "smoothing ", slider), el("label", {}, log, "log scale")),
+      el("div", { class: "bar" }, el("label", {}, "against ", select), el("label", {}, "smoothing ", slider), el("label", {}, log, "log scale"),
+        el("button", { type: "button", id: "whole", hidden: !curves.zoom, onclick: () => this.see(view, null) }, "see all again")),
       el("details", {}, el("summary", {}, "Quantities"), el("div", { class: "choices" }, Object.entries(CURVES).map(([field, [label, unit]]) =>
-        el("label", {}, el("input", { type: "checkbox", checked: curves.fields.has(field),
-          onchange: (event) => { curves.fields[event.target.checked ? "add" : "delete"](field); this.draw(view); } }), label, el("span", { class: "soft" }, unit))))),
-      el("p", { class: "soft", id: "which" }),
-      el("div", { class: "panels" }, [...curves.fields].map((field) => chartPanel([CURVES[field][0], CURVES[field][1]].filter(Boolean).join(", "), `chart-${field}`))));
+        el("label", {}, el("input", { type: "checkbox", checked: curves.fields.has(field), onchange: tick(field) }), label, el("span", { class: "soft" }, unit))))),
+      el("p", { class: "soft", id: "which" }), el("p", { class: "soft", id: "flags", hidden: true }, "Dotted line: a rule of collapse tripped there. ",
+        "Shaded: the steps that it looked at. Thin line: the scores confirmed it."),
+      el("div", { class: "panels", id: "charts" }));
+    this.panels(view);
     this.update(view);
+  },
+  panels(view) {
+    view.querySelector("#charts").replaceChildren(...Object.keys(CURVES).filter((field) => curves.fields.has(field))
+      .map((field) => chartPanel([CURVES[field][0], CURVES[field][1]].filter(Boolean).join(", "), `chart-${field}`)));
   },
   async update(view) {
     const trials = shown(), turn = ++curves.asked, fields = [...curves.fields].filter((field) => field !== "rate");
     put(view.querySelector("#which"), !trials.length ? "no trial has taken a step yet"
       : act.chosen.size ? "chosen: " : `the best ${trials.length} (choose others in the table of trials): `,
-    trials.slice(0, 20).map((row) => [el("span", { class: "dot", style: { "--mine": lookOf(row).colour } }), " ", link(row), "  "]));
+    trials.slice(0, 20).map((row) => [dot(row), " ", link(row), "  "]));
+    view.querySelector("#flags").hidden = !trials.some((row) => row.flag);
     if (!trials.length) return;
     curves.trials = trials; // what is painted later is what is named above, also if others are the best by then
+    // Nearer, a thinned curve shows more: only the range that is seen is asked for.
+    const [first, last] = (curves.x === "steps" && curves.zoom) || [];
     try {
-      const data = await askCurves(trials, { fields: fields.join(","), points: trials.length > 30 ? 120 : 400 });
+      const data = await askCurves(trials, { fields: fields.join(","), points: trials.length > 30 ? 120 : 400,
+        ...(first === undefined ? {} : { first, last }) });
       if (turn !== curves.asked || !view.isConnected) return;
-      Object.assign(curves.data, data);
+      curves.data = data;
       this.paint(view);
       for (const row of trials.filter((one) => one.flag && !(one.id in curves.windows)).slice(0, 12)) {
         const { evidence } = await ask("trial", { id: row.id });
         curves.windows[row.id] = evidence ? evidence.window : null; // the steps that its rule looked at
       }
       if (turn === curves.asked && view.isConnected) this.paint(view);
-    } catch (error) { if (turn === curves.asked) view.querySelector("#which").textContent = `no curves: ${error.message}`; }
+    } catch (error) { if (turn === curves.asked && view.isConnected) view.querySelector("#which").textContent = `no curves: ${error.message}`; }
   },
   paint(view) {
-    const { trials } = curves, titles = { steps: "steps", images: "images seen", time: "training time (s)" };
+    const { trials, zoom } = curves;
     for (const field of curves.fields) {
       const place = view.querySelector(`#chart-${field}`);
       if (!place) continue;
-      const [traces, shapes] = tracesOf(field, trials);
+      const traces = tracesOf(field, trials), log = curves.log && LOGGED.has(field), height = curves.heights[field];
       if (!traces.length) { delete place.dataset.zoomed; noChart(place, "not measured in these trials"); continue; }
       if (place.querySelector(".empty")) place.replaceChildren();
-      draw(place, traces, { shapes, uirevision: `${curves.x} ${curves.log}`, xaxis: { title: { text: titles[curves.x] }, rangemode: "tozero" },
-        yaxis: { type: curves.log && LOGGED.has(field) ? "log" : "linear" } }).then(() => {
+      const [shapes, annotations, top] = flagsOf(trials, place.clientWidth);
+      // What is seen is ours, not Plotly's: it is the same in all panels, and outlives a panel.
+      const seen = (range) => (range ? { range, autorange: false } : { autorange: true }), ends = height && height.map((end) => (log ? Math.log10(end) : end));
+      draw(place, traces, { shapes, annotations, margin: { l: 56, r: 12, t: top, b: 40 }, uirevision: JSON.stringify([curves.x, log, zoom, height]),
+        xaxis: { title: { text: X_TITLES[curves.x] }, rangemode: "tozero", ...seen(zoom) },
+        yaxis: { type: log ? "log" : "linear", ...seen(ends && ends.every(Number.isFinite) && ends) } }).then(() => {
         if (!place.on || place.dataset.zoomed) return;
         place.dataset.zoomed = "yes";
         place.on("plotly_relayout", (change) => this.zoomed(view, field, change));
       });
     }
   },
-  // Nearer, a thinned curve shows more: ask for the range that is seen, and keep it apart from the whole.
   zoomed(view, field, change) {
-    const range = change["xaxis.range"] || [change["xaxis.range[0]"], change["xaxis.range[1]"]], whole = change["xaxis.autorange"];
-    if (curves.x !== "steps" || field === "rate" || (range[0] === undefined && !whole)) return;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(async () => {
-      try {
-        curves.near[field] = {};
-        if (!whole) {
-          const data = await askCurves(curves.trials, { fields: field, points: 400, first: range[0], last: range[1] });
-          for (const [id, found] of Object.entries(data)) if (found[field]) curves.near[field][id] = found[field];
-        }
-        if (view.isConnected) this.paint(view);
-      } catch (error) { say(error.message); }
-    }, 250);
+    const range = (axis) => change[`${axis}.range`] || (`${axis}.range[0]` in change ? [change[`${axis}.range[0]`], change[`${axis}.range[1]`]] : null);
+    const [x, y] = [range("xaxis"), range("yaxis")];
+    if (y) curves.heights[field] = curves.log && LOGGED.has(field) ? y.map((end) => 10 ** end) : y;
+    else if (change["yaxis.autorange"]) delete curves.heights[field];
+    if (x || change["xaxis.autorange"]) this.see(view, x);
+    else if (y || change["yaxis.autorange"]) this.paint(view);
+  },
+  see(view, zoom) {
+    curves.zoom = zoom && zoom.map((end) => Number(end.toPrecision(6)));
+    if (!zoom) curves.heights = {};
+    view.querySelector("#whole").hidden = !zoom;
+    this.paint(view); // at once with what is here
+    this.update(view);
+    remember();
   },
 };
 

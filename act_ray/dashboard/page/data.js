@@ -8,10 +8,13 @@ const COLOURS = {
   dark: ["#56b4e9", "#ff8c42", "#2fcf9f", "#e79ac6", "#8fd0ff", "#f0c040", "#c0c0c0"],
 };
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const STATUS = { // sign, kind, words
-  running: ["▶", "good", "running"], completed: ["✓", "good", "done"], waiting: ["‖", "", "waits"],
-  postponed: ["▼", "warn", "postponed"], confirmed: ["✕", "bad", "collapse confirmed"], stopped: ["■", "", "stopped"],
-  failed: ["!", "bad", "failed"], interrupted: ["◌", "warn", "interrupted"],
+const STATUS = { // sign, kind, words, and what they mean where that is not plain
+  running: ["▶", "good", "running"], completed: ["✓", "good", "done"],
+  waiting: ["‖", "", "waits", "Saved part of the way: others promise more. It goes on when its turn comes."],
+  postponed: ["▼", "warn", "postponed", "Saved part of the way because a rule of collapse tripped. It goes on after those that promise more."],
+  confirmed: ["✕", "bad", "collapse confirmed", "A rule of collapse tripped, and no later score was better: it was ended."],
+  stopped: ["■", "", "stopped", "The search ended it before its last step."],
+  failed: ["!", "bad", "failed"], interrupted: ["◌", "warn", "interrupted", "It was asked to stop, or its search ended. It can go on."],
 };
 const UNFINISHED = ["running", "waiting", "postponed", "interrupted"];
 
@@ -48,9 +51,19 @@ function format(value, digits = 4) {
   if (value === null || value === undefined || value === "") return "–";
   if (typeof value === "number") {
     if (Number.isInteger(value)) return value.toLocaleString("en");
-    return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(Number(value.toPrecision(digits))) : value.toPrecision(3);
+    const usual = Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6;
+    return usual ? Number(value.toPrecision(digits)).toLocaleString("en", { maximumFractionDigits: 12 }) : value.toPrecision(3);
   }
   return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+// Numbers of one column with the same digits, so that their points stand below each other.
+function formatter(values) {
+  const numbers = values.filter((value) => typeof value === "number" && value !== 0), sizes = numbers.map(Math.abs);
+  const decimals = Math.max(0, ...numbers.map((value) => (String(Number(value.toPrecision(4))).split(".")[1] || "").length));
+  if (!numbers.length || decimals > 7 || Math.max(...sizes) >= 1e7 || Math.min(...sizes) < 1e-6) return (value) => format(value);
+  const even = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return (value) => (typeof value === "number" ? value.toLocaleString("en", even) : format(value));
 }
 
 function duration(seconds) {
@@ -101,7 +114,7 @@ async function poll() {
 function restart() {
   for (const all of [act.trials, act.sources, act.chosen, samples.pictures]) all.clear();
   Object.assign(act, { version: 0, server: null, earlier: [] });
-  Object.assign(curves, { data: {}, near: {}, windows: {} });
+  Object.assign(curves, { data: {}, zoom: null, heights: {}, windows: {} });
   return poll();
 }
 
@@ -125,6 +138,24 @@ const rows = () => [...act.trials.values()];
 const sourceOf = (row) => act.sources.get(row.source);
 const nameOf = (row) => (act.sources.size > 1 ? `${sourceOf(row).name} ` : "") + (sourceOf(row).kind === "run" ? row.name : String(row.index).padStart(3, "0"));
 
+// Scores are compared within a search, and among single runs over the same data by the same metric; never across.
+const contestOf = (source) => (source.kind === "run" ? `${source.data} ${source.metric}` : source.key);
+function contests(members = rows()) {
+  const found = new Map();
+  for (const source of act.sources.values()) {
+    const key = contestOf(source), name = source.kind === "run" ? `runs on ${source.data}` : source.name;
+    if (!found.has(key)) found.set(key, { key, name, rows: [] });
+  }
+  for (const row of members) found.get(contestOf(sourceOf(row))).rows.push(row);
+  return [...found.values()];
+}
+
+// What a score is called: by all sources' metric where they have the same.
+function metricName() {
+  const names = new Set([...act.sources.values()].map((source) => source.metric.split(" (")[0]));
+  return names.size === 1 ? [...names][0] : "score";
+}
+
 // Gives a trial the first colour that is free; it keeps it as long as it is in the map.
 function takeSlot(slots, id) {
   if (slots.has(id)) return;
@@ -144,7 +175,10 @@ const COLOURED = 6; // of the best, whichever view asks, so that none changes it
 function shown(most = COLOURED) {
   const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
   if (chosen.length) return chosen;
-  const best = rows().filter((row) => row.step > 0).sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)).slice(0, COLOURED);
+  const ranked = contests(rows().filter((row) => row.step > 0)).map((one) => one.rows.sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)));
+  const longest = Math.max(0, ...ranked.map((mine) => mine.length));
+  const turns = Array.from({ length: longest }, (_, i) => ranked.map((mine) => mine[i])).flat(); // each search's best, then each's second
+  const best = turns.filter(Boolean).slice(0, COLOURED);
   for (const id of [...act.best.keys()]) if (!best.some((row) => row.id === id)) act.best.delete(id);
   for (const row of best) takeSlot(act.best, row.id);
   return best.slice(0, most);
@@ -156,15 +190,18 @@ function lookOf(row) {
   return { colour: colours[slot % colours.length], dash: DASHES[Math.floor(slot / colours.length) % DASHES.length] };
 }
 
+// A line of the trial's colour and dashes, as its curves have them.
+const dot = (row) => el("span", { class: "dot", "data-dash": lookOf(row).dash, style: { "--mine": lookOf(row).colour } });
+
 function statusOf(row) {
-  const [sign, kind, words] = STATUS[row.status] || ["", "", row.status];
-  return el("span", { class: `status ${kind}`, "data-sign": sign }, words);
+  const [sign, kind, words, meaning] = STATUS[row.status] || ["", "", row.status];
+  return el("span", { class: `status ${kind}`, "data-sign": sign, title: meaning }, words);
 }
 
 // Why a trial is where it is, in a sentence.
 function whyOf(row) {
   const flag = row.flag ? `${row.flag.signature} at step ${format(row.flag.step)}` : "";
   const confirmed = row.flag && row.flag.confirmed !== null && row.flag.confirmed !== undefined ? ", confirmed" : "";
-  const rescued = row.rescues ? `rescued ${row.rescues} time${row.rescues > 1 ? "s" : ""}` : "";
+  const rescued = row.rescues ? `rescued ${row.rescues === 1 ? "once" : `${row.rescues} times`}` : "";
   return [row.reason, flag && flag + confirmed, rescued].filter(Boolean).join("; ");
 }

@@ -49,7 +49,7 @@ act.views.samples = {
     const turn = (samples.turn = (samples.turn || 0) + 1);
     const figures = await Promise.all(trials.map(async (row) => {
       const layout = samples.layouts[row.id], step = layout.steps[Math.round(samples.at * (layout.steps.length - 1))];
-      const caption = el("figcaption", { class: "bar" }, el("span", { class: "dot", style: { "--mine": lookOf(row).colour } }), link(row),
+      const caption = el("figcaption", { class: "bar" }, dot(row), link(row),
         el("span", {}, `step ${format(step)} of ${format(row.total)}`));
       let image;
       try { image = await picture(row.id, step); } catch { return el("figure", {}, caption, el("p", { class: "error" }, "this picture cannot be read")); }

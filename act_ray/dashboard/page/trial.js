@@ -17,7 +17,7 @@ act.views.trial = {
       if (view.isConnected) view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
       return;
     }
-    if (location.hash !== `#/trial/${id}` || (view.querySelector("textarea") && view.querySelector("textarea").value)) return;
+    if (route().join() !== `trial,${id}` || (view.querySelector("textarea") && view.querySelector("textarea").value)) return;
     const row = act.trials.get(id) || page.row, source = sourceOf(row);
     put(view,
       el("h1", {}, source.kind === "run" ? "Run " : "Trial ", row.name, " ", statusOf(row)),
