@@ -81,16 +81,21 @@ def drift(trace: Trace, cfg: DriftThresholds) -> Finding | None:
     alone = max(math.log(cfg.drift_ratio), chance)
     confirmed = max(math.log(cfg.confirmed_ratio), chance / 2)  # two witnesses: each may be half as sure
     if last.rise > alone:
-        limit, tail = alone, ""
+        limit, ratio, tail = alone, cfg.drift_ratio, ""
     elif last.rise > confirmed and score_is_worse(trace, cfg):
-        limit, tail = confirmed, f" and the score is over {cfg.score_ratio:.3g} times its best"
+        limit, ratio, tail = (
+            confirmed,
+            cfg.confirmed_ratio,
+            f" and the score is over {cfg.score_ratio:.3g} times its best",
+        )
     else:
         return None
     low = min(series, key=lambda v: v.level)
     value, threshold = math.exp(last.rise), math.exp(limit)
+    noisy = "" if limit <= math.log(ratio) else " for its noise"
     message = (
         f"||grad D||^2 drifted from {math.exp(low.level):.3g} to {math.exp(last.level):.3g} "
-        f"(x{value:.3g}, limit x{threshold:.3g}) over steps {low.step}-{last.step}{tail}: "
+        f"(x{value:.3g}, limit x{threshold:.3g}{noisy}) over steps {low.step}-{last.step}{tail}: "
         "the discriminator overfits (paper Fig. 5)"
     )
     window = [(v.step, math.exp(v.level)) for v in series if v.step >= low.step]

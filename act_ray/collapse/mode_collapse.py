@@ -30,4 +30,4 @@ def mode_collapse(trace: Trace, cfg: ModeCollapseThresholds) -> Finding | None:
         f"diversity of the samples fell from {best:.3g} to {value:.3g} (limit {limit:.3g}) and stayed there for "
         f"{len(window)} evaluations up to step {step}: modes are lost (paper Fig. 1)"
     )
-    return Finding("mode-collapse", step, value, limit, message, window, certain=True)
+    return Finding("mode-collapse", step, value, limit, message, window)

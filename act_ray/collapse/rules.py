@@ -16,7 +16,7 @@ from act_ray.collapse.steep import SteepThresholds, steep
 from act_ray.collapse.trace import Finding, Trace
 from act_ray.collapse.worse import WorseThresholds, worse
 
-DETECTOR_VERSION = "2"  # of the rules: change it with every change that could alter a decision
+DETECTOR_VERSION = "3"  # of the rules: change it with every change that could alter a decision
 
 
 class CollapseConfig(DivergenceThresholds, ModeCollapseThresholds, SpikeThresholds, DriftThresholds, SteepThresholds):

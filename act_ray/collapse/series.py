@@ -30,7 +30,7 @@ class Watching(BaseModel):
     rescue_order: tuple[Literal["gp_weight", "lr_d", "w", "p_aug"], ...] = Field(
         ("gp_weight", "lr_d", "w", "p_aug"),
         min_length=1,
-        description="and what is changed: w_gp x 3, lr_d / 2, w x .8, augmentation from a lower tau on",
+        description="and what is changed: w_gp x 3 or more, lr_d / 2, w x .8, augmentation from a lower tau on",
     )
     monitor_interval: int = Field(
         16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"

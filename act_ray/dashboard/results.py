@@ -82,9 +82,10 @@ class Results:
 
 
 def earlier_searches(sources: Sequence[SearchSource | RunSource]) -> Iterator[Row]:
-    """The best score so far of other searches beside these, over the same data and by the same metric, newest first."""
+    """The best scores of searches that ended before, over the same data by the same metric, newest first."""
     shown = {source.folder.path for source in sources}
     wanted = {(about["data"], about["metric"]) for about in (source.about() for source in sources)}
+    begun = max((source.first_event for source in sources if isinstance(source, SearchSource)), default=0.0)
     found = []
     for parent in {source.folder.path.parent for source in sources if source.kind == "search"}:
         beside = [path.parent for path in parent.glob("*/experiment.yaml") if path.parent not in shown]
@@ -96,6 +97,8 @@ def earlier_searches(sources: Sequence[SearchSource | RunSource]) -> Iterator[Ro
         except (UserError, OSError, KeyError, TypeError, ValueError):
             continue
         about = other.about()
+        if other.last_event > begun:
+            continue
         if other.best and (about["data"], about["metric"]) in wanted:
             yield {name: about[name] for name in ("name", "best", "images", "seconds")}
 

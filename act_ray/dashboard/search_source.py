@@ -1,5 +1,6 @@
 """A search on the page, from its log."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from act_ray.dashboard.source import Entry, Source, finite_score, parsed
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.outcomes import TrialOutcome
-from act_ray.runs.folder import RunFolder
+from act_ray.runs.folder import RunFolder, read_config
 from act_ray.runs.progress import STALE_S, read_progress
 from act_ray.runs.rows import Row, Tail
 from act_ray.tune.experiment import Experiment
@@ -19,12 +20,16 @@ from act_ray.tune.rerun import rerun_command
 from act_ray.tune.schedulers import Scheduler
 from act_ray.tune.spent import saved_compute
 from act_ray.tune.standing import budget_share, describe_standing, fill_scheduler
+from act_ray.tune.table import best_after
 from act_ray.tune.trials import TrialRecord
 
 STATUS = {
     TrialOutcome.COMPLETED: "completed", TrialOutcome.PRUNED: "confirmed", TrialOutcome.SCHEDULER: "stopped",
     TrialOutcome.FAILED: "failed",
 }  # fmt: skip
+
+
+DEAD_S = 300.0  # without any news: it does not run any more
 
 
 class SearchSource(Source):
@@ -38,7 +43,8 @@ class SearchSource(Source):
         self.tail = Tail(self.folder.path / "events.jsonl", again=True)
         self.spent = [0.0, 0.0]  # images, seconds of training, over all trials
         self.best: list[list[float]] = []  # [images, seconds, best score so far, time]
-        self.last_event = 0.0
+        self.first_event, self.last_event = math.inf, 0.0
+        self.ran: dict[int, Config] = {}  # settings, of trials that were asked for
         self.marks: dict[int, Row] = {}
         self.stopped: dict[int, bool] = {}
         self.filled: tuple[int, Scheduler] | None = None
@@ -62,6 +68,7 @@ class SearchSource(Source):
             self.began += 1
             self.entries.clear()
             self.stopped.clear()
+            self.ran.clear()
             self.marks.clear()
             self.spent, self.best = [0.0, 0.0], []
         for row in rows:
@@ -80,6 +87,7 @@ class SearchSource(Source):
         before = _spent(self.experiment.trials.get(index)) if index is not None else (0.0, 0.0)
         self.experiment.take(row)
         self.last_event = float(row.get("time", 0.0))
+        self.first_event = min(self.first_event, self.last_event)
         if index is None:
             return
         # Somebody asked it to stop, and it did; it can go on.
@@ -112,12 +120,13 @@ class SearchSource(Source):
             "id": f"{self.key}.{plan.index}", "source": self.key, "index": plan.index, "name": plan.name,
             "values": plan.values, "seed": plan.config.train.seed, "status": status,
             "waits": trial.waiting is not None,
-            "reason": trial.waiting or trial.reason, "flag": trial.flag, "rescues": trial.rescues,
+            "reason": trial.waiting or trial.reason or (best_after(trial) if trial.refuted else None),
+            "refuted": trial.refuted, "flag": trial.flag, "rescues": trial.rescues,
             "best": finite_score(trial.best_score), "best_step": trial.best_step,
             "last": finite_score(last.get("score")),
             "diversity": last.get("diversity"), "step": step, "total": trial.total,
             "batch": plan.config.train.global_batch, "seconds": last.get("seconds", 0.0),
-            "rate": live.steps_per_second if live is not None and status == "running" else None,
+            "rate": (_pace(trial) or live.steps_per_second) if live is not None and status == "running" else None,
             "pace": [[r["step"], r["seconds"]] for r in trial.reports],
             "mark": (self.marks.get(plan.index) or {}).get("mark"),
         }  # fmt: skip
@@ -129,15 +138,21 @@ class SearchSource(Source):
             return trial.waits_as
         if self.stopped.get(trial.plan.index):
             return "interrupted"
-        return "running" if self.experiment.state in ("running", None) else "interrupted"
+        return "running" if self.experiment.state in ("running", None) and self.quiet < DEAD_S else "interrupted"
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since there was any news of it."""
+        return time.time() - max(self.news, self.last_event)
 
     def about(self) -> Row:
         space, trials = self.experiment.space, list(self.experiment.trials.values())
         example = self.example
         saved = [asdict(one) for one in saved_compute(trials, space.file.scheduler)]
         state = self.experiment.state or "running"
-        if state == "running" and time.time() - max(self.news, self.last_event) > STALE_S:
-            state = "silent" if self.experiment.state else "finished"  # an earlier version's log does not say
+        if state == "running" and self.quiet > STALE_S:
+            # Killed, most likely; an earlier version's log does not say how it ended.
+            state = ("interrupted" if self.quiet > DEAD_S else "silent") if self.experiment.state else "finished"
         return {
             "key": self.key, "kind": self.kind, "name": self.folder.name, "location": self.folder.location,
             "about": space.file.about, "preset": space.file.preset, "data": example.data.path,
@@ -148,14 +163,29 @@ class SearchSource(Source):
             "images": self.spent[0], "seconds": self.spent[1], "best": self.best, "saved": saved, "bad": self.bad,
             "last_event": self.last_event, "began": self.began,
             "cluster": _local(self.folder.path / "cluster.json") if state == "running" else None,
+            "resume": self.experiment.how_to_resume if state in ("silent", "interrupted") else None,
             "workers": max(1, int(self.experiment.options.get("workers_per_trial") or 0)),
         }  # fmt: skip
 
     def run_folder(self, index: int) -> RunFolder:
-        return RunFolder(self.experiment.trial_location(self.experiment.plans[index]), scratch="views")
+        run = RunFolder(self.experiment.trial_location(self.experiment.plans[index]), scratch="views")
+        if (
+            run.remote is None and not run.path.is_dir()
+        ):  # a search that another version of act_ray runs names it otherwise
+            run = next((RunFolder(str(path), "views") for path in run.path.parent.glob(f"{index:03d}-*")), run)
+        return run
 
     def config(self, index: int) -> Config:
-        return self.experiment.plans[index].config
+        """As it ran, which another version of act_ray may have planned otherwise."""
+        if index not in self.ran:
+            try:
+                found = read_config(self.run_folder(index))
+            except UserError:
+                found = None
+            if found is None:
+                return self.experiment.plans[index].config
+            self.ran[index] = found
+        return self.ran[index]
 
     def standing(self, index: int) -> list[str]:
         """Where a trial that waits stands; the scheduler is filled once for each state of the log."""
@@ -166,7 +196,14 @@ class SearchSource(Source):
         return describe_standing(self.experiment, index, self.filled[1])
 
     def rerun(self, index: int) -> str:
-        return rerun_command(self.experiment, self.experiment.trials[index])
+        return rerun_command(self.experiment, self.experiment.trials[index], self.config(index))
+
+
+def _pace(trial: TrialRecord) -> float | None:
+    """Steps per second over its last reports, with what its scores took; steadier than the speed of the moment."""
+    reports = trial.reports[-4:]
+    steps, seconds = (reports[-1][name] - reports[0][name] for name in ("step", "seconds")) if reports else (0, 0.0)
+    return steps / seconds if seconds > 0 else None
 
 
 def _spent(trial: TrialRecord | None) -> tuple[float, float]:

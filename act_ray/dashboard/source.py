@@ -44,12 +44,13 @@ class Source(ABC):
                 return False
             self.folder.fetch_root()
         self.looked = time.monotonic()
-        changed = False
+        changed = moved = False
         for index, row in self.read():
             entry = self.entries.setdefault(index, Entry({}))
             if entry.row != row:
+                moved |= row["step"] > entry.row.get("step", -1)
                 entry.row, entry.version, changed = row, version, True
-        if changed and self.read_before:  # what was there already is no news
+        if moved and self.read_before:  # what was there already is no news, and that there is none is not, either
             self.news = time.time()
         self.read_before = True
         return changed

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from act_ray.collapse.record import PruneRecord
 from act_ray.dashboard.run_source import RunSource
 from act_ray.dashboard.search_source import SearchSource
-from act_ray.explain.words import describe
+from act_ray.explain.words import describe, describe_since
 from act_ray.runs.folder import LINEAGE, RunFolder
 from act_ray.runs.rows import Row
 from act_ray.runs.story import tell
@@ -24,7 +24,7 @@ def trial_page(source: Target, index: int) -> Row:
         "row": source.entries[index].row,
         "location": run.location,
         "story": [*story(source, index, run)],
-        "evidence": evidence(run),
+        "evidence": evidence(run, source.entries[index].row),
         "standing": source.standing(index) if isinstance(source, SearchSource) else [],
         "settings": [{"name": n, "preset": before, "value": now} for n, before, now in source.differences(index)],
         "rerun": source.rerun(index),
@@ -76,8 +76,11 @@ def sentence(row: Row) -> str | None:
     return None
 
 
-def evidence(run: RunFolder) -> Row | None:
-    """What the detector found, in words, and the steps that its rule looked at; None where it found nothing."""
+def evidence(run: RunFolder, row: Row) -> Row | None:
+    """What the detector found, in words, and the steps that its rule looked at; None where it found nothing.
+
+    row: the entry's, of which the score may have refuted it since.
+    """
     text = run.read("prune.json")
     if text is None:
         return None
@@ -85,8 +88,14 @@ def evidence(run: RunFolder) -> Row | None:
         record = PruneRecord.from_json(text)
     except (ValueError, KeyError, TypeError):
         return {"lines": ["prune.json cannot be read"], "window": None}
-    return {"lines": [*describe(record)], "window": [record.window[0][0], record.window[-1][0]], "step": record.step,
-            "signature": record.signature}  # fmt: skip
+    since = None if row["rescues"] else describe_since(record, row["best"], row["best_step"])
+    return {
+        "lines": [*filter(None, [since]), *describe(record)],
+        "window": [record.window[0][0], record.window[-1][0]],
+        "step": record.step,
+        "signature": record.signature,
+        "confirmed": record.confirmed,
+    }
 
 
 def sample_steps(source: Target, index: int) -> Row:

@@ -75,7 +75,7 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
     """Print and draw it; `explained`: something has been told already."""
     from act_ray.collapse.record import PruneRecord, replay
     from act_ray.errors import UserError
-    from act_ray.explain.words import describe, describe_rescues
+    from act_ray.explain.words import describe, describe_rescues, describe_since
     from act_ray.figures.curves import Mark, draw_curves, read_history
     from act_ray.figures.style import save, styled
     from act_ray.runs.folder import RunFolder
@@ -113,7 +113,9 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
             click.echo(f"{location}: no signature of collapse{since}")
             return 0 if rescues or explained else 1
         record, how = detector.record, "found in its rows; there is no prune.json yet"
-    for line in describe(record):
+    best = min(zip(*reversed(history.points("score")), strict=True), default=(None, None))
+    later = None if rescues else describe_since(record, *best)
+    for line in [*filter(None, [later]), *describe(record)]:
         click.echo(line)
     click.echo(how)
     marked = replace(history, marks=[Mark.of(record.to_dict())])

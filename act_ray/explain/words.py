@@ -47,3 +47,10 @@ def describe(record: PruneRecord) -> Iterator[str]:
             yield f"  a score under {min(score for _, score in scores):.4g} after step {best[0]:,}"
     else:
         yield "no threshold alone would have changed it"
+
+
+def describe_since(record: PruneRecord, best: float | None, best_step: int | None) -> str | None:
+    """That the run had its best score after its collapse was confirmed, which was wrong then; None where it had not."""
+    if record.confirmed is None or best is None or best_step is None or best_step <= record.confirmed:
+        return None
+    return f"wrongly confirmed: the run went on, and had its best score, {best:.4g}, at step {int(best_step):,}"

@@ -15,12 +15,16 @@ from typing import Any
 
 from act_ray import jsonfile, settings
 from act_ray.collapse.detector import Detector
+from act_ray.collapse.drift import gp_levels
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RESCUES, RunFolder, grid_name
 from act_ray.runs.rows import rows_text
+
+HEALTHY = 0.5  # w_gp ||grad D||^2
+LOWEST = 0.1  # a discriminator with a smaller ||grad D||^2 has not begun yet
 
 Change = Callable[[Config, Detector], dict[str, Any]]
 
@@ -52,8 +56,14 @@ def changed(cfg: Config, rescues: list[Rescue]) -> Config:
 
 
 def raise_penalty(cfg: Config, detector: Detector) -> dict[str, Any]:
-    """w_gp three times as high; .1 where there was none."""
-    return {"loss.gp_weight": 3 * cfg.loss.gp_weight or 0.1}
+    """w_gp that holds ||grad D||^2 at the lowest level that it had after the warm-up; three times as high at least.
+
+    Healthy runs settle where w_gp ||grad D||^2 is about HEALTHY, and a penalty that lets it climb is far too weak: ten
+    times .003 failed as .003 did, a hundred times held (docs/results.md).
+    """
+    levels = gp_levels(detector.trace, cfg.collapse)
+    low = max(math.exp(min(level.level for level in levels)), LOWEST) if levels else math.inf
+    return {"loss.gp_weight": max(3 * cfg.loss.gp_weight, HEALTHY / low) or 0.1}
 
 
 def slow_discriminator(cfg: Config, detector: Detector) -> dict[str, Any]:

@@ -3,15 +3,23 @@
 import json
 import shlex
 
+from act_ray.config import Config
+from act_ray.settings import field_names, get
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.trials import TrialRecord
 from act_ray.typed import typed
 
 
-def rerun_command(experiment: Experiment, trial: TrialRecord) -> str:
-    """For a shell; a collapse that was confirmed is only recorded this time."""
+def rerun_command(experiment: Experiment, trial: TrialRecord, ran: Config | None = None) -> str:
+    """For a shell; where a confirmed collapse would stop it, it is only recorded this time.
+
+    ran: the settings that it ran with, where those are known: defaults may have changed since.
+    """
     settings = rerun_settings(experiment, trial)
-    if goes_past_its_collapse(trial):
+    planned = trial.plan.config
+    if ran is not None:
+        settings |= {name: get(ran, name) for name in field_names() if get(ran, name) != get(planned, name)}
+    if goes_past_its_collapse(trial) and (ran or planned).collapse.action == "stop":
         settings["collapse.action"] = "record"
     sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
     space = experiment.space.file

@@ -90,9 +90,16 @@ def long_reason(trial: TrialRecord) -> str | None:
     """Why a trial did not come to its end, or what it showed all the same; None where there is nothing to say."""
     if trial.flag is not None:
         found = f"{trial.flag['signature']} at step {trial.flag['step']:,}: {trial.flag['message']}"
+        if trial.refuted:
+            return f"{found}; confirmed at step {trial.flag['confirmed']:,}, wrongly: {best_after(trial)}"
         if trial.outcome is TrialOutcome.PRUNED or trial.waits_as == "confirmed":
             return f"{found}; confirmed at step {trial.flag['confirmed']:,}: {trial.flag['because']}"
         if trial.audited:
             return f"ran on, as an audit, after {found}; confirmed at step {trial.flag['confirmed']:,}"
         return f"ran on after {found}" if trial.outcome is TrialOutcome.COMPLETED else found
     return trial.reason
+
+
+def best_after(trial: TrialRecord) -> str:
+    """What refutes a collapse that was confirmed."""
+    return f"its best score, {format_value(trial.best_score)}, came later, at step {trial.best_step:,}"

@@ -63,6 +63,12 @@ class TrialRecord:
         return self.prune or (self.reports[-1]["prune"] if self.reports else None)
 
     @property
+    def refuted(self) -> bool:
+        """Whether its collapse was confirmed, and its best score came after that all the same."""
+        confirmed = (self.flag or {}).get("confirmed")
+        return confirmed is not None and self.best_step is not None and self.best_step > confirmed and not self.rescues
+
+    @property
     def given_up(self) -> bool:
         """Whether its collapse was confirmed, and it was to be heeded."""
         confirmed = self.flag is not None and self.flag.get("confirmed") is not None

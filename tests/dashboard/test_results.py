@@ -3,18 +3,21 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from act_ray import settings
 from act_ray.dashboard.actions import act
 from act_ray.dashboard.curves import Curves
 from act_ray.dashboard.results import Results
 from act_ray.dashboard.search_source import SearchSource
 from act_ray.dashboard.trial_page import sample_steps, trial_page
 from act_ray.errors import UserError
-from tests.helpers.searches import append_report, lines, made_up, metrics_row, scored
+from act_ray.tune.table import long_reason
+from tests.helpers.searches import DRIFT, append_report, lines, made_up, metrics_row, scored
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 
@@ -87,6 +90,53 @@ def test_a_trial_that_somebody_stopped_does_not_run_any_more(tmp_path: Path) -> 
     search.log("trial_started", search.plans[4])
     results.refresh()
     assert results.state()["trials"][4]["status"] == "running"
+
+
+def test_a_killed_search_does_not_run_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up(tmp_path / "s")
+    results, now = Results([str(tmp_path / "s")]), time.time()
+    seen = []
+    for later in (0, 200, 400):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        results.refresh()
+        state = results.state()
+        seen.append((state["sources"][0]["state"], state["trials"][4]["status"]))
+    assert seen == [("running", "running"), ("silent", "running"), ("interrupted", "interrupted")]
+    assert "--resume s --storage" in state["sources"][0]["resume"]
+    with pytest.raises(UserError, match="it does not run"):
+        act(results.sources["s0"], 4, "stop", "")
+
+
+def test_a_collapse_that_was_confirmed_and_then_refuted_is_told_so(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    flag = {**DRIFT, "step": 100, "confirmed": 150}
+    search.log("reported", search.plans[4], report={**scored(200, 20.0), "prune": flag, "rescues": 0, "given_up": 0})
+    results = Results([str(tmp_path / "s")])
+    row = results.state()["trials"][4]
+    assert row["refuted"]
+    assert row["reason"] == "its best score, 20, came later, at step 200"
+    assert "confirmed at step 150, wrongly: its best" in str(long_reason(results.sources["s0"].experiment.trials[4]))
+    assert not results.state()["trials"][1]["refuted"]
+
+
+def test_a_trial_is_told_as_it_ran_also_where_another_version_planned_it(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    results = Results([str(tmp_path / "s")])
+    source, folder = results.sources["s0"], search.local_trial(search.plans[4])
+    cfg = settings.with_changes(search.plans[4].config, {"collapse.patience": 0.15, "collapse.action": "rescue"}, "")
+    (folder / "config.yaml").write_text(settings.dump(cfg))
+    folder.rename(folder.with_name("004-0123abcd"))
+    page = trial_page(source, 4)
+    assert page["location"].endswith("/004-0123abcd")
+    assert {"collapse.patience=0.15", "collapse.action=rescue", "loss.w=0.95"} <= set(page["rerun"].split())
+    assert {one["name"]: one["value"] for one in page["settings"]}["collapse.patience"] == 0.15
+
+
+def test_only_what_ended_before_is_earlier(tmp_path: Path) -> None:
+    made_up(tmp_path / "a")
+    made_up(tmp_path / "b")
+    assert [one["name"] for one in Results([str(tmp_path / "b")]).earlier] == ["a"]
+    assert Results([str(tmp_path / "a")]).earlier == []
 
 
 def test_a_killed_run_is_not_shown_as_running(whole_augmented: Path, tmp_path: Path) -> None:

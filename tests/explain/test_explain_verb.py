@@ -65,7 +65,7 @@ def test_an_altered_record_is_seen_through(tmp_path: Path, capfd: pytest.Capture
     record = json.loads((run / "prune.json").read_text())
     old = {**record, "detector_version": "1"} | dict.fromkeys(("confirmed", "because"))
     (run / "prune.json").write_text(json.dumps(old))  # of the first version, which did not confirm
-    assert "found by version 1 of the rules, and by today's, 2" in Ended(capfd, "explain", run).succeeded()
+    assert "found by version 1 of the rules, and by today's, 3" in Ended(capfd, "explain", run).succeeded()
     assert (
         Ended(capfd, "explain", run, "-o", "x.pdf").mistake().startswith("--out x.pdf: give a file that ends in .png")
     )

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from act_ray import settings
 from act_ray.collapse.detector import Detector
 from act_ray.collapse.record import PruneRecord
 from act_ray.config import Config
@@ -179,8 +180,8 @@ def test_the_tries_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def found(cfg: Config, gp: float = 2.0) -> Detector:
-    detector = make_detector(cfg)
-    for step in range(10):
+    detector = make_detector(settings.with_changes(cfg, {"train.total_steps": 400}, ""))
+    for step in range(300):
         detector.observe(step, 1.0, gp)
     return detector
 
@@ -193,7 +194,8 @@ def found(cfg: Config, gp: float = 2.0) -> Detector:
         ({}, 3, {"augment.enabled": True, "augment.tau": 0.7 * 0.3 * 2.0}),
         ({"augment.enabled": True, "augment.tau": 0.5}, 3, {"augment.tau": 0.35}),
         ({"discriminator.conditional": True}, 3, {"loss.gp_weight": 0.9}),  # such a D cannot be shown augmented images
-        ({"loss.gp_weight": 0.0}, 0, {"loss.gp_weight": 0.1}),
+        ({"loss.gp_weight": 0.0}, 0, {"loss.gp_weight": 0.5 / 2.0}),
+        ({"loss.gp_weight": 0.001}, 0, {"loss.gp_weight": 0.5 / 2.0}),
         ({"optim.lr_d": 0.4}, 1, {"optim.lr_d": 0.2}),
         ({"loss.w": 0.0, "loss.w_mid": 0.0}, 0, None),
         ({"collapse.rescue_order": ["w"], "loss.w": 0.7}, 5, {"loss.w": 0.56, "loss.w_mid": 0.56}),
