@@ -195,6 +195,7 @@ def test_acting_from_the_page_with_the_token_that_was_printed(page: Any, tmp_pat
         page.wait_for_selector("#tabs a")
         assert "token" not in page.url
         page.evaluate("location.hash = '#/trial/s0.4'")
+        page.on("dialog", lambda dialog: dialog.accept())
         page.click("text=Stop it")
         page.wait_for_selector("#say >> text=asked to save and end")
         assert (tmp_path / "s" / "trials" / search.plans[4].name / "STOP").exists()

@@ -9,7 +9,7 @@ act.views.overview = {
   draw(view) {
     const select = el("select", { "aria-label": "Compute", onchange: (event) => { this.by = event.target.value; this.chart(view); } },
       [["images", "images seen"], ["seconds", "training time (s)"]].map(([value, text]) => el("option", { value, selected: this.by === value }, text)));
-    put(view, el("h1", {}, "Overview"), el("div", { class: "panels" }, el("section", { class: "panel" }, el("h2", {}, "The best trial"), el("div", { id: "winner" })),
+    put(view, el("h1", {}, "Overview"), el("div", { class: "panels" }, el("section", { class: "panel" }, el("h2", {}, contests().length > 1 ? "The best trial of each search" : "The best trial"), el("div", { id: "winner" })),
       el("section", { class: "panel", id: "now", hidden: true })), el("div", { id: "totals" }),
     el("section", { class: "panel" }, el("h2", {}, `Best ${metricName()} so far against compute`), el("div", { class: "bar" }, el("label", {}, "against ", select)),
       el("div", { class: "chart", id: "best" })));
@@ -74,8 +74,8 @@ act.views.overview = {
     const parts = await Promise.all(found.map(async ([one, best]) => {
       const image = await picture(best.id, best.best_step).catch(() => null);
       return el("div", { class: "winner" }, image ? el("img", { src: image.src, alt: `samples of ${nameOf(best)}` }) : null,
-        el("div", {}, several ? el("h3", {}, one.name) : null, el("p", {}, link(best), " with ", el("b", {}, format(best.best)), ` at step ${format(best.best_step)} of ${format(best.total)}`),
-          el("p", { class: "soft" }, `best ${metricName()} (lower is better)`), el("p", {}, statusOf(best), whyOf(best) ? el("span", { class: "soft" }, `; ${whyOf(best)}`) : null),
+        el("div", {}, several ? el("h3", {}, one.name) : null, el("p", {}, link(best, shortName(best)), " with ", el("b", {}, format(best.best)), ` at step ${format(best.best_step)} of ${format(best.total)}`),
+          el("p", { class: "soft" }, `${metricName()}: lower is better`), el("p", {}, statusOf(best), whyOf(best) ? el("span", { class: "soft" }, `; ${whyOf(best)}`) : null),
           image ? null : el("p", { class: "soft" }, "its samples are not here")));
     }));
     if (place.isConnected) put(place, parts);
@@ -152,12 +152,13 @@ function render() {
 
 function footer() {
   const place = document.getElementById("chosen"), chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
-  const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  const left = place.scrollLeft, focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   place.replaceChildren(...(chosen.length ? [el("span", { class: "soft" }, "chosen:"), ...chosen.slice(0, 12).map((row) => el("span", {}, dot(row), " ", link(row), " ",
     el("button", { type: "button", "aria-label": `no longer choose ${nameOf(row)}`, onclick: () => { choose(row.id, false); render(); } }, "×"))),
   chosen.length > 12 ? el("span", {}, `and ${chosen.length - 12} more`) : null, el("button", { type: "button", onclick: () => { act.chosen.clear(); render(); } }, "none")].filter(Boolean) : []));
   const again = focused && [...place.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focused);
-  if (again) again.focus();
+  if (again) again.focus({ preventScroll: true });
+  place.scrollLeft = left;
 }
 
 function setTheme(name) {

@@ -14,7 +14,7 @@ function look(extra = {}) {
 }
 
 // Without Plotly's toolbar, which would lie over the labels: drag to zoom, double-click to see all again.
-const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "autosize" };
+const CONFIG = { displayModeBar: false, scrollZoom: false, doubleClick: "autosize" };
 
 // A legend below the axis' title, with room for its rows.
 function legendBelow(place, count) {
@@ -47,6 +47,9 @@ async function draw(place, traces, extra) {
   if (!place.isConnected) return;
   const { yaxis = {} } = extra || {}, ticks = yaxis.type === "log" ? logTicks(traces) : {};
   Plotly.react(place, traces, look({ ...extra, yaxis: { ...ticks, ...yaxis } }), CONFIG);
+  if (place.watched) return;
+  place.watched = new ResizeObserver(() => { if (place.isConnected && place.querySelector(".main-svg")) Plotly.Plots.resize(place); });
+  place.watched.observe(place); // a panel grows with its neighbour, of which the window knows nothing
 }
 
 // Takes a chart away, and says why there is none.

@@ -136,7 +136,8 @@ function news() {
 
 const rows = () => [...act.trials.values()];
 const sourceOf = (row) => act.sources.get(row.source);
-const nameOf = (row) => (act.sources.size > 1 ? `${sourceOf(row).name} ` : "") + (sourceOf(row).kind === "run" ? row.name : String(row.index).padStart(3, "0"));
+const shortName = (row) => (sourceOf(row).kind === "run" ? row.name : String(row.index).padStart(3, "0"));
+const nameOf = (row) => (act.sources.size > 1 && sourceOf(row).kind !== "run" ? `${sourceOf(row).name} ` : "") + shortName(row);
 
 // Scores are compared within a search, and among single runs over the same data by the same metric; never across.
 const contestOf = (source) => (source.kind === "run" ? `${source.data} ${source.metric}` : source.key);

@@ -10,17 +10,23 @@ function svg(tag, options = {}, ...children) {
   return made;
 }
 
-// An axis of values: numbers by their logarithm where they span more than a decade, anything else in its order.
+// An axis of values: a few that come again, as of a `choice`, evenly in their order; other numbers by their logarithm
+// where they span more than a decade; anything else in its order.
+const FEW = 8;
 function axisOf(name, members) {
   const values = members.map((row) => (name === "best" ? row.best : row.values[name])).filter((value) => value !== null && value !== undefined);
-  const numbers = values.filter((value) => typeof value === "number"), kinds = [...new Set(values.map(String))];
-  if (numbers.length === values.length && values.length) {
-    const low = Math.min(...numbers), high = Math.max(...numbers), log = low > 0 && high / low > 8;
+  const distinct = [...new Set(values)], numeric = values.length > 0 && values.every((value) => typeof value === "number");
+  if (numeric) distinct.sort((a, b) => a - b);
+  if (numeric && (name === "best" || distinct.length > FEW || distinct.length === values.length)) {
+    const low = distinct[0], high = distinct[distinct.length - 1], log = low > 0 && high / low > 8;
     const place = log ? Math.log : (value) => value, [a, b] = [place(low), place(high)];
-    return { name, log, low, high, at: (value) => (typeof value === "number" ? (b > a ? (place(value) - a) / (b - a) : 0.5) : null), ends: [format(low, 3), format(high, 3)] };
+    return { name, log, labels: [[0, format(low, 3)], [1, format(high, 3)]],
+      at: (value) => (typeof value === "number" ? (b > a ? (place(value) - a) / (b - a) : 0.5) : null) };
   }
-  const at = (value) => (value === undefined || value === null || !kinds.includes(String(value)) ? null : kinds.length > 1 ? kinds.indexOf(String(value)) / (kinds.length - 1) : 0.5);
-  return { name, kinds, at, ends: [kinds[0] || "", kinds[kinds.length - 1] || ""] };
+  const kinds = [...new Set(distinct.map(String))], share = (i) => (kinds.length > 1 ? i / (kinds.length - 1) : 0.5);
+  const labels = kinds.map((kind, i) => [share(i), kind]);
+  return { name, kinds, labels: kinds.length > 16 ? [labels[0], labels[kinds.length - 1]] : labels,
+    at: (value) => (value === undefined || value === null || !kinds.includes(String(value)) ? null : share(kinds.indexOf(String(value)))) };
 }
 
 const passes = (row, axes) => axes.every((axis) => {
@@ -30,14 +36,15 @@ const passes = (row, axes) => axes.every((axis) => {
   return at !== null && at >= brush[0] && at <= brush[1];
 });
 
-function parallel(members, names, changed) {
-  const axes = [...names, "best"].map((name) => axisOf(name, members)), W = Math.max(560, 130 * axes.length), H = 340, top = 46, low = H - 26;
+function parallel(members, names, changed, room) {
+  const axes = [...names, "best"].map((name) => axisOf(name, members)), W = Math.max(room, 110 * axes.length), H = 340, top = 46, low = H - 26;
   const x = (i) => 60 + (i * (W - 120)) / Math.max(1, axes.length - 1), y = (share) => low - share * (low - top);
-  const picture = svg("svg", { class: "parallel", style: `min-width: ${Math.round(0.72 * W)}px`, viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Parallel coordinates of the trials' parameters and their best score" });
-  const ranked = members.filter((row) => row.best !== null).sort((a, b) => b.best - a.best);
-  ranked.forEach((row, rank) => {
+  const picture = svg("svg", { class: "parallel", width: W, height: H, viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Parallel coordinates of the trials' parameters and their best score" });
+  const ranked = contests(members.filter((row) => row.best !== null)).flatMap((one) => one.rows.sort((a, b) => b.best - a.best)
+    .map((row, rank) => [row, rank / Math.max(1, one.rows.length - 1)])).sort((a, b) => a[1] - b[1]); // each within its search
+  ranked.forEach(([row, good]) => {
     const points = axes.map((axis, i) => [x(i), axis.at(axis.name === "best" ? row.best : row.values[axis.name])]).filter(([, at]) => at !== null);
-    const good = rank / Math.max(1, ranked.length - 1), on = act.chosen.has(row.id);
+    const on = act.chosen.has(row.id);
     const hue = theme() === "dark" ? `rgb(${Math.round(90 + 60 * (1 - good))},${Math.round(110 + 100 * good)},${Math.round(130 + 110 * good)})`
       : `rgb(${Math.round(190 - 180 * good)},${Math.round(170 - 100 * good)},${Math.round(150 + 20 * good)})`;
     const path = svg("path", { d: points.map(([px, at], i) => `${i ? "L" : "M"}${px},${y(at)}`).join(""), stroke: on ? lookOf(row).colour : hue,
@@ -49,8 +56,8 @@ function parallel(members, names, changed) {
   axes.forEach((axis, i) => {
     const brush = space.brushes[axis.name], side = i === axes.length - 1 ? "end" : i ? "middle" : "start", tx = i === axes.length - 1 ? x(i) + 50 : i ? x(i) : x(i) - 50;
     picture.append(svg("line", { x1: x(i), x2: x(i), y1: top, y2: low }),
-      svg("text", { x: tx, y: 16, "text-anchor": side }, axis.name === "best" ? "best score" : axis.name),
-      svg("text", { class: "soft", x: x(i) + 5, y: top - 6 }, axis.ends[1]), svg("text", { class: "soft", x: x(i) + 5, y: low + 16 }, axis.ends[0]));
+      svg("text", { x: tx, y: 16, "text-anchor": side }, axis.name === "best" ? `best ${metricName()}` : axis.name),
+      ...axis.labels.map(([at, text]) => svg("text", { class: "soft", x: x(i) + 5, y: y(at) + (axis.kinds ? 4 : at ? -6 : 16) }, text.slice(0, 16))));
     if (brush) picture.append(svg("rect", { class: "brush", x: x(i) - 9, width: 18, y: y(brush[1]), height: Math.max(4, y(brush[0]) - y(brush[1])) }));
     const handle = svg("rect", { x: x(i) - 16, y: top - 4, width: 32, height: low - top + 8, fill: "transparent", tabindex: "0", role: "slider", style: "cursor: ns-resize",
       "aria-label": `${axis.name}: arrow keys move a range, Escape removes it`, "aria-valuenow": brush ? Math.round(100 * brush[0]) : 0, "aria-valuetext": brush ? "a range is set" : "no range" });
@@ -77,6 +84,11 @@ function parallel(members, names, changed) {
   return [picture, members.filter((row) => row.best !== null && passes(row, axes))];
 }
 
+addEventListener("resize", () => { // one of its pixels is one of the screen's
+  const view = document.getElementById("view");
+  if (view.querySelector("#parallel")) act.views.parameters.lines(view);
+});
+
 act.views.parameters = {
   name: "Parameters",
   draw(view) {
@@ -89,7 +101,7 @@ act.views.parameters = {
         el("div", { class: "scroll", id: "parallel" }), el("div", { class: "bar" }, el("span", { id: "within", role: "status" }),
           el("button", { type: "button", id: "take" }, "choose these"), el("button", { type: "button", onclick: () => { space.brushes = {}; this.lines(view); } }, "remove ranges"))),
       el("div", { class: "panels" },
-        el("section", { class: "panel" }, el("h2", {}, "Best score against ", select), el("div", { class: "chart", id: "scatter" })),
+        el("section", { class: "panel" }, el("h2", {}, `Best ${metricName()} against `, select), el("div", { class: "chart", id: "scatter" })),
         el("section", { class: "panel" }, el("h2", {}, "Importance: share of the variance of log scores (fANOVA)"), el("div", { id: "importance" }, el("p", { class: "empty" }, "computing …")))),
       el("section", { class: "panel" }, el("h2", {}, "How the chosen trials differ"), el("div", { id: "differ" })));
     this.update(view);
@@ -102,7 +114,7 @@ act.views.parameters = {
     focus = focus || (held && [...parameters(), "best"].includes(held) ? held : undefined);
     const place = view.querySelector("#parallel"), names = parameters();
     if (!names.length) { place.replaceChildren(el("p", { class: "empty" }, "nothing was searched here")); return; }
-    const [picture, inside] = parallel(rows(), names, (name) => this.lines(view, name));
+    const [picture, inside] = parallel(rows(), names, (name) => this.lines(view, name), place.clientWidth);
     place.replaceChildren(picture);
     if (focus) { const handle = [...picture.querySelectorAll("[tabindex]")].find((h) => h.getAttribute("aria-label").startsWith(`${focus}:`)); if (handle) handle.focus(); }
     const any = Object.keys(space.brushes).length, take = view.querySelector("#take");
@@ -115,22 +127,27 @@ act.views.parameters = {
     const members = rows().filter((row) => row.best !== null && space.against && row.values[space.against] !== undefined), axis = axisOf(space.against, members);
     const groups = Object.entries(STATUS).map(([status, [, , words]], i) => {
       const mine = members.filter((row) => row.status === status);
-      return { x: mine.map((row) => (axis.kinds ? plain(row.values[space.against]) : row.values[space.against])), y: mine.map((row) => row.best), mode: "markers", name: words,
+      return { x: mine.map((row) => (axis.kinds ? plain(row.values[space.against]) : row.values[space.against])), customdata: mine.map((row) => row.id), y: mine.map((row) => row.best), mode: "markers", name: words,
         text: mine.map((row) => plain(nameOf(row))), hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
         marker: { size: 9, color: COLOURS[theme()][i % 7], symbol: ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"][i], line: { width: 1 } } };
     }).filter((trace) => trace.x.length);
     const place = view.querySelector("#scatter");
     if (!groups.length) { noChart(place, "no score yet"); return; }
     if (place.querySelector(".empty")) place.replaceChildren();
-    draw(place, groups, { ...legendBelow(place, groups.length), uirevision: space.against, yaxis: { type: "log", title: { text: "best score" } },
-      xaxis: { type: axis.kinds ? "category" : axis.log ? "log" : "linear", title: { text: plain(space.against) } } });
+    draw(place, groups, { ...legendBelow(place, groups.length), uirevision: space.against, yaxis: { type: "log", title: { text: `best ${metricName()} (lower is better)` } },
+      xaxis: { ...(axis.kinds ? { type: "category", categoryorder: "array", categoryarray: axis.kinds.map(plain) } : { type: axis.log ? "log" : "linear" }), title: { text: plain(space.against) } } }).then(() => {
+      if (!place.on || place.dataset.opens) return;
+      place.dataset.opens = "yes";
+      place.on("plotly_click", ({ points }) => { location.hash = `#/trial/${points[0].customdata}`; });
+    });
   },
   async importance(view) {
     const place = view.querySelector("#importance"), parts = [];
     for (const source of act.sources.values()) {
       try {
         const found = Object.entries(await ask("importance", { source: source.key }));
-        parts.push(act.sources.size > 1 ? el("h2", {}, source.name) : null, found.length ? el("div", { class: "rows" }, found.map(([name, share]) => [el("span", {}, name),
+        const many = rows().filter((row) => row.source === source.key && row.best !== null).length;
+        parts.push(act.sources.size > 1 ? el("h2", {}, source.name) : null, found.length ? el("p", { class: "soft" }, `over ${many} trials with a score`) : null, found.length ? el("div", { class: "rows" }, found.map(([name, share]) => [el("span", {}, name),
           el("i", { style: { width: `${100 * share}%` } }), el("span", {}, `${Math.round(100 * share)}%`)])) : el("p", { class: "empty" }, "too few trials with a score"));
       } catch (error) { parts.push(el("p", { class: "error" }, error.message)); }
     }
@@ -139,10 +156,10 @@ act.views.parameters = {
   differ(view) {
     const place = view.querySelector("#differ"), trials = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
     if (trials.length < 2) { place.replaceChildren(el("p", { class: "empty" }, "choose two or more trials in the table")); return; }
-    const names = parameters().filter((name) => new Set(trials.map((row) => JSON.stringify(row.values[name]))).size > 1);
+    const BEST = `best ${metricName()}`, names = parameters().filter((name) => new Set(trials.map((row) => JSON.stringify(row.values[name]))).size > 1);
     place.replaceChildren(el("div", { class: "scroll" }, el("table", {},
       el("thead", {}, el("tr", {}, el("th", { class: "left", scope: "col" }, "setting"), trials.map((row) => el("th", { scope: "col" }, link(row))))),
-      el("tbody", {}, ["best score", ...names].map((name) => el("tr", {}, el("th", { class: "left", scope: "row" }, name),
-        trials.map((row) => el("td", {}, format(name === "best score" ? row.best : row.values[name])))))))));
+      el("tbody", {}, [BEST, ...names].map((name) => el("tr", {}, el("th", { class: "left", scope: "row" }, name),
+        trials.map((row) => el("td", {}, format(name === BEST ? row.best : row.values[name])))))))));
   },
 };

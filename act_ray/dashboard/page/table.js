@@ -1,11 +1,11 @@
 // The trials as a table: sort, filter by an expression, group by all but the seed, choose columns.
 "use strict";
 
-const table = { sort: ["best", 1], filter: "", hide: false, group: false, hidden: new Set(["source", "total", "seconds", "diversity"]) };
+const table = { sort: ["best", 1], filter: "", hide: false, group: false, hidden: new Set(["source", "total", "seconds", "diversity"]), at: [0, 0] };
 const FIXED = { // key -> [heading, unit, value]
   source: ["search", "", (row) => sourceOf(row).name],
   status: ["status", "", (row) => row.status],
-  best: ["best score", "", (row) => row.best],
+  best: ["best score", "lower is better", (row) => row.best],
   best_step: ["at step", "", (row) => row.best_step],
   last: ["last score", "", (row) => row.last],
   diversity: ["diversity", "of the data's", (row) => row.diversity],
@@ -13,12 +13,30 @@ const FIXED = { // key -> [heading, unit, value]
   total: ["planned", "steps", (row) => row.total],
   seconds: ["training", "s", (row) => row.seconds],
 };
+const MORE = { // what is no column of its own, and can be filtered by all the same
+  trial: (row) => row.index, why: (row) => whyOf(row), flag: (row) => (row.flag ? row.flag.signature : ""),
+  seed: (row) => row.seed, name: (row) => row.name, rescues: (row) => row.rescues, mark: (row) => row.mark, index: (row) => row.index,
+};
+const headingOf = (name) => (FIXED[name] ? FIXED[name][0].replace("score", metricName()) : name);
+const parameters = () => [...new Set([...act.sources.values()].flatMap((source) => source.parameters))];
+const valueOf = (row, name) => (name in row.values ? row.values[name] : (FIXED[name] ? FIXED[name][2] : MORE[name] || (() => undefined))(row));
 
 // ------------------------------------------------------------------------------------------ the filter
 
-// `best < 80 and not (status = confirmed or flag)`: comparisons of a column with a number or a word, joined.
+// What a filter may call each column, in small letters: by its key, or as its heading says.
+function filterNames() {
+  const names = [...Object.keys(FIXED), ...parameters(), ...Object.keys(MORE)];
+  return new Map([...names.map((name) => [name.toLowerCase(), name]), ...Object.keys(FIXED).flatMap((name) =>
+    [[FIXED[name][0], name], [headingOf(name).toLowerCase(), name]])]);
+}
+
+const OPERATOR = /^([<>]=?|!=|==?)$/;
+const textOf = (row) => [row.status, STATUS[row.status][2], whyOf(row), sourceOf(row).name, row.name, row.mark, String(row.index).padStart(3, "0")].join(" ").toLowerCase();
+
+// `best < 80 and not (status = done or flag)`: comparisons of a column with a number or a word, joined by and, or, not;
+// a name alone asks whether there is one, and any other word is looked for in a trial's texts.
 function compile(text) {
-  const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [];
+  const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [], names = filterNames();
   let at = 0;
   const next = () => tokens[at++], peek = (word) => (tokens[at] || "").toLowerCase() === word;
   const either = () => {
@@ -28,8 +46,19 @@ function compile(text) {
   };
   const both = () => {
     let left = one();
-    while (peek("and")) { at += 1; const [a, b] = [left, one()]; left = (row) => a(row) && b(row); }
+    while (at < tokens.length && !peek("or") && !peek(")")) { // "and" may be left out
+      if (peek("and")) at += 1;
+      const [a, b] = [left, one()];
+      left = (row) => a(row) && b(row);
+    }
     return left;
+  };
+  const column = () => { // the longest that is one: headings may be of several words
+    for (let many = 3; many; many -= 1) {
+      const found = names.get(tokens.slice(at, at + many).join(" ").toLowerCase());
+      if (found && at + many <= tokens.length) { at += many; return found; }
+    }
+    return null;
   };
   const one = () => {
     if (peek("not")) { at += 1; const inner = one(); return (row) => !inner(row); }
@@ -39,22 +68,23 @@ function compile(text) {
       if (next() !== ")") throw new Error("a closing bracket is missing");
       return inner;
     }
-    const name = next();
-    if (name === undefined) throw new Error("it ends too early");
-    if (!valueNames().has(name)) {
-      const near = [...valueNames()].filter((known) => known.includes(name) || name.includes(known)).slice(0, 3);
-      throw new Error(`no column ${name}${near.length ? `; did you mean ${near.join(", ")}?` : ""}`);
-    }
-    if (!/^([<>]=?|!=|==?)$/.test(tokens[at] || "")) return (row) => Boolean(valueOf(row, name));
+    if (at >= tokens.length) throw new Error("it ends too early");
+    const name = column();
+    if (name === null) return plainWord();
+    if (!OPERATOR.test(tokens[at] || "")) return (row) => Boolean(valueOf(row, name));
     const op = next(), word = next();
     if (word === undefined) throw new Error(`${name} ${op} what?`);
-    const wanted = word.replace(/^"|"$/g, ""), number = wanted === "" ? NaN : Number(wanted);
-    return (row) => {
-      const value = name === "status" && wanted === STATUS[row.status][2] ? wanted : valueOf(row, name);
-      if (value === null || value === undefined || (value === "" && op !== "!=" && op[0] !== "=")) return op === "!=";
-      const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), wanted];
-      return { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b, "!=": a !== b, "=": a === b, "==": a === b }[op];
-    };
+    return comparison(name, op, word.replace(/^"|"$/g, ""));
+  };
+  const plainWord = () => {
+    const word = next();
+    if (OPERATOR.test(word) || word === ")") throw new Error(`what is ${word} doing there?`);
+    if (OPERATOR.test(tokens[at] || "")) {
+      const near = [...names.keys()].filter((known) => known.includes(word.toLowerCase()) || word.toLowerCase().includes(known)).slice(0, 3);
+      throw new Error(`no column ${word}${near.length ? `; did you mean ${near.join(", ")}?` : ""}`);
+    }
+    const wanted = word.replace(/^"|"$/g, "").toLowerCase();
+    return (row) => textOf(row).includes(wanted);
   };
   if (!tokens.length) return () => true;
   const found = either();
@@ -62,18 +92,22 @@ function compile(text) {
   return found;
 }
 
-const parameters = () => [...new Set([...act.sources.values()].flatMap((source) => source.parameters))];
-const valueNames = () => new Set([...Object.keys(FIXED), ...parameters(), "flag", "rescues", "mark", "seed", "name", "index"]);
-function valueOf(row, name) {
-  if (name in row.values) return row.values[name];
-  if (name in FIXED) return FIXED[name][2](row);
-  return name === "flag" ? (row.flag ? row.flag.signature : "") : row[name];
+function comparison(name, op, wanted) {
+  const number = wanted === "" ? NaN : Number(wanted);
+  return (row) => {
+    const value = name === "status" && wanted === STATUS[row.status][2] ? wanted : valueOf(row, name);
+    if (name === "why" && wanted && op.includes("=")) return value.toLowerCase().includes(wanted.toLowerCase()) === (op !== "!="); // part of a sentence
+    if (value === null || value === undefined || (value === "" && op !== "!=" && op[0] !== "=")) return op === "!=";
+    const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), wanted];
+    return { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b, "!=": a !== b, "=": a === b, "==": a === b }[op];
+  };
 }
 
+// A filter that cannot be read lets nothing pass: rows below it would look as if they had matched.
 function filtered() {
   let keep = () => true, problem = "";
-  try { keep = compile(table.filter); } catch (error) { problem = error.message; }
-  const over = ["confirmed", "stopped", "failed"];
+  try { keep = compile(table.filter); } catch (error) { problem = error.message; keep = () => false; }
+  const over = ["confirmed", "stopped", "failed", "interrupted"];
   return [rows().filter((row) => keep(row) && !(table.hide && over.includes(row.status))), problem];
 }
 
@@ -103,7 +137,7 @@ act.views.trials = {
   name: "Trials",
   draw(view) {
     const input = el("input", {
-      type: "search", value: table.filter, "aria-label": "Filter", placeholder: "filter, e.g. best < 80 and loss.w >= 0.7",
+      type: "search", value: table.filter, "aria-label": "Filter", "aria-describedby": "problem", placeholder: "filter, e.g. drift and best < 80",
       oninput: (event) => { table.filter = event.target.value; this.fill(view); },
     });
     const box = (key, text) => el("label", {}, el("input", {
@@ -113,61 +147,73 @@ act.views.trials = {
       [...Object.keys(FIXED), ...parameters()].map((name) => el("label", {}, el("input", {
         type: "checkbox", checked: !table.hidden.has(name),
         onchange: (event) => { table.hidden[event.target.checked ? "delete" : "add"](name); this.fill(view); },
-      }), FIXED[name] ? FIXED[name][0] : name))));
+      }), headingOf(name)))));
+    const names = [...Object.keys(MORE).slice(0, -1), ...Object.keys(FIXED).filter((name) => name !== "source" || act.sources.size > 1).map(headingOf), ...parameters()];
+    const help = el("details", {}, el("summary", {}, "What the filter understands"), el("p", { class: "soft" },
+      "Names: ", names.map((name, i) => [i ? ", " : "", el("code", {}, name)]), ". They are compared by <, <=, =, !=, >=, >, and joined by and, or, not and brackets. ",
+      "Any other word is looked for in a trial's name, its status, its why and its search."));
     const csv = act.report ? null : el("a", { href: "/api/table.csv", download: "trials.csv" }, "CSV");
     view.replaceChildren(
       el("h1", {}, "Trials"),
       el("div", { class: "bar" }, input, box("hide", "hide what was stopped"), box("group", "group by all but the seed"), csv),
-      el("p", { class: "error", id: "problem", role: "status" }), columns,
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of trials" }, el("table")));
+      el("p", { class: "error", id: "problem", role: "status" }), el("div", { class: "bar" }, help, columns),
+      el("div", { class: "scroll table", tabindex: "0", role: "region", "aria-label": "Table of trials",
+        onscroll: (event) => { table.at = [event.target.scrollLeft, event.target.scrollTop]; } }, el("table")));
+    const at = table.at;
     this.fill(view);
+    view.querySelector(".scroll").scrollTo(...at); // back from a trial, where one was
   },
   update(view) { this.fill(view); },
   fill(view) {
-    const [members, problem] = filtered();
+    const [members, problem] = filtered(), [by, way] = table.sort;
     view.querySelector("#problem").textContent = problem && `filter: ${problem}`;
     const names = [...Object.keys(FIXED), ...parameters()].filter((name) => !table.hidden.has(name)
       && (name !== "source" || act.sources.size > 1));
-    const [by, way] = table.sort;
-    const head = el("tr", {}, el("th", { class: "left", scope: "col" }, table.group ? "seeds" : "trial"), names.map((name) => {
-      const [heading, unit] = FIXED[name] || [name, ""];
-      const sorted = by === name ? (way > 0 ? "ascending" : "descending") : null;
-      return el("th", { scope: "col", "aria-sort": sorted, class: name === "status" && "left" }, el("button", {
-        type: "button", onclick: () => { table.sort = [name, by === name ? -way : 1]; this.fill(view); focusHead(view, name); },
-        "data-name": name,
-      }, heading.split(/(?<=\.)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])), unit ? ` (${unit})` : "", sorted ? (way > 0 ? " ↑" : " ↓") : ""));
-    }));
-    if (!table.group && names.includes("status")) head.children[1 + names.indexOf("status")].after(el("th", { class: "left why", scope: "col" }, "why"));
     const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);
-    let body;
-    if (table.group) {
-      const groups = grouped(members).map((group) => [group, Object.fromEntries(names.map((name) =>
-        [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(group.map((row) => valueOf(row, name))) : null]))]);
-      const key = ([group, found]) => (found[by] ? found[by][0] : valueOf(group[0], by));
-      body = groups.sort((a, b) => order(key(a), key(b))).map(([group, found]) => el("tr", {},
-        el("td", { class: "left" }, group.map((row) => [link(row), " "])),
-        names.map((name) => el("td", {}, found[name] ? found[name][1]
-          : name === "train.seed" ? group.map((row) => row.seed).join(", ") : name === "status" ? counts(group) : format(valueOf(group[0], name))))));
-    } else {
-      body = members.sort((a, b) => order(valueOf(a, by), valueOf(b, by))).map((row) => this.row(row, names));
-    }
+    const texts = Object.fromEntries(names.map((name) => [name, formatter(members.map((row) => valueOf(row, name)))]));
+    const lines = (mine) => (table.group ? this.groups(mine, names, by, order)
+      : mine.sort((a, b) => order(valueOf(a, by), valueOf(b, by))).map((row) => this.row(row, names, texts)));
+    const parts = contests(members).filter((one) => one.rows.length), several = contests().length > 1;
+    const body = parts.flatMap((one) => [several ? el("tr", { class: "part" }, el("th", { scope: "rowgroup", colspan: names.length + 2 },
+      el("span", {}, one.name, el("span", { class: "soft" }, ` ${one.rows.length} of ${contests().find((all) => all.key === one.key).rows.length} trials`)))) : null, ...lines(one.rows)]);
     const place = view.querySelector("table"), focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.id : null;
-    place.replaceChildren(el("thead", {}, head), el("tbody", {}, body.length ? body
-      : el("tr", {}, el("td", { colspan: names.length + 2, class: "empty" }, act.trials.size ? "no trial passes the filter" : "no trial has begun yet"))));
-    if (focused) { const again = place.querySelector(`[data-id="${CSS.escape(focused)}"]`); if (again) again.focus(); }
+    const nothing = problem ? "the filter cannot be read" : act.trials.size ? "no trial passes the filter" : "no trial has begun yet";
+    put(place, el("thead", {}, this.head(view, names)), el("tbody", {}, body.length ? body : el("tr", {}, el("td", { colspan: names.length + 2, class: "empty" }, nothing))));
+    if (focused) { const again = place.querySelector(`[data-id="${CSS.escape(focused)}"]`); if (again) again.focus({ preventScroll: true }); }
   },
-  row(row, names) {
-    const on = act.chosen.has(row.id);
+  head(view, names) {
+    const [by, way] = table.sort, numeric = rows().some((row) => typeof valueOf(row, by) === "number");
+    const said = numeric ? (way > 0 ? "lowest first" : "highest first") : (way > 0 ? "A to Z" : "Z to A"); // an arrow could mean either
+    return el("tr", {}, el("th", { class: "left", scope: "col" }, table.group ? "seeds" : "trial"), names.flatMap((name) => {
+      const unit = FIXED[name] ? FIXED[name][1] : "", sorted = by === name ? (way > 0 ? "ascending" : "descending") : null;
+      return [el("th", { scope: "col", "aria-sort": sorted, class: name === "status" && "left" }, el("button", {
+        type: "button", title: sorted ? `sorted, ${said}` : "sort by this", "data-name": name,
+        onclick: () => { table.sort = [name, by === name ? -way : 1]; this.fill(view); focusHead(view, name); },
+      }, headingOf(name).split(/(?<=\.)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])), unit ? el("small", {}, ` (${unit})`) : "", sorted ? el("small", {}, ` ${said}`) : "")),
+      name === "status" && !table.group ? el("th", { class: "left why", scope: "col" }, "why") : null];
+    }));
+  },
+  groups(members, names, by, order) {
+    const groups = grouped(members).map((group) => [group, Object.fromEntries(names.map((name) =>
+      [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(group.map((row) => valueOf(row, name))) : null]))]);
+    const key = ([group, found]) => (found[by] ? found[by][0] : valueOf(group[0], by));
+    return groups.sort((a, b) => order(key(a), key(b))).map(([group, found]) => el("tr", {},
+      el("td", { class: "left" }, group.map((row) => [link(row, shortName(row)), " "])),
+      names.map((name) => el("td", {}, found[name] ? found[name][1]
+        : name === "train.seed" ? group.map((row) => row.seed).join(", ") : name === "status" ? counts(group) : format(valueOf(group[0], name))))));
+  },
+  row(row, names, texts) {
+    const on = act.chosen.has(row.id), why = whyOf(row);
     return el("tr", { class: on ? "chosen" : "", style: { "--mine": lookOf(row).colour } },
       el("td", { class: "left" }, el("label", {}, el("input", {
         type: "checkbox", checked: on, "data-id": row.id, "aria-label": `choose ${nameOf(row)}`,
         onchange: (event) => { choose(row.id, event.target.checked); render(); },
-      })), " ", link(row), row.mark === "star" ? " ★" : row.mark === "doubt" ? " ?" : ""),
-      names.map((name) => (name === "status" ? [el("td", { class: "left" }, statusOf(row)), el("td", { class: "why" }, whyOf(row))] : el("td", {}, format(valueOf(row, name))))));
+      })), " ", link(row, shortName(row)), row.mark === "star" ? " ★" : row.mark === "doubt" ? " ?" : "", why ? el("div", { class: "narrow soft" }, why) : null),
+      names.map((name) => (name === "status" ? [el("td", { class: "left" }, statusOf(row)), el("td", { class: "why" }, why)] : el("td", {}, texts[name](valueOf(row, name))))));
   },
 };
 
-const link = (row) => el("a", { href: `#/trial/${row.id}` }, nameOf(row));
+const link = (row, name = nameOf(row)) => el("a", { href: `#/trial/${row.id}` }, name);
 function counts(group) {
   const found = new Map();
   for (const row of group) found.set(row.status, (found.get(row.status) || 0) + 1);
