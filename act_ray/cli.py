@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,10 +33,14 @@ VERBS = {
 
 
 def run(command: click.Command, args: list[str] | None = None, prog_name: str | None = None) -> NoReturn:
-    """Run a click command and exit: 0, 2 for a mistake in what the user gave, 130 when interrupted.
+    """Run a click command and exit: 0, 2 for a mistake in what the user gave, 130 when interrupted, 143 by SIGTERM.
 
     args: default sys.argv[1:]. Any other exception is our bug, and keeps its traceback.
     """
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # where there is something to save, runs/interrupt.py does
+        signal.signal(signal.SIGTERM, _end)
     try:
         # Without standalone mode click returns the code of --help and ctx.exit, and else what the command returns.
         value = command.main(args=args, prog_name=prog_name, standalone_mode=False)
@@ -47,10 +52,14 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str | 
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except Interrupted as error:
-        fail(f"interrupted; {error}", 130)
+        fail(f"interrupted; {error}", error.code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     sys.exit(value if isinstance(value, int) else 0)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    fail(f"ended by {signal.Signals(number).name}", 128 + number)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

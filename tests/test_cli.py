@@ -11,6 +11,7 @@ import pytest
 
 from act_ray import cli
 from act_ray.errors import Interrupted, UserError
+from act_ray.runs import interrupt
 from act_ray.runs.interrupt import on_interrupt
 
 
@@ -93,6 +94,29 @@ def test_how_a_command_ends(raised: BaseException, code: int, said: str, capsys:
         cli.run(command, [])
     assert ended.value.code == code
     assert capsys.readouterr().err.lstrip() == said  # after ^C, click ends the line
+
+
+def test_who_is_told_to_end_ends_with_the_code_of_the_signal() -> None:
+    """Several SIGTERMs give up nothing, and one that is ignored stays so; before there is anything to save all end."""
+    import signal
+
+    before, asked = signal.signal(signal.SIGHUP, signal.SIG_IGN), list[str]()
+    try:
+        for sent, code in (((signal.SIGTERM, signal.SIGTERM), 143), ((signal.SIGHUP,), 130)):
+
+            def work(sent: tuple[int, ...] = sent) -> None:
+                for number in sent:
+                    signal.raise_signal(number)
+
+            on_interrupt(work, lambda: asked.append("asked"), "X")
+            assert interrupt.exit_code(130) == code
+        assert (asked, signal.getsignal(signal.SIGHUP)) == (["asked"], signal.SIG_IGN)
+        with pytest.raises(SystemExit) as ended:
+            cli.run(click.command()(lambda: signal.raise_signal(signal.SIGTERM)), [])
+        assert ended.value.code == 143
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def test_a_second_interrupt_says_how_to_go_on() -> None:

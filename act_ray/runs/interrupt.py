@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the run saves a checkpoint and ends."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request: the run saves a checkpoint and ends."""
 
 import signal
 import threading
@@ -8,17 +8,26 @@ from typing import Any, TypeVar
 from act_ray.errors import Interrupted
 
 T = TypeVar("T")
+# What a terminal sends; what Kubernetes, Slurm, systemd and `ray job stop` send; what a terminal that is closed sends.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_received: list[int] = []
+
+
+def exit_code(on_ctrl_c: int) -> int:
+    """Of a command that saved and ended as it was asked to: 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + _received[0] if _received and _received[0] != signal.SIGINT else on_ctrl_c
 
 
 def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str) -> T:
-    """`function()` in a thread; the first Ctrl-C calls `ask` and waits for the end, a second one raises Interrupted.
+    """`function()` in a thread; the first signal calls `ask` and waits for the end, Ctrl-C then raises Interrupted.
 
     resume: what to type to continue, the message of Interrupted. A handler rather than `except KeyboardInterrupt`: an
     exception may come at any line, and inside Thread.join it leaves a thread that is still running marked as ended
-    (CPython issue 90882).
+    (CPython issue 90882). A signal that is ignored, as nohup does with SIGHUP, stays so; machines that take a process
+    down may send several, so a second SIGTERM gives nothing up.
     """
-    done, asked = threading.Event(), False
-    box: dict[str, Any] = {}
+    done, box = threading.Event(), dict[str, Any]()
+    _received.clear()
 
     def call() -> None:
         try:
@@ -28,20 +37,24 @@ def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str
         finally:
             done.set()
 
-    def interrupt(*_: object) -> None:
-        nonlocal asked
-        if asked:
+    def interrupt(number: int, frame: object) -> None:
+        _received.append(number)
+        if len(_received) == 1:
+            ask()
+        elif number == signal.SIGINT:
             raise Interrupted(resume)
-        asked = True
-        ask()
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, interrupt)
     try:
         threading.Thread(target=call, daemon=True).start()
         while not done.wait(0.2):
             pass
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in heeded:
+            signal.signal(number, before[number])
     if "error" in box:
         raise box["error"]
     result: T = box["result"]

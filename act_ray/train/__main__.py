@@ -23,6 +23,7 @@ from act_ray.cli import (
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.outcomes import RunOutcome
+from act_ray.runs.interrupt import exit_code
 from act_ray.typed import typed
 
 
@@ -78,8 +79,9 @@ def command(
     --fork RUN --at STEP starts a new run from a checkpoint of another; without --set it is that run, bit for bit.
 
     Settings: those of --preset or --config, with --set on top. Writes checkpoints, metrics.jsonl, scores.jsonl and
-    sample grids to the run's folder. Ctrl-C saves first. Exit code 0: trained to the end, or stopped as asked; 1:
-    stopped because it collapsed; 2: a mistake in the input; 130: interrupted twice.
+    sample grids to the run's folder. Ctrl-C, SIGTERM and SIGHUP save first. Exit code 0: trained to the end, or
+    stopped by Ctrl-C; 143 and 129: saved, as SIGTERM or SIGHUP asked; 1: stopped because it collapsed; 2: a mistake in
+    the input; 130: Ctrl-C twice.
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
@@ -213,7 +215,7 @@ def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -
             return 0
         case RunOutcome.STOPPED:
             click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location, workers)}")
-            return 0
+            return exit_code(0)
         case RunOutcome.PRUNED:
             prune = report["prune"]
             click.echo(f"stopped at step {step:,} of {total:,}: {prune['message']}; {prune['because']}")

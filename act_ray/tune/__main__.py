@@ -117,7 +117,8 @@ def command(
 
     The more promising trials go on, the others wait with their checkpoints. Ends with a ranked table, the compute
     saved, and the best trial's samples beside real images. Exit code 0: trials ran (some may have collapsed); 1: all
-    failed; 2: a mistake in the input; 130: interrupted, and --resume NAME goes on.
+    failed; 2: a mistake in the input; 130, or 143 for SIGTERM: interrupted, and --resume NAME
+    goes on.
     """
     warnings.simplefilter("ignore")
     from act_ray.tune.experiment import Experiment, default_location
@@ -259,7 +260,9 @@ def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | No
             raise Interrupted(experiment.how_to_resume) from None
     if interrupted:
         click.echo(experiment.how_to_resume)
-        return 130
+        from act_ray.runs.interrupt import exit_code
+
+        return exit_code(130)
     return 1 if all(trial.outcome is TrialOutcome.FAILED for trial in experiment.trials.values()) else 0
 
 

@@ -155,10 +155,11 @@ def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
         assert evidence == f"evidence: {place}/c/prune.json; --set collapse.action=record lets such a run go on"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    number: int, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A real process and a real SIGINT; what it wrote is then finished here, equal to a run without an interrupt."""
+    """A real process and a real signal; what it wrote is then finished here, equal to a run without an interrupt."""
     run, total = tmp_path / "a", 200
     more = short({"train.total_steps": total, "eval.every": 200, "checkpoint.every": 200, "collapse.enabled": False})
     args = [sys.executable, "-u", "-m", "act_ray.train", "--workers", "0", "--storage", str(tmp_path), "--name", "a"]
@@ -168,9 +169,9 @@ def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err) == (code, "")
     assert "interrupted: saving a checkpoint (Ctrl-C again gives up)" in out
     last = out.splitlines()[-1]
     step, problems = checkpoint.newest_whole(run / "checkpoints")
