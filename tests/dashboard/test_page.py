@@ -1,6 +1,5 @@
 """The page in a real browser, over a search that is being written."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,34 +7,12 @@ import pytest
 
 from act_ray.dashboard.results import Results
 from act_ray.report.single_file import write_report
-from tests.helpers.browser import AXE, browser, needs_axe, needs_browser, served, watched
+from tests.helpers.browser import AXE, needs_axe, needs_browser, served, watched
 from tests.helpers.command import Ended
+from tests.helpers.page import READY, VIEWS, see
 from tests.helpers.searches import append_report, made_up
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
-VIEWS = ("overview", "trials", "curves", "samples", "parameters", "trial/s0.1")
-READY = {
-    "overview": "#best .main-svg", "trials": "tbody a", "curves": "#chart-score .main-svg", "samples": "canvas",
-    "parameters": "#scatter .main-svg", "trial/s0.1": ".story li",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as found:
-        yield found
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    yield context.new_page()
-    context.close()
-
-
-def see(page: Any, view: str) -> None:
-    page.evaluate("view => { location.hash = `#/${view}`; }", view)
-    page.wait_for_selector(READY[view])
 
 
 def test_every_view_is_drawn_without_an_error_and_without_asking_anybody_else(page: Any, tmp_path: Path) -> None:
@@ -53,24 +30,6 @@ def test_every_view_is_drawn_without_an_error_and_without_asking_anybody_else(pa
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
     assert wrong == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-
-
-def test_a_trial_keeps_its_colour_when_another_becomes_the_best(page: Any, tmp_path: Path) -> None:
-    """The names above the curves and the curves went by the place, which may change between the two."""
-    search = made_up(tmp_path / "s")
-    lines = "Object.fromEntries(document.querySelector('#chart-score').data.map((t) => [t.name, t.line.color]))"
-    dots = (
-        "Object.fromEntries([...document.querySelectorAll('#which .dot')].map((d) => "
-        "[d.nextElementSibling.textContent, getComputedStyle(d).getPropertyValue('--mine')]))"
-    )
-    with served([tmp_path / "s"]) as address:
-        page.goto(address)
-        see(page, "curves")
-        before = page.evaluate(lines)
-        assert len(set(before.values())) == len(before) == 5
-        append_report(search, 4, 200, 1.5)
-        page.wait_for_selector("#which a >> nth=0 >> text=004")
-        assert page.evaluate(lines) == page.evaluate(dots) == before
 
 
 def test_a_new_score_is_seen_and_a_name_stays_text(page: Any, tmp_path: Path) -> None:
@@ -125,36 +84,6 @@ def test_a_poll_takes_neither_focus_nor_zoom_nor_a_range(page: Any, tmp_path: Pa
         assert first.is_visible()  # nothing of this trial is new: it was not drawn again
 
 
-def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
-    made_up(tmp_path / "s")
-    with served([tmp_path / "s"]) as address:
-        page.goto(f"{address}/#/trials")
-        page.wait_for_selector("tbody a")
-        names = "[...document.querySelectorAll('tbody a')].map((a) => a.textContent)"
-        assert page.evaluate(names) == ["000", "001", "003", "004", "002"]  # by the best score
-        page.fill("input[type=search]", "best < 80 and not (status = confirmed)")
-        assert page.evaluate(names) == ["000", "003"]
-        page.fill("input[type=search]", "flag = drift or loss.w > 9")
-        assert page.evaluate(names) == ["001", "003"]
-        page.fill("input[type=search]", "status = done or status = waits")
-        assert page.evaluate(names) == ["000", "002"]
-        page.evaluate("act.trials.get('s0.3').best = null")
-        page.fill("input[type=search]", "best < 80")  # what has no score is not under 80
-        assert page.evaluate(names) == ["000", "001"]
-        page.evaluate("act.trials.get('s0.3').best = 70")
-        page.fill("input[type=search]", "bets < 3")
-        assert page.inner_text("#problem").startswith("filter: no column bets")
-        page.fill("input[type=search]", "")
-        page.check("text=hide what was stopped")
-        assert page.evaluate(names) == ["000", "003", "004", "002"]
-        page.click("thead button[data-name=best]")
-        assert page.evaluate(names) == ["002", "004", "003", "000"]
-        page.check("[aria-label='choose 003']")
-        assert "003" in page.inner_text("#chosen")
-        see(page, "curves")
-        assert page.inner_text("#which").split() == ["chosen:", "003"]
-
-
 def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
     made_up(tmp_path / "s")
     with served([tmp_path / "s"]) as address:
@@ -171,37 +100,39 @@ def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "choose 001"
 
 
-def test_zoom_is_kept_when_new_points_come(page: Any, tmp_path: Path) -> None:
-    search = made_up(tmp_path / "s")
+def test_the_address_holds_what_is_chosen_and_shown(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
     with served([tmp_path / "s"]) as address:
-        page.goto(f"{address}/#/curves")
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+        page.click("thead button[data-name=step]")
+        page.fill("input[type=search]", "best < 90")
+        page.check("[aria-label='choose 001']")
+        see(page, "curves")
+        page.select_option("[aria-label='Horizontal axis']", "images")
+        page.uncheck("text=log scale")
+        assert page.title() == "Curves – s – act_ray"
+        page.reload()
         page.wait_for_selector(READY["curves"])
-        page.evaluate("Plotly.relayout('chart-score', { 'xaxis.range': [50, 250] })")
-        append_report(search, 4, 200, 55.0)
-        seen = (
-            "poll().then(() => act.views.curves.update(document.getElementById('view')))"
-            ".then(() => act.trials.get('s0.4').best)"
-        )
-        while page.evaluate(seen) != 55:  # the server looks once a second
-            page.wait_for_timeout(50)
-        assert page.evaluate("document.getElementById('chart-score').layout.xaxis.range") == [50, 250]
+        assert page.evaluate("[[...act.chosen.keys()], table.filter, table.sort, curves.x, curves.log]") == [
+            ["s0.1"], "best < 90", ["step", 1], "images", False]  # fmt: skip
+        page.click("#chosen >> text=none")
+        page.click("nav >> text=Trials")
+        assert page.evaluate("location.hash").startswith("#/trials?filter=best")
+        assert "chosen" not in page.url
 
 
-def test_acting_from_the_page_with_the_token_that_was_printed(page: Any, tmp_path: Path) -> None:
-    search = made_up(tmp_path / "s")
-    with served([tmp_path / "s"], token="a-long-enough-token") as address:
-        assert page.goto(address).status == 401
-        page.goto(f"{address}/?token=a-long-enough-token")
-        page.wait_for_selector("#tabs a")
-        assert "token" not in page.url
-        page.evaluate("location.hash = '#/trial/s0.4'")
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.click("text=Stop it")
-        page.wait_for_selector("#say >> text=asked to save and end")
-        assert (tmp_path / "s" / "trials" / search.plans[4].name / "STOP").exists()
-        page.fill("textarea", "looks odd")
-        page.click("text=write")
-        page.wait_for_selector("text=looks odd")
+def test_the_theme_follows_the_system_until_somebody_clicks(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_selector(f"html[data-theme={scheme}]")
+        page.click("#theme")
+        page.reload()
+        page.wait_for_selector("html[data-theme=dark]")
 
 
 def test_a_server_that_is_gone_is_told(page: Any, tmp_path: Path) -> None:

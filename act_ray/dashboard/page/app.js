@@ -39,11 +39,11 @@ act.views.overview = {
     const share = source.state === "finished" ? 1 : due ? Math.min(1, done / due) : 0, left = rate ? (due - done) / rate : NaN, begun = mine.length;
     const numbers = Object.entries(STATUS).map(([status, [sign, , words]]) => [mine.filter((row) => row.status === status).length, `${sign} ${words}`]).filter(([count]) => count);
     if (source.trials > begun) numbers.push([source.trials - begun, "not begun"]);
-    const cluster = source.cluster, flagged = mine.filter((row) => row.flag), sure = flagged.filter((row) => row.flag.confirmed !== null && row.flag.confirmed !== undefined);
+    const cluster = source.cluster, flagged = mine.filter((row) => row.flag), sure = flagged.filter((row) => row.flag.confirmed !== null && row.flag.confirmed !== undefined), wrong = sure.filter((row) => row.refuted).length;
     return el("section", { "aria-label": source.name }, el("h2", {}, source.name, " ", el("span", { class: "soft" }, source.about)),
       el("div", { class: "cards" }, numbers.map(([count, words]) => card(String(count), words)),
-        card(duration(source.seconds * source.workers), `${source.workers > 1 ? "worker time" : "training time"} used`),
-        flagged.length ? card(`${flagged.length} of ${begun}`, `flagged as collapsing; ${sure.length || "none"} of them confirmed`) : null,
+        source.seconds ? card(duration(source.seconds * source.workers), `${source.workers > 1 ? "worker time" : "training time"} used`) : null,
+        flagged.length ? card(`${flagged.length} of ${begun}`, `flagged as collapsing; ${sure.length || "none"} of them confirmed${wrong ? `, ${wrong} of those wrongly: a later score was better` : ""}`) : null,
         saved ? card(duration(savedSeconds * source.workers), `not spent: ${format(saved)} of ${format(source.planned)} planned steps, at each trial's own speed`) : null,
         cluster ? card(`${cluster.cpus_used}/${cluster.cpus} CPUs`, `${cluster.nodes} node(s)${cluster.gpus ? `, ${cluster.gpus_used}/${cluster.gpus} GPUs` : ""}${cluster.waiting ? `; ${cluster.waiting} trial(s) wait for a place` : ""}`) : null,
         source.bad ? card(String(source.bad), "lines of its log cannot be read and are left out") : null,
@@ -66,19 +66,20 @@ act.views.overview = {
       yaxis: { type: "log", title: { text: `${metricName()} (lower is better)` } } });
   },
   // One for each search: scores over different data say nothing about each other.
-  async winners(view) {
-    const place = view.querySelector("#winner"), sound = (row) => row.best !== null && row.status !== "failed";
-    const ranked = contests(rows().filter(sound)).map((one) => [one, one.rows.sort((a, b) => (a.rescues > 0) - (b.rescues > 0) || a.best - b.best)[0]]);
-    const found = ranked.filter(([, best]) => best), several = ranked.length > 1;
-    if (!found.length) { put(place, el("p", { class: "empty" }, "no trial has a score yet")); return; }
-    const parts = await Promise.all(found.map(async ([one, best]) => {
-      const image = await picture(best.id, best.best_step).catch(() => null);
-      return el("div", { class: "winner" }, image ? el("img", { src: image.src, alt: `samples of ${nameOf(best)}` }) : null,
-        el("div", {}, several ? el("h3", {}, one.name) : null, el("p", {}, link(best, shortName(best)), " with ", el("b", {}, format(best.best)), ` at step ${format(best.best_step)} of ${format(best.total)}`),
-          el("p", { class: "soft" }, `${metricName()}: lower is better`), el("p", {}, statusOf(best), whyOf(best) ? el("span", { class: "soft" }, `; ${whyOf(best)}`) : null),
-          image ? null : el("p", { class: "soft" }, "its samples are not here")));
+  winners(view) {
+    const place = view.querySelector("#winner"), sound = (row) => row.best !== null && row.status !== "failed", several = contests().length > 1;
+    const found = contests(rows().filter(sound)).map((one) => [one, one.rows.sort((a, b) => (a.rescues > 0) - (b.rescues > 0) || a.best - b.best)[0]]).filter(([, best]) => best);
+    const seen = JSON.stringify(found.map(([, best]) => [best.id, best.best, best.best_step, best.status, whyOf(best)]));
+    if (place.seen === seen) return; // the pictures do not blink at each poll
+    place.seen = seen;
+    put(place, found.length ? null : el("p", { class: "empty" }, "no trial has a score yet"), found.map(([one, best]) => {
+      const frame = el("div", { class: "frame" }); // of its size before its picture is here: nothing moves
+      picture(best.id, best.best_step).then((image) => put(frame, el("img", { src: image.src, alt: `samples of ${nameOf(best)}` })),
+        () => put(frame, el("span", { class: "soft" }, "its samples are not here")));
+      return el("div", { class: "winner" }, frame, el("div", {}, several ? el("h3", {}, one.name) : null,
+        el("p", {}, link(best, shortName(best)), " with ", el("b", {}, format(best.best)), ` at step ${format(best.best_step)} of ${format(best.total)}`),
+        el("p", { class: "soft" }, `${metricName()}: lower is better`), el("p", {}, statusOf(best), whyOf(best) ? el("span", { class: "soft" }, `; ${whyOf(best)}`) : null)));
     }));
-    if (place.isConnected) put(place, parts);
   },
 };
 

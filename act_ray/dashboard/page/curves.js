@@ -68,7 +68,7 @@ function tracesOf(field, trials) {
 
 // Where rules tripped: a dotted line, named above the panel so that no name lies over a curve or another name;
 // a thin line where that was confirmed; and the steps that the rule looked at, shaded.
-const LEVEL = 14, LEVELS = 5; // pixels of a line of names, and lines at most
+const LEVEL = 16, LEVELS = 5; // pixels of a line of names, and lines at most
 function flagsOf(trials, width) {
   const shapes = [], names = [];
   const line = (at, colour, style) => ({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: colour, ...style } });

@@ -125,12 +125,13 @@ act.views.parameters = {
   },
   scatter(view) {
     const members = rows().filter((row) => row.best !== null && space.against && row.values[space.against] !== undefined), axis = axisOf(space.against, members);
-    const groups = Object.entries(STATUS).map(([status, [, , words]], i) => {
-      const mine = members.filter((row) => row.status === status);
-      return { x: mine.map((row) => (axis.kinds ? plain(row.values[space.against]) : row.values[space.against])), customdata: mine.map((row) => row.id), y: mine.map((row) => row.best), mode: "markers", name: words,
-        text: mine.map((row) => plain(nameOf(row))), hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
-        marker: { size: 9, color: COLOURS[theme()][i % 7], symbol: ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"][i], line: { width: 1 } } };
-    }).filter((trace) => trace.x.length);
+    const several = contests(members).filter((one) => one.rows.length), signs = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"];
+    const parts = several.length > 1 ? several.map((one) => [one.name, one.rows]) // whose scores cannot be compared
+      : Object.entries(STATUS).map(([status, [, , words]]) => [words, members.filter((row) => row.status === status)]);
+    const groups = parts.map(([name, mine], i) => ({ x: mine.map((row) => (axis.kinds ? plain(row.values[space.against]) : row.values[space.against])),
+      y: mine.map((row) => row.best), mode: "markers", name: plain(name), customdata: mine.map((row) => row.id),
+      text: mine.map((row) => plain(nameOf(row))), hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
+      marker: { size: 9, color: COLOURS[theme()][i % 7], symbol: signs[i % 8], line: { width: 1 } } })).filter((trace) => trace.x.length);
     const place = view.querySelector("#scatter");
     if (!groups.length) { noChart(place, "no score yet"); return; }
     if (place.querySelector(".empty")) place.replaceChildren();

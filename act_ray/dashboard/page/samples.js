@@ -29,6 +29,7 @@ function part(image, layout, cell) {
   return [column * w, line * h, w, h];
 }
 
+const SAME = "All from the same noise: the same cell of two trials is the same z.";
 const stepAt = (layout) => layout.steps[Math.round(samples.at * (layout.steps.length - 1))];
 
 act.views.samples = {
@@ -36,7 +37,7 @@ act.views.samples = {
   draw(view) {
     const slider = el("input", { type: "range", min: 0, max: 1, step: 1, id: "when", "aria-label": "Step of the training",
       style: { flex: "1 1 240px" }, oninput: (event) => { samples.at = event.target.value / Math.max(1, event.target.max); this.paint(view); } });
-    view.replaceChildren(el("h1", {}, "Samples"), el("p", { class: "soft" }, el("span", { id: "noise" }),
+    view.replaceChildren(el("h1", {}, "Samples"), el("p", { class: "soft" }, el("span", { id: "noise" }, SAME),
       " Choose a cell to see it alone in all of them; Escape shows the grids again."),
       el("div", { class: "bar" }, el("span", {}, "from the first score"), slider, el("span", {}, "to the last"),
         el("button", { type: "button", id: "whole", hidden: true, onclick: () => { samples.cell = null; this.paint(view); } }, "whole grids")),
@@ -95,6 +96,6 @@ act.views.samples = {
     if (turn !== samples.turn || !place.isConnected) return;
     place.replaceChildren(...figures);
     view.querySelector("#noise").textContent = shapes.size > 1 ? "These trials draw images of different shapes: the same cell is the same noise only where the shapes agree."
-      : "All from the same noise: the same cell of two trials is the same z.";
+      : SAME;
   },
 };

@@ -149,7 +149,7 @@ act.views.trials = {
         onchange: (event) => { table.hidden[event.target.checked ? "delete" : "add"](name); this.fill(view); },
       }), headingOf(name)))));
     const names = [...Object.keys(MORE).slice(0, -1), ...Object.keys(FIXED).filter((name) => name !== "source" || act.sources.size > 1).map(headingOf), ...parameters()];
-    const help = el("details", {}, el("summary", {}, "What the filter understands"), el("p", { class: "soft" },
+    const help = el("details", { id: "help" }, el("summary", {}, "What the filter understands"), el("p", { class: "soft" },
       "Names: ", names.map((name, i) => [i ? ", " : "", el("code", {}, name)]), ". They are compared by <, <=, =, !=, >=, >, and joined by and, or, not and brackets. ",
       "Any other word is looked for in a trial's name, its status, its why and its search."));
     const csv = act.report ? null : el("a", { href: "/api/table.csv", download: "trials.csv" }, "CSV");
@@ -167,6 +167,7 @@ act.views.trials = {
   fill(view) {
     const [members, problem] = filtered(), [by, way] = table.sort;
     view.querySelector("#problem").textContent = problem && `filter: ${problem}`;
+    if (problem) view.querySelector("#help").open = true;
     const names = [...Object.keys(FIXED), ...parameters()].filter((name) => !table.hidden.has(name)
       && (name !== "source" || act.sources.size > 1));
     const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);

@@ -9,7 +9,7 @@ act.views.trial = {
     this.update(view, id);
   },
   async update(view, id = this.id) {
-    const seen = JSON.stringify([act.trials.get(id), act.chosen.has(id), theme()]);
+    const seen = JSON.stringify([act.trials.get(id), (act.sources.get(id.split(".")[0]) || {}).state, act.chosen.has(id), theme()]);
     if (seen === this.seen && view.querySelector("h1")) return; // nothing of it has changed: focus and zoom stay
     this.seen = seen;
     let page;
