@@ -72,6 +72,8 @@ def test_one_zoom_for_all_curves_kept_with_its_data(page: Any, tmp_path: Path) -
             page.check(f".choices >> text='{field}'")  # the list stays open
         page.wait_for_selector("#chart-loss_g .main-svg")
         page.click("text=see all again")
+        ranges = "[...new Set([...document.querySelectorAll('.js-plotly-plot')].map((c) => `${c.layout.xaxis.range}`))]"
+        assert page.evaluate(ranges) == ["0,412"]  # also of what is measured from step 0 to 399
         page.wait_for_function("Math.max(...document.getElementById('chart-score').data.flatMap((t) => t.x)) === 400")
 
 

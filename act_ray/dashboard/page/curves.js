@@ -66,6 +66,9 @@ function tracesOf(field, trials) {
   return traces;
 }
 
+// What is seen of x: in all panels the same, also where a quantity begins later or ends earlier.
+const seenOf = (trials) => curves.zoom || [0, 1.03 * Math.max(1e-3, ...trials.map((row) => scale(row, [row.step])[0] || 0))];
+
 // Where rules tripped: a dotted line, named above the panel so that no name lies over a curve or another name;
 // a thin line where that was confirmed; and the steps that the rule looked at, shaded.
 const LEVEL = 16, LEVELS = 5; // pixels of a line of names, and lines at most
@@ -82,7 +85,7 @@ function flagsOf(trials, width) {
     if (typeof confirmed === "number") shapes.push(line(scale(row, [confirmed])[0], colour, { width: 1 }));
     names.push({ at, colour, text: `${nameOf(row)} ${signature}` });
   }
-  const [low, high] = curves.zoom || [0, Math.max(1, ...trials.map((row) => scale(row, [row.total])[0] || 0))], ends = [];
+  const [low, high] = seenOf(trials), ends = [];
   const labels = names.filter(({ at }) => at >= low && at <= high).sort((a, b) => a.at - b.at).map(({ at, colour, text }) => {
     const right = ((at - low) / (high - low)) * (width - 70), left = right - 6.5 * text.length;
     let level = ends.findIndex((end) => end <= left);
@@ -155,7 +158,7 @@ act.views.curves = {
       // What is seen is ours, not Plotly's: it is the same in all panels, and outlives a panel.
       const seen = (range) => (range ? { range, autorange: false } : { autorange: true }), ends = height && height.map((end) => (log ? Math.log10(end) : end));
       draw(place, traces, { shapes, annotations, margin: { l: 56, r: 12, t: top, b: 40 }, uirevision: JSON.stringify([curves.x, log, zoom, height]),
-        xaxis: { title: { text: X_TITLES[curves.x] }, rangemode: "tozero", ...seen(zoom) },
+        xaxis: { title: { text: X_TITLES[curves.x] }, ...seen(seenOf(trials)) },
         yaxis: { type: log ? "log" : "linear", ...seen(ends && ends.every(Number.isFinite) && ends) } }).then(() => {
         if (!place.on || place.dataset.zoomed) return;
         place.dataset.zoomed = "yes";

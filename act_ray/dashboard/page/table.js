@@ -123,12 +123,12 @@ function grouped(members) {
   return [...groups.values()];
 }
 
-function spread(values) {
+function spread(values, text) {
   const known = values.filter((value) => typeof value === "number");
   if (!known.length) return [null, "–"];
   const mean = known.reduce((a, b) => a + b) / known.length;
   const sd = Math.sqrt(known.reduce((a, b) => a + (b - mean) ** 2, 0) / Math.max(1, known.length - 1));
-  return [mean, known.length > 1 ? `${format(mean)} ± ${format(sd, 2)}` : format(mean)];
+  return [mean, known.length > 1 ? `${text(mean)} ± ${format(sd, 2)}` : text(mean)];
 }
 
 // ------------------------------------------------------------------------------------------ drawing
@@ -172,7 +172,7 @@ act.views.trials = {
       && (name !== "source" || act.sources.size > 1));
     const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);
     const texts = Object.fromEntries(names.map((name) => [name, formatter(members.map((row) => valueOf(row, name)))]));
-    const lines = (mine) => (table.group ? this.groups(mine, names, by, order)
+    const lines = (mine) => (table.group ? this.groups(mine, names, texts, by, order)
       : mine.sort((a, b) => order(valueOf(a, by), valueOf(b, by))).map((row) => this.row(row, names, texts)));
     const parts = contests(members).filter((one) => one.rows.length), several = contests().length > 1;
     const body = parts.flatMap((one) => [several ? el("tr", { class: "part" }, el("th", { scope: "rowgroup", colspan: names.length + 2 },
@@ -194,14 +194,14 @@ act.views.trials = {
       name === "status" && !table.group ? el("th", { class: "left why", scope: "col" }, "why") : null];
     }));
   },
-  groups(members, names, by, order) {
+  groups(members, names, texts, by, order) {
     const groups = grouped(members).map((group) => [group, Object.fromEntries(names.map((name) =>
-      [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(group.map((row) => valueOf(row, name))) : null]))]);
+      [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(group.map((row) => valueOf(row, name)), texts[name]) : null]))]);
     const key = ([group, found]) => (found[by] ? found[by][0] : valueOf(group[0], by));
     return groups.sort((a, b) => order(key(a), key(b))).map(([group, found]) => el("tr", {},
       el("td", { class: "left" }, group.map((row) => [link(row, shortName(row)), " "])),
       names.map((name) => el("td", {}, found[name] ? found[name][1]
-        : name === "train.seed" ? group.map((row) => row.seed).join(", ") : name === "status" ? counts(group) : format(valueOf(group[0], name))))));
+        : name === "train.seed" ? group.map((row) => row.seed).join(", ") : name === "status" ? counts(group) : texts[name](valueOf(group[0], name))))));
   },
   row(row, names, texts) {
     const on = act.chosen.has(row.id), why = whyOf(row);
