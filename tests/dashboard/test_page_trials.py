@@ -41,6 +41,11 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         page.fill("input[type=search]", "")
         page.check("text=hide what was stopped")
         assert page.evaluate(names) == ["000", "003", "004", "002"]
+        hidden = (
+            "act.trials.get('s0.4').status = 'interrupted'; act.views.trials.update(document.getElementById('view'));"
+        )
+        assert page.evaluate(f"(() => {{ {hidden} return {names}; }})()") == ["000", "003", "002"]  # asked to stop
+        page.evaluate("act.trials.get('s0.4').status = 'running'")
         assert page.inner_text("[aria-sort=ascending]").split() == [
             "best",
             "FD",

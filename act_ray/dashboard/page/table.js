@@ -17,6 +17,7 @@ const MORE = { // what is no column of its own, and can be filtered by all the s
   trial: (row) => row.index, why: (row) => whyOf(row), flag: (row) => (row.flag ? row.flag.signature : ""),
   seed: (row) => row.seed, name: (row) => row.name, rescues: (row) => row.rescues, mark: (row) => row.mark, index: (row) => row.index,
 };
+const breakable = (name) => name.split(/(?<=\.)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])); // after its dots
 const headingOf = (name) => (FIXED[name] ? FIXED[name][0].replace("score", metricName()) : name);
 const parameters = () => [...new Set([...act.sources.values()].flatMap((source) => source.parameters))];
 const valueOf = (row, name) => (name in row.values ? row.values[name] : (FIXED[name] ? FIXED[name][2] : MORE[name] || (() => undefined))(row));
@@ -190,7 +191,7 @@ act.views.trials = {
       return [el("th", { scope: "col", "aria-sort": sorted, class: name === "status" && "left" }, el("button", {
         type: "button", title: sorted ? `sorted, ${said}` : "sort by this", "data-name": name,
         onclick: () => { table.sort = [name, by === name ? -way : 1]; this.fill(view); focusHead(view, name); },
-      }, headingOf(name).split(/(?<=\.)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part])), unit ? el("small", {}, ` (${unit})`) : "", sorted ? el("small", {}, ` ${said}`) : "")),
+      }, breakable(headingOf(name)), unit ? el("small", {}, ` (${unit})`) : "", sorted ? el("small", {}, ` ${said}`) : "")),
       name === "status" && !table.group ? el("th", { class: "left why", scope: "col" }, "why") : null];
     }));
   },

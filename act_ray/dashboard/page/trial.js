@@ -37,7 +37,8 @@ act.views.trial = {
         el("p", { class: "soft" }, "its folder: ", el("code", {}, page.location))),
       el("section", {}, el("h2", {}, "Settings that differ from the preset"), page.settings.length ? el("div", { class: "scroll" }, el("table", { class: "settings" },
         el("thead", {}, el("tr", {}, ["setting", "preset", "here"].map((head) => el("th", { scope: "col" }, head)))),
-        el("tbody", {}, page.settings.map((one) => el("tr", {}, el("td", {}, one.name), el("td", {}, format(one.preset)), el("td", {}, format(one.value))))))) : el("p", { class: "empty" }, "none")),
+        el("tbody", {}, page.settings.map((one) => el("tr", {}, el("td", {}, breakable(one.name)),
+          [one.preset, one.value].map((value) => el("td", { class: typeof value === "number" && "number" }, format(value)))))))) : el("p", { class: "empty" }, "none")),
       el("section", {}, el("h2", {}, "Notes"), page.notes.map((note) => el("p", {}, el("time", { class: "soft" }, new Date(note.time * 1000).toLocaleString()), " ", note.text)),
         act.acts.length ? this.writer(id) : el("p", { class: "soft" }, act.report ? "" : "Start the server with a token to write here.")));
     this.grids(view, row);
