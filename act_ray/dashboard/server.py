@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import csv
-import io
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +22,10 @@ from act_ray.errors import UserError
 from act_ray.runs.folder import grid_name
 
 PAGE = files("act_ray.dashboard") / "page"
-SCRIPTS = ("data.js", "table.js", "charts.js", "curves.js", "samples.js", "parameters.js", "trial.js", "app.js")
+SCRIPTS = (
+    "data.js", "filter.js", "table.js", "charts.js", "curves.js", "samples.js", "parameters.js", "trial.js",
+    "overview.js", "app.js",
+)  # fmt: skip
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 EVERY_S = 1.0  # between two looks at the files
 MOST_POINTS, MOST_RUNS = 2_000, 1_000
@@ -50,7 +51,6 @@ class Server:
                 web.get("/api/importance", self.importance),
                 web.get("/api/samples", self.samples),
                 web.get("/api/sample", self.sample),
-                web.get("/api/table.csv", self.table),
                 web.post("/api/act", self.act),
             ]
         )
@@ -157,32 +157,6 @@ class Server:
             found = (self.results.version, await asyncio.to_thread(importance, source))  # slow: others need not wait
             self.important[source.key] = found
         return answer(found[1])
-
-    async def table(self, request: web.Request) -> web.Response:
-        """The trials as CSV."""
-        rows = (await self.do(self.results.state, 0))["trials"]
-        names = sorted({name for row in rows for name in row["values"]})
-        columns = [
-            "source",
-            "index",
-            "name",
-            "status",
-            "best",
-            "best_step",
-            "last",
-            "step",
-            "total",
-            "seconds",
-            "rescues",
-        ]
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow([*columns, *names, "signature", "reason"])
-        for row in rows:
-            flag = (row["flag"] or {}).get("signature")
-            writer.writerow([*(row[c] for c in columns), *(row["values"].get(n) for n in names), flag, row["reason"]])
-        headers = {"Content-Disposition": 'attachment; filename="trials.csv"'}
-        return web.Response(text=text.getvalue(), content_type="text/csv", headers=headers)
 
     async def act(self, request: web.Request) -> web.Response:
         """Stop a trial, let one go on, mark it, or write a note; only where a token is set."""

@@ -1,5 +1,6 @@
 """The page's overview, table and trials in a real browser."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,8 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         )
         assert page.evaluate(f"(() => {{ {hidden} return {names}; }})()") == ["000", "003", "002"]  # asked to stop
         page.evaluate("act.trials.get('s0.4').status = 'running'")
-        assert page.inner_text("[aria-sort=ascending]").split() == [
-            "best",
-            "FD",
-            "(lower",
-            "is",
-            "better)",
-            "lowest",
-            "first",
-        ]
+        sorted_by = page.inner_text("[aria-sort=ascending]").split()
+        assert sorted_by == ["best", "FD", "(lower", "is", "better)", "lowest", "first"]
         page.click("thead button[data-name=best]")
         assert page.evaluate(names) == ["002", "004", "003", "000"]
         assert "highest first" in page.inner_text("[aria-sort=descending]")
@@ -62,6 +56,28 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         assert "003" in page.inner_text("#chosen")
         see(page, "curves")
         assert page.inner_text("#which").split() == ["chosen:", "003"]
+
+
+def test_the_csv_has_what_is_shown_and_a_group_leaves_out_what_runs(page: Any, tmp_path: Path) -> None:
+    made_up(tmp_path / "s")
+    with served([tmp_path / "s"]) as address:
+        page.goto(f"{address}/#/trials")
+        page.wait_for_selector("tbody a")
+        page.evaluate("Object.assign(act.trials.get('s0.1'), { reason: '=1+1, \"x\"' })")
+        page.fill("input[type=search]", "drift")
+        with page.expect_download() as saved:
+            page.click("button:text('CSV')")
+        rows = list(csv.DictReader(saved.value.path().open()))
+        assert [(row["search"], row["trial"], row["best score"], row["flagged at step"]) for row in rows] == [
+            ("s", "001", "50", "480"),
+            ("s", "003", "70", "100"),
+        ]
+        assert rows[0]["why"].startswith('\'=1+1, "x"')  # no formula
+        ids = "['s0.2', 's0.3', 's0.4'].map((id) => act.trials.get(id))"
+        page.evaluate(f"{ids}.forEach((row) => {{ row.values = {{}}; }})")
+        page.fill("input[type=search]", "trial > 1")
+        page.check("text=group by all but the seed")
+        assert "85 ± 21 (n=2)" in page.inner_text("tbody")  # of 100 and 70; 85 still runs
 
 
 def test_the_table_keeps_its_place_its_head_and_its_flags(page: Any, tmp_path: Path) -> None:

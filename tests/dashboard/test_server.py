@@ -26,7 +26,6 @@ GETS = (
     "/api/importance?source=s0",
     "/api/samples?id=s0.0",
     "/api/sample?id=s0.0&step=100",
-    "/api/table.csv",
 )
 WRONG = {
     "/api/trial?id=s9.9": 404,
@@ -163,15 +162,6 @@ def test_mistakes_are_answered_and_not_crashed_on(search: Path) -> None:
         assert curves["s0.0"]["score"]["y"] == [90, 60, 40, 30]
 
     asked(search, TOKEN, talk)
-
-
-def test_the_table_as_csv(search: Path) -> None:
-    async def talk(client: Any) -> None:
-        lines = (await (await client.get("/api/table.csv")).text()).splitlines()
-        assert lines[0].startswith("source,index,name,status,best,")
-        assert len(lines) == 6
-
-    asked(search, None, talk)
 
 
 def test_an_answer_is_strict_json(search: Path) -> None:

@@ -87,11 +87,11 @@ function flagsOf(trials, width) {
   }
   const [low, high] = seenOf(trials), ends = [];
   const labels = names.filter(({ at }) => at >= low && at <= high).sort((a, b) => a.at - b.at).map(({ at, colour, text }) => {
-    const right = ((at - low) / (high - low)) * (width - 70), left = right - 6.5 * text.length;
+    const place = ((at - low) / (high - low)) * (width - 70), wide = 6.5 * text.length, left = place < wide ? place : place - wide;
     let level = ends.findIndex((end) => end <= left);
     if (level < 0) level = ends.length;
-    ends[level] = right + 8;
-    return level < LEVELS && { x: at, y: 1, yref: "paper", text: plain(text), showarrow: false, xanchor: left < 0 ? "left" : "right",
+    ends[level] = left + wide + 8;
+    return level < LEVELS && { x: at, y: 1, yref: "paper", text: plain(text), showarrow: false, xanchor: place < wide ? "left" : "right",
       yanchor: "bottom", yshift: LEVEL * level, font: { size: 11 }, bordercolor: colour, borderwidth: 0 };
   }).filter(Boolean);
   return [shapes, labels, 8 + LEVEL * Math.min(LEVELS, ends.length)];

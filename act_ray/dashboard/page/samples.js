@@ -64,7 +64,7 @@ act.views.samples = {
   async paint(view) {
     const place = view.querySelector(".grids"), trials = shown(4).filter((row) => (samples.layouts[row.id] || { steps: [] }).steps.length);
     if (!place) return;
-    if (!trials.length) { place.replaceChildren(el("p", { class: "empty" }, "no samples yet: the first come with the first score")); return; }
+    if (!trials.length) { place.replaceChildren(el("p", { class: "empty" }, act.report ? "none of their samples are in this report" : "no samples yet: the first come with the first score")); return; }
     this.slide(view, trials);
     view.querySelector("#whole").hidden = samples.cell === null;
     const turn = (samples.turn = (samples.turn || 0) + 1);
@@ -73,6 +73,7 @@ act.views.samples = {
       const layout = samples.layouts[row.id], step = stepAt(layout), score = (samples.scores[row.id] || new Map()).get(step);
       const caption = el("figcaption", { class: "bar" }, dot(row), link(row),
         el("span", {}, `step ${format(step)} of ${format(row.total)}`), score === undefined ? null : el("span", {}, `${metricName()} ${format(score)}`),
+        layout.of > layout.steps.length ? el("span", { class: "soft" }, `${layout.steps.length} of its ${layout.of} grids are in this report`) : null,
         samples.cell === null ? null : el("span", { class: "soft" }, `cell ${samples.cell + 1} of ${layout.cells}`));
       let image = null;
       try { image = await picture(row.id, step); } catch { return el("figure", {}, caption, el("p", { class: "error" }, "this picture cannot be read")); }

@@ -22,96 +22,6 @@ const headingOf = (name) => (FIXED[name] ? FIXED[name][0].replace("score", metri
 const parameters = () => [...new Set([...act.sources.values()].flatMap((source) => source.parameters))];
 const valueOf = (row, name) => (name in row.values ? row.values[name] : (FIXED[name] ? FIXED[name][2] : MORE[name] || (() => undefined))(row));
 
-// ------------------------------------------------------------------------------------------ the filter
-
-// What a filter may call each column, in small letters: by its key, or as its heading says.
-function filterNames() {
-  const names = [...Object.keys(FIXED), ...parameters(), ...Object.keys(MORE)];
-  return new Map([...names.map((name) => [name.toLowerCase(), name]), ...Object.keys(FIXED).flatMap((name) =>
-    [[FIXED[name][0], name], [headingOf(name).toLowerCase(), name]])]);
-}
-
-const OPERATOR = /^([<>]=?|!=|==?)$/;
-const textOf = (row) => [row.status, STATUS[row.status][2], whyOf(row), sourceOf(row).name, row.name, row.mark, String(row.index).padStart(3, "0")].join(" ").toLowerCase();
-
-// `best < 80 and not (status = done or flag)`: comparisons of a column with a number or a word, joined by and, or, not;
-// a name alone asks whether there is one, and any other word is looked for in a trial's texts.
-function compile(text) {
-  const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [], names = filterNames();
-  let at = 0;
-  const next = () => tokens[at++], peek = (word) => (tokens[at] || "").toLowerCase() === word;
-  const either = () => {
-    let left = both();
-    while (peek("or")) { at += 1; const [a, b] = [left, both()]; left = (row) => a(row) || b(row); }
-    return left;
-  };
-  const both = () => {
-    let left = one();
-    while (at < tokens.length && !peek("or") && !peek(")")) { // "and" may be left out
-      if (peek("and")) at += 1;
-      const [a, b] = [left, one()];
-      left = (row) => a(row) && b(row);
-    }
-    return left;
-  };
-  const column = () => { // the longest that is one: headings may be of several words
-    for (let many = 3; many; many -= 1) {
-      const found = names.get(tokens.slice(at, at + many).join(" ").toLowerCase());
-      if (found && at + many <= tokens.length) { at += many; return found; }
-    }
-    return null;
-  };
-  const one = () => {
-    if (peek("not")) { at += 1; const inner = one(); return (row) => !inner(row); }
-    if (peek("(")) {
-      at += 1;
-      const inner = either();
-      if (next() !== ")") throw new Error("a closing bracket is missing");
-      return inner;
-    }
-    if (at >= tokens.length) throw new Error("it ends too early");
-    const name = column();
-    if (name === null) return plainWord();
-    if (!OPERATOR.test(tokens[at] || "")) return (row) => Boolean(valueOf(row, name));
-    const op = next(), word = next();
-    if (word === undefined) throw new Error(`${name} ${op} what?`);
-    return comparison(name, op, word.replace(/^"|"$/g, ""));
-  };
-  const plainWord = () => {
-    const word = next();
-    if (OPERATOR.test(word) || word === ")") throw new Error(`what is ${word} doing there?`);
-    if (OPERATOR.test(tokens[at] || "")) {
-      const near = [...names.keys()].filter((known) => known.includes(word.toLowerCase()) || word.toLowerCase().includes(known)).slice(0, 3);
-      throw new Error(`no column ${word}${near.length ? `; did you mean ${near.join(", ")}?` : ""}`);
-    }
-    const wanted = word.replace(/^"|"$/g, "").toLowerCase();
-    return (row) => textOf(row).includes(wanted);
-  };
-  if (!tokens.length) return () => true;
-  const found = either();
-  if (at < tokens.length) throw new Error(`what is ${tokens[at]} doing there?`);
-  return found;
-}
-
-function comparison(name, op, wanted) {
-  const number = wanted === "" ? NaN : Number(wanted);
-  return (row) => {
-    const value = name === "status" && wanted === STATUS[row.status][2] ? wanted : valueOf(row, name);
-    if (name === "why" && wanted && op.includes("=")) return value.toLowerCase().includes(wanted.toLowerCase()) === (op !== "!="); // part of a sentence
-    if (value === null || value === undefined || (value === "" && op !== "!=" && op[0] !== "=")) return op === "!=";
-    const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), wanted];
-    return { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b, "!=": a !== b, "=": a === b, "==": a === b }[op];
-  };
-}
-
-// A filter that cannot be read lets nothing pass: rows below it would look as if they had matched.
-function filtered() {
-  let keep = () => true, problem = "";
-  try { keep = compile(table.filter); } catch (error) { problem = error.message; keep = () => false; }
-  const over = ["confirmed", "stopped", "failed", "interrupted"];
-  return [rows().filter((row) => keep(row) && !(table.hide && over.includes(row.status))), problem];
-}
-
 // ------------------------------------------------------------------------------------------ groups
 
 function grouped(members) {
@@ -124,15 +34,41 @@ function grouped(members) {
   return [...groups.values()];
 }
 
+// A trial that still runs would draw the mean of those that do not to where it is now.
+const settled = (group) => { const done = group.filter((row) => row.status !== "running"); return done.length ? done : group; };
+
+// Mean, and standard deviation over how many.
 function spread(values, text) {
   const known = values.filter((value) => typeof value === "number");
   if (!known.length) return [null, "–"];
   const mean = known.reduce((a, b) => a + b) / known.length;
   const sd = Math.sqrt(known.reduce((a, b) => a + (b - mean) ** 2, 0) / Math.max(1, known.length - 1));
-  return [mean, known.length > 1 ? `${text(mean)} ± ${format(sd, 2)}` : text(mean)];
+  return [mean, known.length > 1 ? `${text(mean)} ± ${format(sd, 2)} (n=${known.length})` : text(mean)];
 }
 
 // ------------------------------------------------------------------------------------------ drawing
+
+const ordered = (way) => (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);
+
+// All columns of the trials that are shown, one search after the other.
+function csvText() {
+  const [by, way] = table.sort, order = ordered(way), names = [...Object.keys(FIXED).filter((name) => name !== "source"), ...parameters().filter((name) => name !== "train.seed")];
+  const flag = (row, key) => (row.flag ? row.flag[key] : null);
+  const head = ["search", "trial", "seed", ...names.map((name) => (name in FIXED ? FIXED[name][0] : name)), "flag", "flagged at step", "confirmed at step", "rescues", "why"];
+  const lines = contests(filtered()[0]).flatMap((one) => one.rows.sort((a, b) => order(valueOf(a, by), valueOf(b, by)))).map((row) =>
+    [sourceOf(row).name, shortName(row), row.seed, ...names.map((name) => valueOf(row, name)), flag(row, "signature"), flag(row, "step"), flag(row, "confirmed"), row.rescues, whyOf(row)]);
+  const cell = (value) => {
+    const text = value === null || value === undefined ? "" : typeof value === "string" && /^[=+@-]/.test(value) ? `'${value}` : String(value); // no formula
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [head, ...lines].map((line) => line.map(cell).join(",")).join("\n") + "\n";
+}
+
+function saveCsv() {
+  const address = URL.createObjectURL(new Blob([csvText()], { type: "text/csv" }));
+  el("a", { href: address, download: "trials.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
 
 act.views.trials = {
   name: "Trials",
@@ -153,10 +89,10 @@ act.views.trials = {
     const help = el("details", { id: "help" }, el("summary", {}, "What the filter understands"), el("p", { class: "soft" },
       "Names: ", names.map((name, i) => [i ? ", " : "", el("code", {}, name)]), ". They are compared by <, <=, =, !=, >=, >, and joined by and, or, not and brackets. ",
       "Any other word is looked for in a trial's name, its status, its why and its search."));
-    const csv = act.report ? null : el("a", { href: "/api/table.csv", download: "trials.csv" }, "CSV");
+    const csv = el("button", { type: "button", title: "the trials that the filter lets pass, in this order", onclick: saveCsv }, "CSV");
     view.replaceChildren(
       el("h1", {}, "Trials"),
-      el("div", { class: "bar" }, input, box("hide", "hide what was stopped"), box("group", "group by all but the seed"), csv),
+      el("div", { class: "bar" }, input, box("hide", "hide what was stopped"), box("group", "group by all but the seed: mean ± standard deviation"), csv),
       el("p", { class: "error", id: "problem", role: "status" }), el("div", { class: "bar" }, help, columns),
       el("div", { class: "scroll table", tabindex: "0", role: "region", "aria-label": "Table of trials",
         onscroll: (event) => { table.at = [event.target.scrollLeft, event.target.scrollTop]; } }, el("table")));
@@ -171,7 +107,7 @@ act.views.trials = {
     if (problem) view.querySelector("#help").open = true;
     const names = [...Object.keys(FIXED), ...parameters()].filter((name) => !table.hidden.has(name)
       && (name !== "source" || act.sources.size > 1));
-    const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * way);
+    const order = ordered(way);
     const texts = Object.fromEntries(names.map((name) => [name, formatter(members.map((row) => valueOf(row, name)))]));
     const lines = (mine) => (table.group ? this.groups(mine, names, texts, by, order)
       : mine.sort((a, b) => order(valueOf(a, by), valueOf(b, by))).map((row) => this.row(row, names, texts)));
@@ -197,7 +133,7 @@ act.views.trials = {
   },
   groups(members, names, texts, by, order) {
     const groups = grouped(members).map((group) => [group, Object.fromEntries(names.map((name) =>
-      [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(group.map((row) => valueOf(row, name)), texts[name]) : null]))]);
+      [name, ["best", "last", "diversity", "step", "seconds", "best_step"].includes(name) ? spread(settled(group).map((row) => valueOf(row, name)), texts[name]) : null]))]);
     const key = ([group, found]) => (found[by] ? found[by][0] : valueOf(group[0], by));
     return groups.sort((a, b) => order(key(a), key(b))).map(([group, found]) => el("tr", {},
       el("td", { class: "left" }, group.map((row) => [link(row, shortName(row)), " "])),

@@ -12,11 +12,13 @@ act.views.trial = {
     const seen = JSON.stringify([act.trials.get(id), (act.sources.get(id.split(".")[0]) || {}).state, act.chosen.has(id), theme()]);
     if (seen === this.seen && view.querySelector("h1")) return; // nothing of it has changed: focus and zoom stay
     this.seen = seen;
+    const turn = this.turn = (this.turn || 0) + 1;
     let page;
     try { page = await ask("trial", { id }); } catch (error) {
       if (view.isConnected) view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
       return;
     }
+    if (turn !== this.turn) return; // an answer that was overtaken would hide what is newer
     if (route().join() !== `trial,${id}` || (view.querySelector("textarea") && view.querySelector("textarea").value)) return;
     const row = act.trials.get(id) || page.row, source = sourceOf(row);
     put(view,
@@ -32,7 +34,7 @@ act.views.trial = {
         chartPanel("‖∇D‖²", "evidence-gp"), chartPanel("score", "evidence-score"))) : null,
       el("section", {}, el("h2", {}, "Story"), page.story.length ? el("ol", { class: "story" }, page.story.map((event) => el("li", {},
         el("time", {}, event.time ? new Date(event.time * 1000).toLocaleString() : ""), event.text))) : el("p", { class: "empty" }, "nothing has happened yet")),
-      el("section", {}, el("h2", {}, "Again"), el("pre", { tabindex: "0" }, page.rerun), el("button", { type: "button",
+      el("section", {}, el("h2", {}, "Run it again"), el("pre", { tabindex: "0" }, page.rerun), el("button", { type: "button",
         onclick: () => navigator.clipboard.writeText(page.rerun).then(() => say("copied"), () => say("the browser does not let the page copy")) }, "copy"),
         el("p", { class: "soft" }, "its folder: ", el("code", {}, page.location))),
       el("section", {}, el("h2", {}, "Settings that differ from the preset"), page.settings.length ? el("div", { class: "scroll" }, el("table", { class: "settings" },
