@@ -5,6 +5,7 @@ one NAME are of the same other settings. A run is good if it ends, by the median
 times the best end of its NAME. Prints a table for docs/results.md.
 """
 
+import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -27,7 +28,8 @@ def main(searches: tuple[str, ...]) -> None:
         for trial in sorted((Path(folder) / "trials").iterdir()):
             run = RunFolder(str(trial))
             cfg, scores = read_config(run), [float(row["score"]) for row in run.rows("scores.jsonl")]
-            if cfg is None or run.read("result.json") is None:  # it has not ended
+            outcome = json.loads(run.read("result.json") or "{}").get("outcome", "stopped")
+            if cfg is None or outcome == "stopped":  # interrupted
                 continue
             ended = run.rows("scores.jsonl")[-1]["step"] >= cfg.train.total_steps
             last = statistics.median(scores[-LAST:]) if ended else WORST  # not: no rescue helped
