@@ -8,7 +8,7 @@ from PIL import Image
 
 from act_ray.runs.folder import grid_name
 from tests.helpers.browser import needs_browser, served
-from tests.helpers.page import READY, see
+from tests.helpers.page import READY, see, until
 from tests.helpers.searches import append_report, made_up
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
@@ -60,12 +60,12 @@ def test_one_zoom_for_all_curves_kept_with_its_data(page: Any, tmp_path: Path) -
         page.goto(f"{address}/#/curves")
         page.wait_for_selector(READY["curves"])
         page.evaluate("Plotly.relayout('chart-score', { 'xaxis.range': [50, 250] })")
-        page.wait_for_function(near, arg="chart-loss_ct")
+        until(page, f"({near})('chart-loss_ct')")
         page.uncheck("text=log scale")
         assert page.evaluate(seen, "chart-score") == [[50, 250], 100, 200]
         see(page, "trials")
         see(page, "curves")
-        page.wait_for_function(near, arg="chart-gp")
+        until(page, f"({near})('chart-gp')")
         assert page.evaluate(seen, "chart-score") == [[50, 250], 100, 200]
         page.click("text=Quantities")
         for field in ("L_D", "L_G"):
@@ -74,7 +74,7 @@ def test_one_zoom_for_all_curves_kept_with_its_data(page: Any, tmp_path: Path) -
         page.click("text=see all again")
         ranges = "[...new Set([...document.querySelectorAll('.js-plotly-plot')].map((c) => `${c.layout.xaxis.range}`))]"
         assert page.evaluate(ranges) == ["0,412"]  # also of what is measured from step 0 to 399
-        page.wait_for_function("Math.max(...document.getElementById('chart-score').data.flatMap((t) => t.x)) === 400")
+        until(page, "Math.max(...document.getElementById('chart-score').data.flatMap((t) => t.x)) === 400")
 
 
 def test_flags_are_named_above_the_curves_and_no_two_trials_look_the_same(page: Any, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_choice_is_spaced_evenly_and_a_point_opens_its_trial(page: Any, tmp_pa
         axis = page.evaluate(f"[axisOf('g', {members}).labels, axisOf('g', {members}).at(0.001)]")
         assert axis == [[[0, "0"], [0.5, "0.001"], [1, "0.3"]], 0.5]
         page.wait_for_selector("text=too few trials with a score")
-        page.wait_for_function("document.querySelector('#scatter').dataset.opens")
+        until(page, "document.querySelector('#scatter').dataset.opens")
         page.evaluate("document.querySelector('#scatter').emit('plotly_click', { points: [{ customdata: 's0.1' }] })")
         page.wait_for_selector("h1 >> text=of s")
         assert page.inner_text("nav [aria-current]") == "Trials"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.browser import needs_browser, served
-from tests.helpers.page import READY, see
+from tests.helpers.page import READY, see, until
 from tests.helpers.searches import append_report, made_up
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
@@ -88,7 +88,7 @@ def test_the_table_keeps_its_place_its_head_and_its_flags(page: Any, tmp_path: P
         page.wait_for_selector("tbody a")
         assert "drift at step 100" in page.inner_text("tr:has([data-id='s0.3']) td >> nth=0")
         page.evaluate("document.querySelector('.scroll').scrollTo(60, 90)")
-        page.wait_for_function("table.at[1] === 90")
+        until(page, "table.at[1] === 90")
         top = "s => document.querySelector(s).getBoundingClientRect()"
         assert abs(page.evaluate(top, "thead th")["y"] - page.evaluate(top, ".scroll")["y"]) < 3
         assert abs(page.evaluate(top, "tbody td")["x"] - page.evaluate(top, ".scroll")["x"]) < 3

@@ -12,3 +12,8 @@ READY = {
 def see(page: Any, view: str) -> None:
     page.evaluate("view => { location.hash = `#/${view}`; }", view)
     page.wait_for_selector(READY[view])
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for an expression; Playwright's own way is an eval in the page, which its policy forbids."""
+    page.evaluate(f"(async () => {{ while (!({condition})) await new Promise(requestAnimationFrame); }})()")

@@ -1,5 +1,6 @@
 """`python -m act_ray.train`: mistakes are one line and exit code 2, Ctrl-C saves, --resume goes on."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -146,7 +147,7 @@ def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (str(tmp_path), tmp_path.joinpath("store").as_uri()):
-        diversities = iter([1.0, 0.1, 0.1])
+        diversities = itertools.chain([1.0], itertools.repeat(0.1))
         monkeypatch.setattr("act_ray.train.scoring.diversity", lambda *_, values=diversities: next(values))
         ended = verb(capfd, "--storage", place, "--name", "c", *short({"eval.every": 2}))
         assert (ended.code, ended.err) == (1, "")
