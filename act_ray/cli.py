@@ -52,7 +52,7 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str | 
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except Interrupted as error:
-        fail(f"interrupted; {error}", error.code)
+        fail(f"interrupted; {error}", 130)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     sys.exit(value if isinstance(value, int) else 0)

@@ -9,11 +9,7 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The user, or the machine, asked the command to end; the message says how to go on. code: of the exit."""
-
-    def __init__(self, message: str, code: int = 130) -> None:
-        super().__init__(message)
-        self.code = code
+    """The user, or the machine, asked the command to end; the message says how to go on."""
 
 
 LISTED = 12  # valid names that an error message lists at most

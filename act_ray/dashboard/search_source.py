@@ -13,6 +13,7 @@ from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import RunFolder, read_config
+from act_ray.runs.progress import FILE as PROGRESS
 from act_ray.runs.progress import STALE_S, read_progress
 from act_ray.runs.rows import Row, Tail
 from act_ray.tune.experiment import Experiment
@@ -57,9 +58,18 @@ class SearchSource(Source):
     def read(self) -> Iterator[tuple[int, Row]]:
         touched = {int(row["trial"]) for row in self.new_rows() if "trial" in row}
         touched |= {int(row["trial"]) for row in self.read_notes()}
-        running = {index for index, entry in self.entries.items() if entry.row.get("status") == "running"}
-        for index in sorted(touched | running):
-            yield index, self.row(self.experiment.trials[index])
+        trials = self.experiment.trials
+        open_ones = {index for index in self.entries if index in trials and self.open(trials[index])}
+        if self.folder.remote is None:  # a trial that has gone on since the log's last line is news
+            moved = (_modified(self.run_folder(index).path / PROGRESS) for index in open_ones)
+            self.news = max(self.news, *moved, 0.0)
+        for index in sorted(touched | open_ones):
+            yield index, self.row(trials[index])
+
+    def open(self, trial: TrialRecord) -> bool:
+        """Whether it runs, as far as the log knows."""
+        going = self.experiment.state in ("running", None) and not self.stopped.get(trial.plan.index)
+        return going and trial.outcome is None and trial.waiting is None
 
     def new_rows(self) -> Iterator[Row]:
         rows = self.tail.rows()
@@ -69,6 +79,7 @@ class SearchSource(Source):
             self.entries.clear()
             self.stopped.clear()
             self.ran.clear()
+            self.first_event = math.inf
             self.marks.clear()
             self.spent, self.best = [0.0, 0.0], []
         for row in rows:
@@ -87,7 +98,7 @@ class SearchSource(Source):
         before = _spent(self.experiment.trials.get(index)) if index is not None else (0.0, 0.0)
         self.experiment.take(row)
         self.last_event = float(row.get("time", 0.0))
-        self.first_event = min(self.first_event, self.last_event)
+        self.first_event = min(self.first_event, self.last_event or math.inf)
         if index is None:
             return
         # Somebody asked it to stop, and it did; it can go on.
@@ -136,9 +147,7 @@ class SearchSource(Source):
             return STATUS[trial.outcome]
         if trial.waits_as is not None:
             return trial.waits_as
-        if self.stopped.get(trial.plan.index):
-            return "interrupted"
-        return "running" if self.experiment.state in ("running", None) and self.quiet < DEAD_S else "interrupted"
+        return "running" if self.open(trial) and self.quiet < DEAD_S else "interrupted"
 
     @property
     def quiet(self) -> float:
@@ -209,6 +218,13 @@ def _pace(trial: TrialRecord) -> float | None:
 def _spent(trial: TrialRecord | None) -> tuple[float, float]:
     last = trial.last if trial is not None else None
     return (0.0, 0.0) if last is None else (float(last["images"]), float(last["seconds"]))
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _local(path: Path) -> Any:

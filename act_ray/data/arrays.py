@@ -102,7 +102,8 @@ def find_npy_source(files: Sequence[Path]) -> Source:
     for path in files:
         with open(path, "rb") as file:
             _npy_images(path, file)
-    return Source("npy", files[0], lambda: (record for path in files for record in npy_images(path)))
+    note = f"{files[0]}: .npy holds no labels; an .npz with arr_0 and arr_1, or a folder per class, does"
+    return Source("npy", files[0], lambda: (record for path in files for record in npy_images(path)), note=note)
 
 
 def npy_images(path: Path) -> Iterator[Record]:

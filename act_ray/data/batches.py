@@ -82,8 +82,10 @@ def find_archive(path: Path, names: list[str], choice: LabelChoice) -> Source | 
     kind = _kind([PurePosixPath(name).name for name in names])
     if kind is None:
         return None
-    found = tar_files(path, lambda name: kind.most if kind.names and PurePosixPath(name).name == META else 0)
-    meta = next((raw for _, raw in found if isinstance(raw, bytes)), b"")
+    meta = b""
+    if kind.names:
+        found = tar_files(path, lambda name: kind.most if PurePosixPath(name).name == META else 0)
+        meta = next((raw for _, raw in found if isinstance(raw, bytes)), b"")
     return _source(kind, "archive", path, meta, partial(_read_tar, path), choice)
 
 
@@ -106,8 +108,11 @@ def _source(
     classes = kind.classes
     if kind.names:
         label = choose_label(str(path), [name for name, _ in kind.names], [kind.label], choice) or label
-        fields = _load(str(path), io.BytesIO(meta), CIFAR_100) if meta else {}
-        classes = tuple(map(_text, fields.get(dict(kind.names)[label], []))) or None
+        fields = _load(f"{path}: {META}", io.BytesIO(meta), kind) if meta else {}
+        names = fields.get(dict(kind.names)[label], [])
+        if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+            raise UserError(f"{path}: {META}: no names of classes")
+        classes = tuple(map(_text, names)) or None
     return Source(f"{kind.title} {what}", path, partial(read, kind, label), classes)
 
 

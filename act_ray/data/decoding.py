@@ -34,12 +34,12 @@ class BadImage(Exception):
 Raw = bytes | Pixels | BadImage  # a reader that refuses an image hands on the refusal in its place
 
 
-def decode(raw: Raw, size: int, channels: int, resize: bool = True, at: float = 0.5) -> Pixels:
+def decode(raw: Raw, size: int, channels: int, resize: bool = True, at: float | None = None) -> Pixels:
     """Decode to uint8 [channels, size, size], contiguous.
 
     raw: an encoded file, or uint8 pixels [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. at: where along the longer side the
-    square is cropped, 0 to 1. Raises BadImage when it cannot be decoded, is over a cap, or, with resize=False, has
-    another size.
+    square is cropped, 0 to 1; None: at the centre. Raises BadImage when it cannot be decoded, is over a cap, or, with
+    resize=False, has another size.
     """
     if isinstance(raw, np.ndarray) and raw.dtype == np.uint8 and raw.shape == (size, size, channels):
         return np.ascontiguousarray(raw.transpose(2, 0, 1))
@@ -49,7 +49,8 @@ def decode(raw: Raw, size: int, channels: int, resize: bool = True, at: float = 
     image = _flatten(image, channels)
     if image.size != (size, size):
         side = min(image.size)
-        left, top = int((image.width - side) * at), int((image.height - side) * at)
+        rest = (image.width - side, image.height - side)
+        left, top = (n // 2 if at is None else min(n, int((n + 1) * at)) for n in rest)
         image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if channels == 3 else np.array(pixels[None])

@@ -87,7 +87,7 @@ def _detect_file(path: Path, choice: LabelChoice) -> Source:
         return find_zip_source(path, choice)
     if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
         with tarfile.open(path, "r|*") as archive:
-            names = [member.name for member in islice(archive, 10)]
+            names = [member.name for member in islice(archive, 10) if member.isfile()]
         if batches := find_archive(path, names, choice):
             return batches
         return find_tar_source([path], "WebDataset tar", choice)
@@ -105,7 +105,10 @@ def _detect_folder(path: Path, split: str | None, choice: LabelChoice) -> Source
     if lmdb := find_lmdb_source(path):
         return lmdb
     if idx := sorted(file for file in [*path.glob("*"), *path.glob("raw/*")] if is_idx(file.name)):
-        return find_idx_source(idx, choice)
+        # torchvision leaves the packed files beside those that it unpacked
+        return find_idx_source(
+            [file for file in idx if file.suffix != ".gz" or file.with_suffix("") not in idx], choice
+        )
     if parquet := sorted(path.rglob("*.parquet")):
         return find_table_source(parquet, choice)
     if npz := sorted(path.glob("*.npz")):

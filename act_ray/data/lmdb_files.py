@@ -16,8 +16,16 @@ def find_lmdb_source(folder: Path) -> Source | None:
     folders = [folder] if (folder / DATA).is_file() else sorted(file.parent for file in folder.glob(f"*/{DATA}"))
     if not folders:
         return None
+    parts = {part for path in folders for part in ("train", "val", "test") if part in path.name.split("_")}
+    if len(parts) > 1:
+        raise UserError(
+            f"{folder}: {', '.join(path.name for path in folders)} are parts of one data set; give one folder"
+        )
+    several = f"{folder}: {len(folders)} categories without labels; prepare them apart to keep them apart"
     count = sum(_count(path) for path in folders)
-    return Source("LSUN LMDB", folder, lambda: read_lmdb(folder, folders), count=count)
+    return Source(
+        "LSUN LMDB", folder, lambda: read_lmdb(folder, folders), None, count, several if len(folders) > 1 else None
+    )
 
 
 def read_lmdb(root: Path, folders: Sequence[Path]) -> Iterator[Record]:
@@ -41,6 +49,10 @@ def _opened(folder: Path) -> Iterator[Any]:
 
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False) as environment:
+            # A file that was cut short is a memory map that ends the process (SIGBUS) where it is read past its end.
+            needed, there = environment.info()["last_pgno"] + 1, (folder / DATA).stat().st_size
+            if needed * environment.stat()["psize"] > there:
+                raise lmdb.CorruptedError(f"cut short at {there:,} bytes")
             yield environment
     except lmdb.Error as error:
         raise UserError(f"{folder / DATA}: damaged, or not what its name says: {error}") from error

@@ -6,6 +6,7 @@ Both are streamed, a few MB in memory at a time.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,13 +20,21 @@ SAVED, SPLITS = "state.json", "dataset_dict.json"  # of save_to_disk: of a Datas
 
 def find_saved_source(folder: Path, choice: LabelChoice) -> Source | None:
     """The folder of datasets' save_to_disk; None for another. Raises UserError where a split has to be chosen."""
-    if (folder / SPLITS).is_file():
-        splits = json.loads((folder / SPLITS).read_bytes())["splits"]
+    splits = _field(folder / SPLITS, "splits")
+    if splits:
         raise UserError(f"{folder}: choose one of {', '.join(f'--split {name}' for name in splits)}")
-    if not (folder / SAVED).is_file():
-        return None
-    files = [folder / Path(file["filename"]).name for file in json.loads((folder / SAVED).read_bytes())["_data_files"]]
+    files = [folder / Path(file["filename"]).name for file in _field(folder / SAVED, "_data_files")]
     return find_table_source(files, choice, "Hugging Face save_to_disk") if files else None
+
+
+def _field(path: Path, name: str) -> list[Any]:
+    """A list in a file of JSON; empty for a file of another kind: its name is a common one."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:
+        return []
+    found = content.get(name) if isinstance(content, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def find_table_source(files: Sequence[Path], choice: LabelChoice, title: str = "Hugging Face Parquet") -> Source:

@@ -31,7 +31,7 @@ def decode_one(plan: ImagePlan, resize: bool, anywhere: bool, classes: int, reco
     anywhere: the square is cropped where a hash of the name says, the same at each call; else at the centre.
     """
     size, channels, labelled = plan
-    at = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:4]) / (1 << 32) if anywhere else 0.5
+    at = int.from_bytes(hashlib.sha256(record.name.encode()).digest()[:4]) / (1 << 32) if anywhere else None
     try:
         pixels = decoding.decode(record.image, size, channels, resize, at)
     except BadImage as bad:

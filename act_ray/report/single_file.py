@@ -72,7 +72,7 @@ def write_report(results: Results, say: Callable[[str], None] = lambda line: Non
     }
     kept, there = sum(map(len, data["samples"].values())), sum(one["of"] for one in data["layouts"].values())
     if kept < there:
-        say(f"{kept} of {there} sample grids are in it: each trial's best, first and last, then as many as fit")
+        say(f"{kept} of {there} sample grids are in it: as many as fit, each trial's best, first and last before more")
     title = ", ".join(source.folder.name for source in results.sources.values())
     text = json.dumps(jsonfile.plain(data), separators=(",", ":"))
     script = "\n".join([plotly_path().read_text(), f"window.actData = {text};", *_scripts()])
@@ -128,6 +128,8 @@ def _samples(ids: Sequence[str], entries: Sequence[tuple[Any, int]]) -> dict[str
                 if step in samples[key] or full:
                     continue
                 picture = _packed(source.run_folder(index).path / "samples" / grid_name(step))
+                if picture is None:
+                    continue
                 full = len(picture) > room
                 if not full:
                     samples[key][step] = picture
@@ -137,9 +139,12 @@ def _samples(ids: Sequence[str], entries: Sequence[tuple[Any, int]]) -> dict[str
     return {"layouts": layouts, "samples": samples}
 
 
-def _packed(path: Path) -> str:
-    """The picture as WebP, which loses nothing and takes half of PNG's bytes."""
+def _packed(path: Path) -> str | None:
+    """The picture as WebP, which loses nothing and takes half of PNG's bytes; None where that cannot be."""
     file = io.BytesIO()
-    with Image.open(path) as image:
-        image.save(file, "WEBP", lossless=True)
+    try:
+        with Image.open(path) as image:
+            image.save(file, "WEBP", lossless=True)
+    except (OSError, ValueError):
+        return None
     return base64.b64encode(file.getvalue()).decode()

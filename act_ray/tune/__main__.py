@@ -117,8 +117,8 @@ def command(
 
     The more promising trials go on, the others wait with their checkpoints. Ends with a ranked table, the compute
     saved, and the best trial's samples beside real images. Exit code 0: trials ran (some may have collapsed); 1: all
-    failed; 2: a mistake in the input; 130, or 143 for SIGTERM: interrupted, and --resume NAME
-    goes on.
+    failed; 2: a mistake in the input; 130, or 143 for SIGTERM and 129 for SIGHUP: interrupted,
+    and --resume NAME goes on.
     """
     warnings.simplefilter("ignore")
     from act_ray.tune.experiment import Experiment, default_location

@@ -18,8 +18,12 @@ def rerun_command(experiment: Experiment, trial: TrialRecord, ran: Config | None
     settings = rerun_settings(experiment, trial)
     planned = trial.plan.config
     if ran is not None:
-        settings |= {name: get(ran, name) for name in field_names() if get(ran, name) != get(planned, name)}
-    if goes_past_its_collapse(trial) and (ran or planned).collapse.action == "stop":
+        changed = {name: get(ran, name) for name in field_names() if get(ran, name) != get(planned, name)}
+        changed.pop("train.threads", None)  # of the machine that it ran on
+        if (planned.collapse.action, ran.collapse.action) == ("stop", "record"):  # the scheduler heeded the collapse
+            changed.pop("collapse.action", None)
+        settings |= changed
+    if goes_past_its_collapse(trial) and planned.collapse.action == "stop":
         settings["collapse.action"] = "record"
     sets = " ".join(f"--set {quote_setting(*item)}" for item in settings.items())
     space = experiment.space.file

@@ -93,7 +93,7 @@ def test_a_trial_that_somebody_stopped_does_not_run_any_more(tmp_path: Path) -> 
 
 
 def test_a_killed_search_does_not_run_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up(tmp_path / "s")
+    search = made_up(tmp_path / "s")
     results, now = Results([str(tmp_path / "s")]), time.time()
     seen = []
     for later in (0, 200, 400):
@@ -105,6 +105,12 @@ def test_a_killed_search_does_not_run_for_ever(tmp_path: Path, monkeypatch: pyte
     assert "--resume s --storage" in state["sources"][0]["resume"]
     with pytest.raises(UserError, match="it does not run"):
         act(results.sources["s0"], 4, "stop", "")
+    progress = search.local_trial(search.plans[4]) / "progress.json"
+    os.utime(progress, (now + 390, now + 390))  # it was a long step: it ran all the while
+    assert Results([str(tmp_path / "s")]).state()["trials"][4]["status"] == "running"
+    results.refresh()
+    state = results.state()
+    assert (state["sources"][0]["state"], state["trials"][4]["status"]) == ("running", "running")
 
 
 def test_a_collapse_that_was_confirmed_and_then_refuted_is_told_so(tmp_path: Path) -> None:

@@ -148,6 +148,9 @@ def test_mnists_files_with_their_labels(packed: bool, pixels: np.ndarray, labels
     assert data.labels.tolist() == labels
     manifest = prepare(str(src), tmp_path / "part", PrepareOptions(only="train*"))
     assert manifest["count"] == N - 4
+    if not packed:  # torchvision leaves both
+        (src / "raw/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images[4:])))
+        assert prepare(str(src), tmp_path / "both", PrepareOptions())["count"] == N
     file.unlink()
     with pytest.raises(UserError, match=r"train-labels-idx1-ubyte.*not beside it; put them there, or give --no-labels"):
         prepare(str(src), tmp_path / "none", PrepareOptions())
@@ -165,6 +168,16 @@ def test_cifar_100_has_two_kinds_of_labels(pixels: np.ndarray, labels: list[int]
         prepare(str(source), tmp_path / "none", PrepareOptions(labels="fine"))
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"_data_files": 7, "splits": 7}'])
+def test_files_of_common_names_are_no_data_set(
+    text: str, pixels: np.ndarray, labels: list[int], tmp_path: Path
+) -> None:
+    source = make_flat(tmp_path / "src", pixels, labels)
+    for name in ("state.json", "dataset_dict.json", "meta"):
+        (source / name).write_text(text)
+    assert prepare(str(source), tmp_path / "dst", PrepareOptions(labelled=False))["count"] == N
+
+
 def test_a_split_of_what_was_saved_to_disk_is_asked_for(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
     for split in ("train", "test"):
         make_saved(tmp_path / "src" / split, pixels, labels)
@@ -175,10 +188,18 @@ def test_a_split_of_what_was_saved_to_disk_is_asked_for(pixels: np.ndarray, labe
 
 
 def test_several_categories_of_lsun_and_a_damaged_one(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
-    for name in ("bridge_train_lmdb", "cat"):
+    for name in ("bridge_train_lmdb", "cat"):  # no val beside: categories
         make_lmdb(tmp_path / "src" / name, pixels, labels)
     assert prepare(str(tmp_path / "src"), tmp_path / "dst", PrepareOptions())["count"] == 2 * N
-    (tmp_path / "src/cat/data.mdb").write_bytes(b"no database")
+    make_lmdb(tmp_path / "parts/cat_train_lmdb", pixels, labels)
+    make_lmdb(tmp_path / "parts/cat_val_lmdb", pixels, labels)
+    with pytest.raises(UserError, match="cat_train_lmdb, cat_val_lmdb are parts of one data set; give one folder"):
+        prepare(str(tmp_path / "parts"), tmp_path / "none", PrepareOptions())
+    data = tmp_path / "src/cat/data.mdb"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cat/data\.mdb: damaged, or not what its name says: cut short at"):
+        prepare(str(tmp_path / "src"), tmp_path / "short", PrepareOptions())
+    data.write_bytes(b"no database")
     with pytest.raises(UserError, match=r"cat/data\.mdb: damaged, or not what its name says"):
         prepare(str(tmp_path / "src"), tmp_path / "other", PrepareOptions())
 

@@ -149,7 +149,7 @@ def test_a_collapsed_run_exits_with_1_and_names_its_evidence(
     for place in (str(tmp_path), tmp_path.joinpath("store").as_uri()):
         diversities = itertools.chain([1.0], itertools.repeat(0.1))
         monkeypatch.setattr("act_ray.train.scoring.diversity", lambda *_, values=diversities: next(values))
-        ended = verb(capfd, "--storage", place, "--name", "c", *short({"eval.every": 2}))
+        ended = verb(capfd, "--storage", place, "--name", "c", *short({"eval.every": 2, "train.total_steps": 12}))
         assert (ended.code, ended.err) == (1, "")
         *_, why, evidence = ended.out.splitlines()
         assert why.startswith("stopped at step ")

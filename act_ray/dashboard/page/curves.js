@@ -140,8 +140,8 @@ act.views.curves = {
       curves.data = data;
       this.paint(view);
       for (const row of trials.filter((one) => one.flag && !(one.id in curves.windows)).slice(0, 12)) {
-        const { evidence } = await ask("trial", { id: row.id });
-        curves.windows[row.id] = evidence ? evidence.window : null; // the steps that its rule looked at
+        const { evidence } = await ask("trial", { id: row.id }).catch(() => ({}));
+        if (evidence) curves.windows[row.id] = evidence.window; // the steps that its rule looked at; written when it ends
       }
       if (turn === curves.asked && view.isConnected) this.paint(view);
     } catch (error) { if (turn === curves.asked && view.isConnected) view.querySelector("#which").textContent = `no curves: ${error.message}`; }

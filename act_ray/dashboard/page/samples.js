@@ -49,7 +49,7 @@ act.views.samples = {
     const trials = shown(4);
     try {
       await Promise.all(trials.map(async (row) => { samples.layouts[row.id] = await ask("samples", { id: row.id }); }));
-    } catch (error) { view.querySelector(".grids").replaceChildren(el("p", { class: "error" }, error.message)); return; }
+    } catch (error) { if (view.querySelector("#when")) view.querySelector(".grids").replaceChildren(el("p", { class: "error" }, error.message)); return; }
     const found = await askCurves(trials, { fields: "score", points: 2000 }).catch(() => ({})); // pictures without scores are still pictures
     for (const [id, { score }] of Object.entries(found)) if (score) samples.scores[id] = new Map(score.x.map((step, i) => [step, score.y[i]]));
     if (view.isConnected && view.querySelector(".grids")) this.paint(view);
@@ -62,6 +62,7 @@ act.views.samples = {
     slider.setAttribute("aria-valuetext", `step ${format(stepAt(longest))}`);
   },
   async paint(view) {
+    if (!view.querySelector("#when")) return; // another view is there by now
     const place = view.querySelector(".grids"), trials = shown(4).filter((row) => (samples.layouts[row.id] || { steps: [] }).steps.length);
     if (!place) return;
     if (!trials.length) { place.replaceChildren(el("p", { class: "empty" }, act.report ? "none of their samples are in this report" : "no samples yet: the first come with the first score")); return; }

@@ -58,8 +58,8 @@ function csvText() {
   const lines = contests(filtered()[0]).flatMap((one) => one.rows.sort((a, b) => order(valueOf(a, by), valueOf(b, by)))).map((row) =>
     [sourceOf(row).name, shortName(row), row.seed, ...names.map((name) => valueOf(row, name)), flag(row, "signature"), flag(row, "step"), flag(row, "confirmed"), row.rescues, whyOf(row)]);
   const cell = (value) => {
-    const text = value === null || value === undefined ? "" : typeof value === "string" && /^[=+@-]/.test(value) ? `'${value}` : String(value); // no formula
-    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    const text = value === null || value === undefined ? "" : typeof value !== "number" && /^[=+@\t\r-]/.test(String(value)) ? `'${value}` : String(value); // no formula
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [head, ...lines].map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }

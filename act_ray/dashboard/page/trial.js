@@ -15,7 +15,9 @@ act.views.trial = {
     const turn = this.turn = (this.turn || 0) + 1;
     let page;
     try { page = await ask("trial", { id }); } catch (error) {
-      if (view.isConnected) view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
+      if (turn !== this.turn || route().join() !== `trial,${id}`) return;
+      this.seen = null; // the next news asks again
+      view.replaceChildren(el("h1", {}, "Trial"), el("p", { class: "error" }, error.message));
       return;
     }
     if (turn !== this.turn) return; // an answer that was overtaken would hide what is newer
