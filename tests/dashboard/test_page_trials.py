@@ -36,6 +36,10 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         ):  # fmt: skip
             page.fill("input[type=search]", text)
             assert page.evaluate(names) == found, text
+        page.fill("input[type=search]", "trial and not flag")  # a number of 0 is there, too
+        assert page.evaluate(names) == ["000", "004", "002"]
+        page.fill("input[type=search]", "!flag")
+        assert page.inner_text("#problem").startswith("filter: what is ! doing there?")
         page.fill("input[type=search]", "bets < 3")
         assert page.inner_text("#problem").startswith("filter: no column bets")
         assert page.inner_text("tbody") == "the filter cannot be read"

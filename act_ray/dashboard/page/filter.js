@@ -15,6 +15,8 @@ const textOf = (row) => [row.status, STATUS[row.status][2], whyOf(row), sourceOf
 // a name alone asks whether there is one, and any other word is looked for in a trial's texts.
 function compile(text) {
   const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [], names = filterNames();
+  const left = text.replace(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g, "").trim();
+  if (left) throw new Error(`what is ${left[0]} doing there? (not and != are known)`);
   let at = 0;
   const next = () => tokens[at++], peek = (word) => (tokens[at] || "").toLowerCase() === word;
   const either = () => {
@@ -49,7 +51,7 @@ function compile(text) {
     if (at >= tokens.length) throw new Error("it ends too early");
     const name = column();
     if (name === null) return plainWord();
-    if (!OPERATOR.test(tokens[at] || "")) return (row) => Boolean(valueOf(row, name));
+    if (!OPERATOR.test(tokens[at] || "")) return (row) => ![null, undefined, "", false].includes(valueOf(row, name));
     const op = next(), word = next();
     if (word === undefined) throw new Error(`${name} ${op} what?`);
     return comparison(name, op, word.replace(/^"|"$/g, ""));
