@@ -37,10 +37,9 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str | 
 
     args: default sys.argv[1:]. Any other exception is our bug, and keeps its traceback.
     """
-    if (
-        threading.current_thread() is threading.main_thread()
-    ):  # where there is something to save, runs/interrupt.py does
-        signal.signal(signal.SIGTERM, _end)
+    here = threading.current_thread() is threading.main_thread()
+    if here and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _end)  # where there is something to save, runs/interrupt.py takes its place
     try:
         # Without standalone mode click returns the code of --help and ctx.exit, and else what the command returns.
         value = command.main(args=args, prog_name=prog_name, standalone_mode=False)

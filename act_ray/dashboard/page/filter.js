@@ -8,15 +8,16 @@ function filterNames() {
     [[FIXED[name][0], name], [headingOf(name).toLowerCase(), name]])]);
 }
 
+const TOKEN = /"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g;
 const OPERATOR = /^([<>]=?|!=|==?)$/;
 const textOf = (row) => [row.status, STATUS[row.status][2], whyOf(row), sourceOf(row).name, row.name, row.mark, String(row.index).padStart(3, "0")].join(" ").toLowerCase();
 
 // `best < 80 and not (status = done or flag)`: comparisons of a column with a number or a word, joined by and, or, not;
 // a name alone asks whether there is one, and any other word is looked for in a trial's texts.
 function compile(text) {
-  const tokens = text.match(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g) || [], names = filterNames();
-  const left = text.replace(/"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g, "").trim();
-  if (left) throw new Error(`what is ${left[0]} doing there? (not and != are known)`);
+  const tokens = text.match(TOKEN) || [], names = filterNames();
+  const stray = text.replace(TOKEN, "").trim();
+  if (stray) throw new Error(`what is ${stray[0]} doing there? (not and != are known)`);
   let at = 0;
   const next = () => tokens[at++], peek = (word) => (tokens[at] || "").toLowerCase() === word;
   const either = () => {
