@@ -98,7 +98,8 @@ def measure(page: object, address: str, search: Experiment, trials: int) -> None
             "n => { for (const row of [...act.trials.values()].slice(0, n)) choose(row.id, true);"
             "location.hash = '#/overview'; location.hash = '#/curves'; }", count,
         )  # fmt: skip
-        drawn = "new Set(((document.querySelector('#chart-gp') || {}).data || []).map((t) => t.name)).size"
+        names = "((document.querySelector('#chart-gp') || {}).data || []).flatMap((t) => t.text || [t.name])"
+        drawn = f"new Set({names}.filter(Boolean)).size"
         while page.evaluate(drawn) < count:  # type: ignore[attr-defined]
             page.wait_for_timeout(20)  # type: ignore[attr-defined]
         click.echo(f"curves of {count} trials: {time.monotonic() - start:.2f} s")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from act_ray.cli import run
@@ -31,7 +33,7 @@ def command(results: tuple[str, ...], host: str, port: int, token: str | None, a
     if not is_loopback(host) and token is None:
         raise UserError(f"--host {host}: others reach it there; add --token new")
     serve(Results(results), host, port, token, allow_host, click.echo)
-    return 0
+    return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

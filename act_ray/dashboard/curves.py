@@ -1,12 +1,11 @@
 """Curves for the page: metrics.jsonl and scores.jsonl, read on as they grow, and thinned to what can be seen."""
 
 import io
-import itertools
 import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,8 +92,8 @@ def _parse(text: bytes, names: Sequence[str]) -> tuple[NDArray[np.int64], dict[s
 class RunCurves:
     """One run's rows."""
 
-    def __init__(self, run: RunFolder, cfg: Config) -> None:
-        self.run, self.cfg, self.looked = run, cfg, -REMOTE_S
+    def __init__(self, run: RunFolder, config: Callable[[], Config]) -> None:
+        self.run, self.config, self.looked = run, config, -REMOTE_S
         self.metrics = Table(Tail(run.path / "metrics.jsonl", again=True), METRICS)
         self.scores = Table(Tail(run.path / "scores.jsonl", again=True), SCORES)
 
@@ -115,8 +114,9 @@ class RunCurves:
     def points(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """(steps, values) of the finite values of a field."""
         if name == "lambda":
-            steps = np.unique(np.linspace(0, self.cfg.train.total_steps - 1, 200, dtype=np.int64))
-            return steps, np.array([mean_weight(int(step), self.cfg) for step in steps])
+            cfg = self.config()  # read for this alone: YAML takes longer than all the rows
+            steps = np.unique(np.linspace(0, cfg.train.total_steps - 1, 200, dtype=np.int64))
+            return steps, np.array([mean_weight(int(step), cfg) for step in steps])
         table = self.metrics if name in METRICS else self.scores
         values = table.columns.get(name)
         if values is None:
@@ -136,10 +136,11 @@ class RunCurves:
         if len(steps) <= most:
             return {"x": steps.tolist(), "y": _rounded(values)}
         edges = np.linspace(0, len(steps), most + 1, dtype=int)
-        parts = [values[a:b] for a, b in itertools.pairwise(edges)]
+        inner = values[np.lexsort((values, np.repeat(np.arange(most), np.diff(edges))))]  # each block's, sorted
+        middle = edges[:-1] + edges[1:]
         return {
-            "x": steps[(edges[:-1] + edges[1:]) // 2].tolist(),
-            "y": _rounded(np.array([np.median(part) for part in parts])),
+            "x": steps[middle // 2].tolist(),
+            "y": _rounded((inner[(middle - 1) // 2] + inner[middle // 2]) / 2),
             "low": _rounded(np.minimum.reduceat(values, edges[:-1])),
             "high": _rounded(np.maximum.reduceat(values, edges[:-1])),
         }
@@ -152,9 +153,9 @@ class Curves:
         self.runs: OrderedDict[Path, RunCurves] = OrderedDict()
         self.held = 0  # bytes
 
-    def of(self, run: RunFolder, cfg: Config) -> RunCurves:
+    def of(self, run: RunFolder, config: Callable[[], Config]) -> RunCurves:
         """A run's, as it is now."""
-        found = self.runs.pop(run.path, None) or RunCurves(run, cfg)
+        found = self.runs.pop(run.path, None) or RunCurves(run, config)
         self.runs[run.path] = found
         self.held -= found.nbytes
         found.refresh()

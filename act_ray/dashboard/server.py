@@ -115,7 +115,7 @@ class Server:
 
     def curves_of_one(self, key: str, fields: list[str], points: int, first: float, last: float) -> dict[str, Any]:
         source, index = self.results.find(key)
-        run = self.curves.of(source.run_folder(index), source.config(index))
+        run = self.curves.of(source.run_folder(index), partial(source.config, index))
         found = {name: run.curve(name, points, first, last) for name in fields}
         return {name: curve for name, curve in found.items() if curve is not None}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,12 +53,14 @@ async def listening(
 def serve(
     results: Results, host: str, port: int, token: str | None, names: tuple[str, ...], ready: Callable[[str], None]
 ) -> None:
-    """Until somebody interrupts it; `ready` is told the address."""
+    """Until somebody interrupts it, or SIGTERM, upon which it returns; `ready` is told the address."""
 
     async def main() -> None:
+        over = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)  # an exit from within it is a traceback
         async with listening(results, host, port, token, names) as address:
             ready(address)
-            await asyncio.Event().wait()
+            await over.wait()
 
     asyncio.run(main())
 

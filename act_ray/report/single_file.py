@@ -6,6 +6,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def _curves(entries: Sequence[tuple[Any, int]]) -> Iterator[dict[str, Any]]:
     points = max(30, min(POINTS, CURVE_BYTES // max(1, len(entries) * 10 * 28)))
     curves = Curves()
     for source, index in entries:
-        run = curves.of(source.run_folder(index), source.config(index))
+        run = curves.of(source.run_folder(index), partial(source.config, index))
         found = ((name, run.curve(name, points, 0, 1e12)) for name in FIELDS)
         yield {name: curve for name, curve in found if curve is not None}
 

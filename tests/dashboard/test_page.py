@@ -9,7 +9,7 @@ from act_ray.dashboard.results import Results
 from act_ray.report.single_file import write_report
 from tests.helpers.browser import AXE, needs_axe, needs_browser, served, watched
 from tests.helpers.command import Ended
-from tests.helpers.page import READY, VIEWS, see
+from tests.helpers.page import READY, VIEWS, see, until
 from tests.helpers.searches import append_report, made_up
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
@@ -120,6 +120,16 @@ def test_the_address_holds_what_is_chosen_and_shown(page: Any, tmp_path: Path) -
         page.click("nav >> text=Trials")
         assert page.evaluate("location.hash").startswith("#/trials?filter=best")
         assert "chosen" not in page.url
+        page.check("[aria-label='choose 001']")
+        page.click("tbody a:text-is('000')")
+        page.check("text=chosen for curves")
+        page.go_back()
+        page.wait_for_selector("tbody a")
+        assert page.evaluate("[...act.chosen.keys()]") == ["s0.1", "s0.0"]  # Back goes to a view, not to a choice
+        page.goto(f"{address}/#/trials?chosen=s0.1,s9.9")
+        until(page, "act.chosen.size === 1")  # of an address from elsewhere, what is here
+        assert "chosen=s0.1" in page.url
+        assert "s9.9" not in page.url
 
 
 def test_the_theme_follows_the_system_until_somebody_clicks(page: Any, tmp_path: Path) -> None:

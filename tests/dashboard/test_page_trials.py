@@ -32,6 +32,8 @@ def test_filter_sort_group_and_choose(page: Any, tmp_path: Path) -> None:
         page.evaluate("act.trials.get('s0.3').best = 70")
         for text, found in (  # a column as its heading says, and words of a trial's texts
             ("best FD < 40", ["000"]), ("trial = 3", ["003"]), ("why = behind", ["003", "002"]),
+            ("best < last", ["001"]), ("step < planned", ["003", "004", "002"]),
+            ("best = last", ["000", "003", "004", "002"]),
             ("running", ["004"]), ("drift not collapse", ["003"]), ("search = s loss.w = 0.75", ["000", "001"]),
         ):  # fmt: skip
             page.fill("input[type=search]", text)

@@ -1,9 +1,11 @@
 """What the page is told of searches and runs, while they are written."""
 
+import itertools
 import json
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +194,11 @@ def test_a_search_on_an_object_store(tmp_path: Path) -> None:
 def test_curves_grow_with_their_files_and_keep_their_extremes(tmp_path: Path) -> None:
     search = made_up(tmp_path / "s")
     run, curves = Results([str(tmp_path / "s")]).sources["s0"].run_folder(4), Curves()
-    cfg = search.plans[4].config
+    cfg = partial(getattr, search.plans[4], "config")
+    uneven, (_, values) = curves.of(run, cfg).curve("loss_ct", 7, 0, 1e9), curves.of(run, cfg).points("loss_ct")
+    edges = np.linspace(0, len(values), 8, dtype=int)
+    assert uneven is not None
+    assert uneven["y"] == pytest.approx([np.median(values[a:b]) for a, b in itertools.pairwise(edges)], rel=1e-4)
     first = curves.of(run, cfg).curve("loss_ct", 10, 0, 1e9)
     assert first is not None
     assert (len(first["x"]), first["high"][0], first["low"][-1]) == (

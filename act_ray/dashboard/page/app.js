@@ -25,8 +25,10 @@ function remember() {
   const said = Object.entries(ADDRESS).map(([name, [read]]) => [name, read()]).filter(([name, text]) => text !== AT_FIRST[name]);
   const path = location.hash.split("?")[0] || "#/overview", query = new URLSearchParams(said).toString().replaceAll("%2C", ",");
   const wanted = query ? `${path}?${query}` : path;
-  if (location.hash !== wanted && (query || location.hash.includes("?"))) history.replaceState(null, "", wanted);
+  if (location.hash !== wanted && (query || location.hash.includes("?"))) history.replaceState({ visited: true }, "", wanted);
 }
+
+// Of an address from elsewhere. Back and Forward go to where one was, with what is chosen now.
 
 function recall() {
   const [, query] = location.hash.split("?");
@@ -52,6 +54,7 @@ function render() {
     view.replaceChildren(el("p", { class: act.failed ? "error" : "empty" }, act.failed ? `nothing can be shown: ${act.failed}` : "Loading …"));
     return;
   }
+  for (const id of [...act.chosen.keys()]) if (!act.trials.has(id)) choose(id, false); // an address may name what is not here
   const all = [...act.sources.values()].map((source) => source.name), names = all.slice(0, 3).join(", ") + (all.length > 3 ? ` and ${all.length - 3} more` : "");
   document.getElementById("title").textContent = names;
   document.title = `${name === "trial" ? `Trial ${act.trials.has(id) ? act.trials.get(id).name : ""}` : act.views[name].name} – ${names} – act_ray`;
@@ -68,7 +71,7 @@ function render() {
 }
 
 function footer() {
-  const place = document.getElementById("chosen"), chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
+  const place = document.getElementById("chosen"), chosen = [...act.chosen.keys()].map((id) => act.trials.get(id));
   const left = place.scrollLeft, focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   place.replaceChildren(...(chosen.length ? [el("span", { class: "soft" }, "chosen:"), ...chosen.slice(0, 12).map((row) => el("span", {}, dot(row), " ", link(row), " ",
     el("button", { type: "button", "aria-label": `no longer choose ${nameOf(row)}`, onclick: () => { choose(row.id, false); render(); } }, "×"))),
@@ -104,7 +107,7 @@ function begin() {
   addEventListener("hashchange", () => {
     const from = current.split(" ")[0];
     lefts[from] = scrollY;
-    recall();
+    if (!history.state) recall();
     render();
     scrollTo(0, from === "trial" ? lefts[route()[0]] || 0 : 0);
     document.getElementById("view").focus({ preventScroll: true });

@@ -47,10 +47,31 @@ function speed(row) {
   return x.length ? { x, y } : null;
 }
 
+const curveOf = (row, field) => (field === "rate" ? speed(row) : (curves.data[row.id] || {})[field]);
+
+// Of many trials, those that look the same as one trace with gaps: Plotly's time goes by traces.
+const MANY = 56; // more than looks that differ
+function joinedOf(field, trials) {
+  const traces = new Map();
+  for (const row of trials) {
+    const curve = curveOf(row, field), { colour, dash } = lookOf(row), key = colour + dash;
+    if (!curve) continue;
+    if (!traces.has(key)) {
+      traces.set(key, { x: [], y: [], text: [], mode: "lines", line: { color: colour, width: 1, dash }, hovertemplate: "%{text}: %{y:.4g}<extra></extra>" });
+    }
+    const trace = traces.get(key), name = plain(nameOf(row));
+    trace.x.push(...scale(row, curve.x), null);
+    trace.y.push(...smoothed(curve.y, curves.smooth), null);
+    trace.text.push(...curve.y.map(() => name), "");
+  }
+  return [...traces.values()];
+}
+
 function tracesOf(field, trials) {
+  if (trials.length > MANY) return joinedOf(field, trials);
   const traces = [];
   trials.forEach((row) => {
-    const curve = field === "rate" ? speed(row) : (curves.data[row.id] || {})[field];
+    const curve = curveOf(row, field);
     if (!curve) return;
     const { colour, dash } = lookOf(row), x = scale(row, curve.x), hover = `${plain(nameOf(row))}: %{y:.4g}<extra></extra>`;
     const dense = curve.y.length > 30;

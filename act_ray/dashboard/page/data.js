@@ -174,7 +174,7 @@ function choose(id, on) {
 // The chosen trials, or the best ones where none is.
 const COLOURED = 6; // of the best, whichever view asks, so that none changes its colour from view to view
 function shown(most = COLOURED) {
-  const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
+  const chosen = [...act.chosen.keys()].map((id) => act.trials.get(id));
   if (chosen.length) return chosen;
   const ranked = contests(rows().filter((row) => row.step > 0)).map((one) => one.rows.sort((a, b) => (a.best ?? 1e99) - (b.best ?? 1e99)));
   const longest = Math.max(0, ...ranked.map((mine) => mine.length));

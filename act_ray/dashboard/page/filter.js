@@ -12,7 +12,7 @@ const TOKEN = /"[^"]*"|<=|>=|!=|==|[<>=()]|[^\s<>=!()"]+/g;
 const OPERATOR = /^([<>]=?|!=|==?)$/;
 const textOf = (row) => [row.status, STATUS[row.status][2], whyOf(row), sourceOf(row).name, row.name, row.mark, String(row.index).padStart(3, "0")].join(" ").toLowerCase();
 
-// `best < 80 and not (status = done or flag)`: comparisons of a column with a number or a word, joined by and, or, not;
+// `best < 80 and not (status = done or flag)`: comparisons of a column with a number, a word or another column, joined by and, or, not;
 // a name alone asks whether there is one, and any other word is looked for in a trial's texts.
 function compile(text) {
   const tokens = text.match(TOKEN) || [], names = filterNames();
@@ -53,7 +53,9 @@ function compile(text) {
     const name = column();
     if (name === null) return plainWord();
     if (!OPERATOR.test(tokens[at] || "")) return (row) => ![null, undefined, "", false].includes(valueOf(row, name));
-    const op = next(), word = next();
+    const op = next(), other = column();
+    if (other !== null) return comparison(name, op, (row) => valueOf(row, other));
+    const word = next();
     if (word === undefined) throw new Error(`${name} ${op} what?`);
     return comparison(name, op, word.replace(/^"|"$/g, ""));
   };
@@ -73,13 +75,15 @@ function compile(text) {
   return found;
 }
 
-function comparison(name, op, wanted) {
-  const number = wanted === "" ? NaN : Number(wanted);
+// `to` is a text, or what gives a trial's value of another column.
+function comparison(name, op, to) {
   return (row) => {
+    const wanted = typeof to === "string" ? to : to(row), number = wanted === "" ? NaN : Number(wanted ?? NaN);
     const value = name === "status" && wanted === STATUS[row.status][2] ? wanted : valueOf(row, name);
+    if (wanted === null || wanted === undefined) return op === "!="; // of another column, and not there
     if (name === "why" && wanted && op.includes("=")) return value.toLowerCase().includes(wanted.toLowerCase()) === (op !== "!="); // part of a sentence
     if (value === null || value === undefined || (value === "" && op !== "!=" && op[0] !== "=")) return op === "!=";
-    const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), wanted];
+    const [a, b] = typeof value === "number" && !Number.isNaN(number) ? [value, number] : [String(value ?? ""), String(wanted)];
     return { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b, "!=": a !== b, "=": a === b, "==": a === b }[op];
   };
 }

@@ -76,7 +76,7 @@ act.views.overview = {
     put(place, found.length ? null : el("p", { class: "empty" }, "no trial has a score yet"), found.map(([one, best]) => {
       const frame = el("div", { class: "frame" }); // of its size before its picture is here: nothing moves
       picture(best.id, best.best_step).then((image) => put(frame, el("img", { src: image.src, alt: `samples of ${nameOf(best)}` })),
-        () => put(frame, el("span", { class: "soft" }, "its samples are not here")));
+        () => { place.seen = null; put(frame, el("span", { class: "soft" }, "its samples are not here")); }); // asked for again with the next news
       return el("div", { class: "winner" }, frame, el("div", {}, several ? el("h3", {}, one.name) : null,
         el("p", {}, link(best, shortName(best)), " with ", el("b", {}, format(best.best)), ` at step ${format(best.best_step)} of ${format(best.total)}`),
         el("p", { class: "soft" }, `${metricName()}: lower is better`), el("p", {}, statusOf(best), whyOf(best) ? el("span", { class: "soft" }, `; ${whyOf(best)}`) : null)));

@@ -155,7 +155,7 @@ act.views.parameters = {
     place.replaceChildren(...parts.filter(Boolean));
   },
   differ(view) {
-    const place = view.querySelector("#differ"), trials = [...act.chosen.keys()].map((id) => act.trials.get(id)).filter(Boolean);
+    const place = view.querySelector("#differ"), trials = [...act.chosen.keys()].map((id) => act.trials.get(id));
     if (trials.length < 2) { place.replaceChildren(el("p", { class: "empty" }, "choose two or more trials in the table")); return; }
     const BEST = `best ${metricName()}`, names = parameters().filter((name) => new Set(trials.map((row) => JSON.stringify(row.values[name]))).size > 1);
     place.replaceChildren(el("div", { class: "scroll" }, el("table", {},
