@@ -22,7 +22,7 @@ class ProgressBar:
         self.spoke = time.monotonic()
         self.bar = tqdm(
             desc=what, total=total, unit=f" {unit}", initial=done, disable=not sys.stderr.isatty(), leave=False,
-            dynamic_ncols=True,
+            dynamic_ncols=True, unit_scale=unit == "bytes",
         )  # fmt: skip
 
     def advance(self, count: int) -> None:

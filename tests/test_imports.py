@@ -38,7 +38,7 @@ ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
 COMMANDS = (
     "prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export",
-    "list",
+    "list", "weights",
 )  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),

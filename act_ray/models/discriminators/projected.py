@@ -14,6 +14,7 @@ from act_ray.config import Config
 from act_ray.errors import UserError, nearest
 from act_ray.files import check_weights
 from act_ray.models.discriminators.stylegan2 import Conditioning, EqualLinear, full, project
+from act_ray.weight_files import FEATURE_NETWORK, how_to_get
 
 STRIDES = (4, 8, 16, 32)  # of the feature maps that are used
 MIXED = (64, 128, 256, 512)  # channels after mixing across channels, finest first
@@ -192,10 +193,11 @@ def require_feature_weights(name: str, weights: str | None) -> None:
     if weights == "random" or (weights is not None and Path(weights).expanduser().is_file()):
         return
     what = "is not set" if weights is None else f"= {weights}: no such file"
+    command = f" (or {how_to_get(FEATURE_NETWORK)})" if name == FEATURE_NETWORK.name else ""
     raise UserError(
         f"discriminator.feature_weights {what}; it needs timm's weights of {name}, such as "
-        f"model.safetensors of huggingface.co/timm/{name}: name that file here, or feature_weights=random for an "
-        "untrained network in tests"
+        f"model.safetensors of huggingface.co/timm/{name}{command}: name that file here, or feature_weights=random for "
+        "an untrained network in tests"
     )
 
 
