@@ -14,8 +14,9 @@ from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.files import check_weights
 from act_ray.metrics.classifier import ClassifierFeatures, classifier_weights
+from act_ray.weight_files import INCEPTION, how_to_get
 
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_FILE = INCEPTION.file
 FORWARD_IMAGES = 64  # per forward pass, as torch-fidelity has it: on the CPU, Inception takes 4 GB for 250
 
 
@@ -51,8 +52,9 @@ def inception_weights(cfg: EvalConfig) -> str:
     path = Path(cfg.inception_weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE)
     if not path.exists():
         raise UserError(
-            f"eval.features = 'inception': no weights at {path}; put torch-fidelity's {INCEPTION_FILE} there "
-            "(or name it with eval.inception_weights), or use eval.features=classifier"
+            f"eval.features = 'inception': no weights at {path}; {how_to_get(INCEPTION)} puts torch-fidelity's "
+            f"{INCEPTION_FILE} into torch hub's folder (or name it with eval.inception_weights), or use "
+            "eval.features=classifier"
         )
     check_weights(path)
     return str(path)
