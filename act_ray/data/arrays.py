@@ -4,6 +4,8 @@ import gzip
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 from typing import IO, cast
 
@@ -11,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act_ray.data.decoding import MAX_PIXELS
-from act_ray.data.records import LabelChoice, Record, Source
+from act_ray.data.records import LabelChoice, Record, Source, labelled
 from act_ray.errors import UserError
 
 CHUNK_BYTES = 4 << 20
+MAX_LABELS = 1 << 26  # of one npz, which are held in memory
 
 
 def find_npz_source(files: Sequence[Path], choice: LabelChoice) -> Source:
@@ -72,7 +75,7 @@ def _npy_header(path: Path, key: str, file: IO[bytes]) -> tuple[tuple[int, ...],
     return shape, dtype
 
 
-def _rows(path: str, file: IO[bytes], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+def _rows(path: str, file: IO[bytes], shape: tuple[int, ...], what: str = "images") -> Iterator[NDArray[np.uint8]]:
     size = math.prod(shape[1:])
     if size > 4 * MAX_PIXELS:
         raise UserError(f"{path}: {list(shape[1:])} for an image, over the cap of {4 * MAX_PIXELS} bytes")
@@ -81,13 +84,15 @@ def _rows(path: str, file: IO[bytes], shape: tuple[int, ...]) -> Iterator[NDArra
         rows = min(step, shape[0] - start)
         raw = file.read(rows * size)
         if len(raw) != rows * size:
-            raise UserError(f"{path}: cut short after {start} of {shape[0]} images")
+            raise UserError(f"{path}: cut short after {start} of {shape[0]} {what}")
         yield from np.frombuffer(raw, dtype=np.uint8).reshape(rows, *shape[1:])
 
 
 def _npz_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int) -> NDArray[np.generic]:
     with archive.open(key) as file:
         shape, dtype = _npy_header(path, key, file)
+        if count > MAX_LABELS:
+            raise UserError(f"{path}: {count} labels, over the cap of {MAX_LABELS}")
         raw = file.read(count * dtype.itemsize)
     if shape not in ((count,), (count, 1)) or len(raw) != count * dtype.itemsize:
         raise UserError(f"{path}: {key} has shape {list(shape)} for {count} images")
@@ -150,19 +155,17 @@ def _idx_labels(path: Path) -> Path | None:
 
 def idx_images(path: Path, labels: Path | None) -> Iterator[Record]:
     """Yield (name, pixels [H, W], label) of one file of images and its file of labels."""
-    numbers = None
-    if labels is not None:
-        with _opened(labels) as file:
-            (count,) = _idx_header(labels, file, 1)
-            numbers = np.frombuffer(file.read(count + 1), dtype=np.uint8)
-        if len(numbers) != count:
-            raise UserError(f"{labels}: {len(numbers)} labels where its header says {count}")
-    with _opened(path) as file:
+    with _opened(path) as file, ExitStack() as stack:
         shape = _idx_header(path, file, 3)
-        if numbers is not None and len(numbers) != shape[0]:
-            raise UserError(f"{labels}: {len(numbers)} labels for the {shape[0]} images of {path.name}")
-        for i, row in enumerate(_rows(str(path), file, shape)):
-            yield Record(f"{path.name}/{i}", row, None if numbers is None else int(numbers[i]))
+        numbers: Iterator[object] = repeat(None)
+        if labels is not None:
+            beside = stack.enter_context(_opened(labels))
+            (count,) = _idx_header(labels, beside, 1)
+            if count != shape[0]:
+                raise UserError(f"{labels}: {count} labels for the {shape[0]} images of {path.name}")
+            numbers = map(int, _rows(str(labels), beside, (count,), "labels"))
+        for i, (row, number) in enumerate(zip(_rows(str(path), file, shape), numbers, strict=False)):
+            yield labelled(f"{path.name}/{i}", row, number)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -1,6 +1,7 @@
 """A folder of images: one sub-folder per class, or flat, or one such folder for each of train, val and test."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -98,7 +99,10 @@ def image_folders(root: Path) -> list[str]:
 
 def _file_bytes(path: Path) -> Raw:
     try:
-        with open(path, "rb") as file:
+        # Without O_NONBLOCK, opening a named pipe waits until somebody writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return BadImage("is not a plain file")
             return file.read(MAX_BYTES + 1)  # one over the cap is enough for the decoder to refuse it
     except OSError as error:
         return BadImage(f"cannot be read: {error.strerror}")

@@ -8,7 +8,7 @@ Labels are never left out without a word: they are read, or the user is asked, o
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -53,7 +53,7 @@ def detect(src: str | os.PathLike[str], split: str | None = None, choice: LabelC
             f"--labels {choice.name}: not for {source.format}; it is for Parquet's columns, .json's keys and CIFAR-100"
         )
     records = source.records if choice.wanted else lambda: (r._replace(label=None) for r in source.records())
-    classes = source.classes if choice.wanted else None
+    classes = tuple(map(_printable, source.classes)) if source.classes and choice.wanted else None
     return replace(source, path=path, records=partial(_guarded, path, records), classes=classes)
 
 
@@ -66,12 +66,25 @@ def _damaged(path: Path, error: BaseException) -> UserError:
 
 def _guarded(path: Path, records: Callable[[], Iterator[Record]]) -> Iterator[Record]:
     try:
-        yield from records()
+        for record in records():
+            yield record if record.name.isascii() else record._replace(name=_printable(record.name))
     except _DAMAGE as error:
         raise _damaged(path, error) from error
 
 
+def _printable(name: str) -> str:
+    """The name with \\xff for each byte that is not UTF-8: neither JSON nor Parquet could hold that byte."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _plain(files: Iterable[Path]) -> list[Path]:
+    """Sorted, without named pipes and the like: opening one would wait for a writer."""
+    return sorted(file for file in files if file.is_file())
+
+
 def _detect_file(path: Path, choice: LabelChoice) -> Source:
+    if not path.is_file():
+        raise UserError(f"{path}: is neither a plain file nor a folder; accepted: {ACCEPTED}")
     name = path.name.lower()
     if batch := find_batch(path, choice):
         return batch
@@ -104,20 +117,20 @@ def _detect_folder(path: Path, split: str | None, choice: LabelChoice) -> Source
         return saved
     if lmdb := find_lmdb_source(path):
         return lmdb
-    if idx := sorted(file for file in [*path.glob("*"), *path.glob("raw/*")] if is_idx(file.name)):
+    if idx := _plain(file for file in [*path.glob("*"), *path.glob("raw/*")] if is_idx(file.name)):
         # torchvision leaves the packed files beside those that it unpacked
         return find_idx_source(
             [file for file in idx if file.suffix != ".gz" or file.with_suffix("") not in idx], choice
         )
-    if parquet := sorted(path.rglob("*.parquet")):
+    if parquet := _plain(path.rglob("*.parquet")):
         return find_table_source(parquet, choice)
-    if npz := sorted(path.glob("*.npz")):
+    if npz := _plain(path.glob("*.npz")):
         return find_npz_source(npz, choice)
-    if tars := sorted(path.glob("*.tar")):
+    if tars := _plain(path.glob("*.tar")):
         return find_tar_source(tars, "WebDataset tars", choice)
     if images := find_folder_source(path, split, choice):
         return images
-    if npy := sorted(path.glob("*.npy")):
+    if npy := _plain(path.glob("*.npy")):
         return find_npy_source(npy)
     found = sorted(entry.name for entry in os.scandir(path))
     listing = f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}" if found else "nothing"

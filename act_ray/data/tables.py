@@ -39,6 +39,8 @@ def _field(path: Path, name: str) -> list[Any]:
 
 def find_table_source(files: Sequence[Path], choice: LabelChoice, title: str = "Hugging Face Parquet") -> Source:
     """Raises UserError for a file without images, files that differ, or where the user has to choose the label."""
+    if missing := [path for path in files if not path.is_file()]:
+        raise UserError(f"{missing[0]}: no such plain file")
     found = {path: _schema(path) for path in files}
     kinds = {_label_kind(path, schema, choice): path for path, schema in found.items()}
     if len(kinds) > 1:

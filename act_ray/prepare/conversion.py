@@ -104,7 +104,8 @@ def _fingerprint(path: Path) -> str:
             full = Path(folder, file)
             if full.exists():
                 stat = full.stat()
-                digest.update(f"{full.relative_to(folder_of_all)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+                about = f"{full.relative_to(folder_of_all)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+                digest.update(os.fsencode(about))  # a name may hold bytes that are not UTF-8
     return digest.hexdigest()
 
 
