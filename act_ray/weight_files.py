@@ -41,8 +41,8 @@ class WeightFile:
         return digest.startswith(self.sha256)
 
 
-# The addresses are those in torch-fidelity's, torchvision's and timm's own code, whose file names end in the first digits
-# of the SHA-256. LPIPS's is that of lpips/weights/v0.1/vgg.pth in the package lpips 0.1.4.
+# The addresses are those in torch-fidelity's, torchvision's and timm's own code, whose file names end in the first
+# digits of the SHA-256. LPIPS's is that of lpips/weights/v0.1/vgg.pth in the package lpips 0.1.4.
 _FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
 INCEPTION = WeightFile(
