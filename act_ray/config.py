@@ -34,6 +34,11 @@ class DataConfig(Section):
     path: str = path_field(
         "digits", "'digits' (built in), a folder written by act_ray.prepare, or its s3:// URI", name="digits"
     )
+    decode: Literal["ahead", "on_the_fly"] = Field(
+        "ahead",
+        description="ahead: once on each machine, to a memory map of all images in $ACT_RAY_CACHE; on_the_fly: each "
+        "batch out of the shards, the same bit for bit, which takes processor time instead of that disk",
+    )
     subset: int | None = Field(
         None, ge=2, description="train on so many of the images, the same in every run; scores compare with all of them"
     )

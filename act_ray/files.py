@@ -81,6 +81,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def in_units(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def check_weights(path: Path) -> None:
     """Refuse a .pth file that is more than tensors, before a library unpickles it. Raises UserError."""
     import torch

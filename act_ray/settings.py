@@ -193,6 +193,7 @@ BEFORE = {
     "collapse.patience": CollapseConfig.model_fields["patience"].default,
     "collapse.steep_level": CollapseConfig.model_fields["steep_level"].default,
     "collapse.steep_share": CollapseConfig.model_fields["steep_share"].default,
+    "data.decode": "ahead",
     "data.flip": False,
     "data.held_out": 0.0,
     "data.subset": None,

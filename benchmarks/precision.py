@@ -20,7 +20,7 @@ from act_ray.core.step import TrainState, discriminator_half, generator_half, un
 from act_ray.data.shards import open_data
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, read_config
-from act_ray.train.loop import fetch
+from act_ray.train.batches import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
 

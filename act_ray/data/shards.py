@@ -1,47 +1,52 @@
-"""open_data: a name, folder or URI to a memory map of images, decoded once per node and shared by its processes."""
+"""open_data: a name, folder or URI to images: decoded once per node to a memory map, or where they are asked for."""
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pyarrow import fs
 
 from act_ray.data import formats, store
+from act_ray.data.on_the_fly import ShardImages, open_shards
 from act_ray.errors import UserError, near
-from act_ray.files import cache_dir, locked, open_uri, publish
+from act_ray.files import cache_dir, in_units, locked, open_uri, publish
+from act_ray.progress_bar import ProgressBar
 from act_ray.typed import typed
 
-COPY_BYTES = 4 << 20
+Decode = Literal["ahead", "on_the_fly"]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ImageData:
     """A data set ready for gathering batches: `images[indices]`.
 
-    images: uint8 [n, C, H, W], a read-only np.memmap (an array for "digits"). labels: int64 [n], or None.
-    num_classes: 0 when unlabelled. checksum: hex SHA-256 of the content. name: for people.
+    images: uint8 [n, C, H, W], a read-only np.memmap (an array for "digits"), or ShardImages, which decodes what is
+    asked for. labels: int64 [n], or None. num_classes: 0 when unlabelled. checksum: hex SHA-256 of the content. name:
+    for people.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ShardImages
     labels: NDArray[np.int64] | None
     num_classes: int
     checksum: str
     name: str
 
 
-def open_data(path: str) -> ImageData:
+def open_data(path: str, decode: Decode = "ahead", say: Say = lambda line: None) -> ImageData:
     """Open a prepared data set: "digits" (built in, 8x8 greyscale), a folder, or a URI such as s3://bucket/folder.
 
-    The first opening on a node verifies every shard and decodes it to $ACT_RAY_CACHE (default ~/.cache/act_ray); later
-    ones only map that. Raises UserError for a wrong path, something else than prepared data, or a damaged shard.
+    decode: ahead, the first opening on a node verifies every shard and decodes it to $ACT_RAY_CACHE (default
+    ~/.cache/act_ray), and later ones only map that; on_the_fly, it verifies them, and images are decoded where they are
+    asked for, unless they were decoded ahead before. say: hears of what takes long and how much disk it takes, before
+    it begins. Raises UserError for a wrong path, something else than prepared data, or a damaged shard.
     """
     if path == "digits":
         return _digits()
@@ -54,12 +59,23 @@ def open_data(path: str) -> ImageData:
     try:
         with locked(folder.with_suffix(".lock")):
             if (data := _map(folder, manifest, name)) is None:  # another process may have decoded it meanwhile
-                _decode(files, root, path, manifest, folder)
+                if decode == "on_the_fly":
+                    checked = folder.with_name(f"{folder.name}-on-the-fly")
+                    images, labels = open_shards(files, root, path, manifest, checked, say)
+                    return ImageData(images, labels, store.num_classes(manifest), manifest["checksum"], name)
+                _decode(files, root, path, manifest, folder, say)
                 data = _map(folder, manifest, name)
     except OSError as error:
-        raise UserError(f"{path}: cannot be decoded to {folder}: {error}") from error
+        raise UserError(f"{path}: cannot be read, or decoded to {folder}: {error}") from error
     assert data is not None, f"{folder} was written and cannot be mapped"
     return data
+
+
+def image_side(path: str) -> int:
+    """Height of the images, without opening them; raises UserError as open_data does."""
+    if path == "digits":
+        return int(_digits().images.shape[2])
+    return int(_read_manifest(*_filesystem(path), path)["height"])
 
 
 def _digits() -> ImageData:
@@ -155,50 +171,39 @@ def _shape(manifest: dict[str, Any]) -> tuple[int, ...]:
     return tuple(manifest[key] for key in ("count", "channels", "height", "width"))
 
 
-def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: Path) -> None:
+def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: Path, say: Say) -> None:
     """Write the cache aside and rename it; the caller holds the lock.
 
     Plain writes rather than a writable map: dirty pages of a map would count as this process's memory.
     """
+    decoded, count = store.decoded_bytes(manifest), manifest["count"]
+    say(f"{path}: decoding {count:,} images to {in_units(decoded)} in {folder.parent}, once on this machine")
     temporary = folder.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     temporary.mkdir()
-    shape = _shape(manifest)
-    store.free_space(temporary, int(np.prod(shape, dtype=object)) + max(s["bytes"] for s in manifest["shards"]))
+    copy = temporary / "shard"  # so that what was checked is what is read
     labels = list[NDArray[np.int64]]()
     try:
-        with open(temporary / "images.npy", "wb") as images:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        most = decoded + max(shard["bytes"] for shard in manifest["shards"])
+        store.free_space(temporary, most, "data.decode=on_the_fly reads the shards instead, or ")
+        with (
+            open(temporary / "images.npy", "wb") as images,
+            ProgressBar("decoding", count, "images", say) as progress,
+        ):
+            header = {"descr": "|u1", "fortran_order": False, "shape": _shape(manifest)}
             np.lib.format.write_array_header_1_0(images, header)
             for shard in manifest["shards"]:
-                with _verified(files, root, path, shard, temporary) as local:
-                    part = store.read_shard(local, f"{path}/{shard['file']}", manifest, shard, images)
-                    labels += [] if part is None else [part]
+                store.copy_shard(files, root, path, shard, copy)
+                part = store.read_shard(copy, f"{path}/{shard['file']}", manifest, shard, images)
+                labels += [] if part is None else [part]
+                copy.unlink()
+                progress.advance(shard["count"])
         if labels:
             np.save(temporary / "labels.npy", np.concatenate(labels), allow_pickle=False)
         shutil.rmtree(folder, ignore_errors=True)  # there only when it could not be mapped
         publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _verified(files: Any, root: str, path: str, shard: dict[str, Any], temporary: Path) -> Iterator[Path]:
-    """A local copy of a shard whose SHA-256 is the manifest's; a copy, so that what was checked is what is read."""
-    local = temporary / "shard"
-    name = f"{path}/{shard['file']}"
-    digest = hashlib.sha256()
-    try:
-        with files.open_input_stream(f"{root}/{shard['file']}") as stream, open(local, "wb") as copy:
-            while block := stream.read(COPY_BYTES):
-                digest.update(block)
-                copy.write(block)
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: is missing; prepare the data set again") from error
-    if digest.hexdigest() != shard["sha256"]:
-        raise UserError(f"{name}: damaged: its SHA-256 is not the one in {store.MANIFEST}")
-    yield local
-    local.unlink()
 
 
 def label_counts(data: ImageData) -> list[int] | None:

@@ -3,13 +3,16 @@
     shard-00000.parquet ...  image: fixed_size_binary(C*H*W), CHW; label: int32, absent when unlabelled; name: string
     manifest.json            written last: without it, or without "complete": true, nothing here is a data set
 
-Parquet, because every tool reads it; decoded once per node to a memory map, because gathering a batch from that is a
-hundred times faster than decoding.
+Parquet, because every tool reads it. Decoded once per node to a memory map, because gathering a batch from that takes
+no decoding at all, or read where they are (on_the_fly.py): a row group is what is decompressed to get at one image, so
+the writer keeps them small.
 """
 
 import hashlib
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +23,13 @@ from numpy.typing import NDArray
 
 from act_ray import files
 from act_ray.errors import UserError
+from act_ray.files import in_units
 
 FORMAT, VERSION = "act_ray.images", 1
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
-GROUP_BYTES = 8 << 20  # pixels per Parquet row group, hence the writer's and the reader's memory
+GROUP_BYTES = 128 << 10  # pixels per Parquet row group, or one image: less makes their list in each shard long
+READ_BYTES = 8 << 20  # pixels that are decoded at once when all of a shard is read
+COPY_BYTES = 4 << 20
 
 
 # ---------------------------------------------------------------- manifest
@@ -59,7 +65,12 @@ class ShardWriter:
         self.labels, self.names = list[int | None](), list[str]()
         # Pixels neither repeat as whole images nor have a useful minimum: no dictionary, no statistics.
         self.file = pq.ParquetWriter(
-            self.temporary, self.schema, compression="zstd", use_dictionary=False, write_statistics=["label"]
+            self.temporary,
+            self.schema,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=["label"],
+            write_page_checksum=True,  # reading on the fly checks it: the SHA-256 is of the whole file
         )
 
     def add(self, pixels: NDArray[np.uint8], label: int | None, name: str) -> None:
@@ -106,15 +117,16 @@ class ShardWriter:
 
 
 def read_shard(
-    path: Path, name: str, manifest: dict[str, Any], shard: dict[str, Any], images: BinaryIO
+    path: Path, name: str, manifest: dict[str, Any], shard: dict[str, Any], images: BinaryIO | None
 ) -> NDArray[np.int64] | None:
-    """Append a shard's pixels to `images`; returns its labels [count], or None when the data set has none.
+    """Append a shard's pixels to `images`, if given; returns its labels [count], or None when the data set has none.
 
     Raises UserError naming the shard when its count, its image size or a label is not what the manifest says.
     """
     width = manifest["channels"] * manifest["height"] * manifest["width"]
     classes = num_classes(manifest)
     labels = np.empty(shard["count"], dtype=np.int64)
+    columns = ["image"] * (images is not None) + ["label"] * bool(classes)
     try:
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows != shard["count"]:
@@ -122,10 +134,9 @@ def read_shard(
             if file.schema_arrow.field("image").type != pa.binary(width):
                 raise UserError(f"{name}: images are not of {width} bytes, which {MANIFEST} says")
             row = 0
-            for batch in file.iter_batches(
-                max(1, GROUP_BYTES // width), columns=["image", "label"][: 1 + bool(classes)]
-            ):
-                _append_pixels(batch.column("image"), width, images)
+            for batch in file.iter_batches(max(1, READ_BYTES // width), columns=columns) if columns else ():
+                if images is not None:
+                    _append_pixels(batch.column("image"), width, images)
                 if classes:
                     labels[row : row + len(batch)] = batch.column("label").to_numpy(zero_copy_only=False)
                 row += len(batch)
@@ -141,8 +152,43 @@ def _append_pixels(column: pa.Array, width: int, images: BinaryIO) -> None:
     images.write(view[column.offset * width : (column.offset + len(column)) * width])
 
 
-def free_space(folder: Path, need: int) -> None:
-    """Raise UserError when `folder` has less than `need` bytes free."""
+# ---------------------------------------------------------------- shards and disks
+
+
+def decoded_bytes(manifest: dict[str, Any]) -> int:
+    """How large the memory map of all images is."""
+    return int(math.prod(manifest[key] for key in ("count", "channels", "height", "width")))
+
+
+def free_space(folder: Path, need: int, instead: str = "") -> None:
+    """Raise UserError, with what to do `instead`, when `folder` has less than `need` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise UserError(f"{folder}: needs {need >> 20} MiB free, has {free >> 20} (ACT_RAY_CACHE names another folder)")
+        raise UserError(
+            f"{folder}: needs {in_units(need)} free, has {in_units(free)}; {instead}ACT_RAY_CACHE names another folder"
+        )
+
+
+def copy_shard(files: Any, root: str, path: str, shard: dict[str, Any], to: Path) -> None:
+    """Copy a shard to the file `to`. Raises UserError when its SHA-256 is not the manifest's, or it is missing."""
+    with to.open("wb") as copy:
+        _read_checked(files, root, path, shard, copy.write)
+
+
+def check_shard(files: Any, root: str, path: str, shard: dict[str, Any]) -> None:
+    """As copy_shard, where it is."""
+    _read_checked(files, root, path, shard, lambda block: None)
+
+
+def _read_checked(files: Any, root: str, path: str, shard: dict[str, Any], take: Callable[[bytes], object]) -> None:
+    name = f"{path}/{shard['file']}"
+    digest = hashlib.sha256()
+    try:
+        with files.open_input_stream(f"{root}/{shard['file']}") as stream:
+            while block := stream.read(COPY_BYTES):
+                digest.update(block)
+                take(block)
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: is missing; prepare the data set again") from error
+    if digest.hexdigest() != shard["sha256"]:
+        raise UserError(f"{name}: damaged: its SHA-256 is not the one in {MANIFEST}")

@@ -104,22 +104,21 @@ def load(
 
     evaluation: settings of the section eval, None where they are the run's; how: keywords of read_generator.
     """
-    from act_ray.data.shards import open_data
+    from act_ray.data.shards import image_side, open_data
     from act_ray.generators.reading import read_generator
 
-    real = open_data(data) if data is not None else None
     foreign = f"--data: {location} does not say which images it is to be compared with; give a prepared data set"
-    if real is None and location.endswith((".ckpt", ".pt", ".pth")):
+    if data is None and location.endswith((".ckpt", ".pt", ".pth")):
         raise UserError(foreign)
-    if real is not None and how.get("image_size") is None:
-        how = {**how, "image_size": real.images.shape[2]}
+    if data is not None and how.get("image_size") is None:
+        how = {**how, "image_size": image_side(data)}
     generator = read_generator(location, **how)
-    if real is None and generator.step is None:
+    if data is None and generator.step is None:
         raise UserError(foreign)
     given = {name: value for name, value in evaluation.items() if value is not None}
     over = {"data": {"path": data or generator.cfg.data.path}, "eval": given}
     cfg = settings.absolute_paths(settings.build(settings.merge(generator.cfg.model_dump(), over), location))
-    real = real or open_data(cfg.data.path)
+    real = open_data(cfg.data.path, cfg.data.decode, click.echo)
     check(generator, cfg, real)
     return Comparison(generator, cfg, real, metrics)
 

@@ -72,7 +72,7 @@ def build_on_device(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, n
     """Both networks on the device of this process, and the real images."""
     device = best_device(gpu)
     setup.network.to(device)
-    return setup, open_data(setup.cfg.data.path), setup.generator.build(device), device
+    return setup, open_data(setup.cfg.data.path, setup.cfg.data.decode), setup.generator.build(device), device
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ def open_subject(request: Request) -> Subject:
         raise Missing(str(error)) from error
     path = request.data or generator.cfg.data.path
     try:
-        data = open_data(path)
+        data = open_data(path, generator.cfg.data.decode)
     except UserError as error:
         if request.data is not None:
             raise

@@ -9,6 +9,7 @@ import click
 from act_ray.cli import run
 from act_ray.data import store
 from act_ray.errors import UserError
+from act_ray.files import in_units
 from act_ray.prepare.conversion import PrepareOptions, prepare
 
 
@@ -94,6 +95,13 @@ def command(
     click.echo(
         f"{manifest['count']:,} images, {shape}, {f'{classes} classes' if classes else 'no labels'}, "
         f"{len(manifest['quarantined'])} quarantined, {time.monotonic() - start:.1f} s: {dst}"
+    )
+    decoded, stored = (
+        in_units(n) for n in (store.decoded_bytes(manifest), sum(s["bytes"] for s in manifest["shards"]))
+    )
+    click.echo(
+        f"training decodes the {stored} of shards to {decoded} on each machine, once; "
+        "with --set data.decode=on_the_fly it reads the shards"
     )
 
 

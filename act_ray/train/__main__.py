@@ -3,6 +3,7 @@
 import datetime
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def command(
     if workers == 0 or not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
         from act_ray.train.preflight import preflight
 
-        preflight(cfg, workers)
+        preflight(cfg, workers, partial(click.echo, err=dry_run))  # the settings alone go to stdout
     if dry_run:
         click.echo(settings.dump(cfg), nl=False)
         return 0

@@ -12,7 +12,7 @@ from act_ray.core.step import train_step
 from act_ray.device import best_device, prepare_process
 from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
-from act_ray.train.batches import fetch
+from act_ray.train.batches import Batches
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import Report, TrainingRun
 
@@ -33,6 +33,12 @@ def loop(run: TrainingRun) -> Generator[Report, None, bool]:
 
     Returns whether the run is to go on from an earlier state, instead of its end.
     """
+    with Batches(run.data, run.cfg, run.ranks) as batches:
+        return (yield from rounds(run, batches))
+
+
+def rounds(run: TrainingRun, batches: Batches) -> Generator[Report, None, bool]:
+    """The rounds of `loop`."""
     cfg, ranks = run.cfg, run.ranks
     while True:
         step, report = run.state.step, None
@@ -59,7 +65,7 @@ def loop(run: TrainingRun) -> Generator[Report, None, bool]:
                 run.leave()
                 raise
 
-        (x, labels), own = fetch(run.data, cfg, step, ranks)
+        (x, labels), own = batches.fetch(step)
         noise = Noise(cfg.train.seed, step, ranks.device, ranks.rank, ranks.world)
         if cfg.model.dropout:  # its masks come from torch's global generator, so they do depend on the workers
             torch.manual_seed(noise.generator.initial_seed() + ranks.rank)

@@ -1,7 +1,7 @@
 """What a run would fail for, found before it starts."""
 
 from act_ray.config import Config
-from act_ray.data.shards import ImageData, open_data
+from act_ray.data.shards import ImageData, Say, open_data
 from act_ray.errors import UserError
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.reading import read_generator
@@ -41,9 +41,12 @@ def check_fit(cfg: Config, data: ImageData, world: int) -> None:
         raise UserError(f"loss.distance = 'lpips': needs 3 channels, {cfg.data.path} has {channels}; use pseudo_huber")
 
 
-def preflight(cfg: Config, workers: int) -> None:
-    """Find on this machine, before anything starts, what every worker would fail for. Raises UserError."""
-    data = open_data(cfg.data.path)
+def preflight(cfg: Config, workers: int, say: Say = lambda line: None) -> None:
+    """Find on this machine, before anything starts, what every worker would fail for. Raises UserError.
+
+    say: hears that the data is opened for the first time, and what that takes.
+    """
+    data = open_data(cfg.data.path, cfg.data.decode, say)
     check_fit(cfg, data, max(1, workers))
     if cfg.eval.features == "inception":
         inception_weights(cfg.eval)

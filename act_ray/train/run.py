@@ -42,7 +42,7 @@ class TrainingRun:
 
     def __init__(self, cfg: Config, folder: RunFolder, ranks: Ranks) -> None:
         self.asked, self.folder, self.ranks = cfg, folder, ranks
-        self.data = ranks.together(lambda: open_data(cfg.data.path))
+        self.data = ranks.together(lambda: open_data(cfg.data.path, cfg.data.decode, self.note))
         ranks.together(lambda: check_fit(cfg, self.data, ranks.world))
         self.scorer = Scorer(cfg, self.data, ranks, self.note)
         ranks.on_first(folder.open)

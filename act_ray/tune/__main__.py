@@ -7,6 +7,7 @@ import datetime
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,7 @@ def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], wor
 
     space = complete(load_space(name, over, fixed))
     if not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
-        check_values(space, workers)
+        check_values(space, workers, partial(click.echo, err=True))  # --dry-run has YAML on stdout
     return space
 
 

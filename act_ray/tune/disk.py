@@ -13,6 +13,7 @@ from torch import nn
 from act_ray.config import Config
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
+from act_ray.files import in_units
 from act_ray.models.discriminators import build_discriminator
 from act_ray.models.unet import UNet
 from act_ray.runs.storage import storage_is_local
@@ -43,7 +44,8 @@ def tensor_bytes(module: nn.Module) -> int:
 def describe_disk(space: Space, location: str) -> list[str]:
     """What the trials' checkpoints take at most, and what is free; nothing where the data is not on this machine."""
     try:
-        data = open_data(space.example().data.path)
+        cfg = space.example()
+        data = open_data(cfg.data.path, cfg.data.decode)
         _, channels, size, _ = data.images.shape
         one = max(checkpoint_bytes(cfg, channels, size) for cfg in networks(space))
     except UserError:
@@ -73,12 +75,3 @@ def networks(space: Space) -> Iterator[Config]:
     for values in itertools.islice(ends, MOST):
         with contextlib.suppress(UserError):
             yield space.example({name: json.loads(value) for name, value in zip(names, values, strict=True)})
-
-
-def in_units(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -42,6 +42,6 @@ def draw_best(experiment: Experiment) -> Path | None:
 
 def real_grid(cfg: Config) -> Image.Image:
     """As many real images as the sample grids hold."""
-    data = open_data(cfg.data.path)
+    data = open_data(cfg.data.path, cfg.data.decode)
     index = np.random.default_rng(0).choice(len(data.images), min(cfg.eval.grid, len(data.images)), replace=False)
     return grid_image(np.asarray(data.images[np.sort(index)]))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from act_ray import settings
+from act_ray.data.shards import Say
 from act_ray.errors import UserError
 from act_ray.train.preflight import preflight
 from act_ray.train.warm_start import adopt_architecture
@@ -34,13 +35,16 @@ def complete(space: Space) -> Space:
     return space
 
 
-def check_values(space: Space, workers: int) -> None:
-    """Raises UserError for data and files that do not fit, for each value of what has files of its own."""
-    preflight(space.example(), workers)
+def check_values(space: Space, workers: int, say: Say) -> None:
+    """Raises UserError for data and files that do not fit, for each value of what has files of its own.
+
+    say: hears what opening the data for the first time takes.
+    """
+    preflight(space.example(), workers, say)
     for name in (*settings.paths(), "discriminator.kind"):
         for values in space.file.parameters.get(name, {}).values():
             for value in values:
-                preflight(space.example({name: value}), workers)
+                preflight(space.example({name: value}), workers, say)
 
 
 def describe(space: Space, budget: str | None, location: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from act_ray import settings
 from act_ray.core.noise import Noise
 from act_ray.core.step import train_step
 from act_ray.data.shards import open_data
-from act_ray.train.loop import fetch
+from act_ray.train.batches import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
 

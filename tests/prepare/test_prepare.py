@@ -126,12 +126,15 @@ def verb(*args: object) -> Result:
     return CliRunner().invoke(click.command()(main), [])
 
 
-def test_the_verb_ends_with_one_line(pixels: np.ndarray, labels: list[int], tmp_path: Path) -> None:
+def test_the_verb_says_what_it_made_and_what_training_decodes(
+    pixels: np.ndarray, labels: list[int], tmp_path: Path
+) -> None:
     result = verb(make_zip(tmp_path / "src", pixels, labels), tmp_path / "dst")
     assert result.exit_code == 0
     assert result.stderr == ""  # no progress bar where there is no terminal
     assert result.stdout.startswith("10 images, 8x8x3, 3 classes, 0 quarantined, ")
-    assert result.stdout.count("\n") == 1
+    assert "of shards to 1.92 kB on each machine, once; with --set data.decode=on_the_fly" in result.stdout
+    assert result.stdout.count("\n") == 2
 
 
 def test_boxes_anywhere_in_grey(tmp_path: Path) -> None:

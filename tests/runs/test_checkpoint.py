@@ -22,7 +22,7 @@ from act_ray.data.shards import open_data
 from act_ray.runs import checkpoint
 from act_ray.runs.checkpoint import newest_whole, save, saved_steps, step_folder
 from act_ray.runs.folder import MANIFEST
-from act_ray.train.loop import fetch
+from act_ray.train.batches import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
 from tests.helpers.tiny_runs import in_child, tensors, tiny

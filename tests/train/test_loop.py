@@ -25,7 +25,7 @@ from act_ray.pictures import from_uint8
 from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
-from act_ray.train import loop, scoring, setup
+from act_ray.train import batches, loop, scoring, setup
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
@@ -298,7 +298,7 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
 def fetched(step: int, **dotted: Any) -> tuple[Tensor, Tensor]:
     """The generator's images of a step, and D's own."""
     cfg = settings.load("digits", {name.replace("__", "."): value for name, value in dotted.items()})
-    (x, _), own = loop.fetch(open_data("digits"), cfg, step, Ranks())
+    (x, _), own = batches.fetch(open_data("digits"), cfg, step, Ranks())
     return x, torch.empty(0) if own is None else own[0]
 
 
@@ -347,7 +347,7 @@ def test_a_step_copies_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) ->
         cfg = tiny({**AUGMENTED, "model.num_classes": 10, "train.channels_last": channels_last, "data.flip": True})
         state = setup.build_state(cfg, open_data("digits"), Ranks(), print)
         state.step = step
-        (x, labels), own = loop.fetch(open_data("digits"), cfg, step, Ranks())
+        (x, labels), own = batches.fetch(open_data("digits"), cfg, step, Ranks())
         noise = Noise(0, step, x.device)
         with monkeypatch.context() as patch:
             for optimizer in (state.optimizer_g, state.optimizer_d):  # their step counts live on the host

@@ -7,7 +7,8 @@ import pytest
 
 from act_ray import settings
 from act_ray.data.shards import open_data
-from act_ray.tune.disk import checkpoint_bytes, describe_disk, in_units
+from act_ray.files import in_units
+from act_ray.tune.disk import checkpoint_bytes, describe_disk
 from act_ray.tune.space_files import parse_space
 from tests.helpers.tiny_runs import go, newest, tiny
 from tests.helpers.tiny_settings import DIFFUSION
