@@ -27,6 +27,7 @@ VERBS = {
     "figures": "Draw the paper's figures from a run.",
     "export": "Write a model for diffusers or ONNX Runtime.",
     "list": "Presets, search spaces, runs and searches.",
+    "doctor": "What a run or a search needs, and whether it is there.",
     "weights": "The weights that are not included: which are here, and how to get them.",
 }
 

@@ -38,7 +38,7 @@ ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
 COMMANDS = (
     "prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export",
-    "list", "weights",
+    "list", "weights", "doctor",
 )  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),
@@ -49,6 +49,8 @@ BETWEEN_COMMANDS = {
     ("tune", "figures"),
     ("figures", "edit"),
     ("list", "tune"),
+    ("doctor", "train"),
+    ("doctor", "tune"),
     ("explain", "train"),
     ("explain", "tune"),
     ("explain", "figures"),
