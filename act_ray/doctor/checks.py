@@ -33,7 +33,7 @@ def findings(cfg: Config, workers: int, data: ImageData | None = None) -> list[F
             found.append((what, str(error)))
             return None
 
-    images = data or attempt("data", lambda: open_data(cfg.data.path))
+    images = data or attempt("data", lambda: open_data(cfg.data.path, cfg.data.decode))
     if images is not None:
         attempt("settings", lambda: check_fit(cfg, images, max(1, workers)))
         attempt("teacher", lambda: distillation_teacher(cfg, images))

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 
 from act_ray import settings
-from act_ray.config import Config
+from act_ray.config import Config, DataConfig
 from act_ray.data.shards import ImageData, open_data
 from act_ray.doctor import places
 from act_ray.doctor.checks import findings, findings_of_search
-from act_ray.doctor.machine import available_memory, machine, units
+from act_ray.doctor.machine import available_memory, machine
 from act_ray.doctor.measure import Measured, OutOfMemory, measurable, measure
 from act_ray.doctor.plan import Plan, make_plan, with_network
 from act_ray.doctor.rows import Row, State, row_of
 from act_ray.errors import UserError
+from act_ray.files import in_units
 from act_ray.tune.disk import checkpoint_bytes, networks
 
 DECODE = 1 << 29  # bytes: data up to this size is decoded here, as the start of a run would
@@ -49,7 +50,7 @@ def look(plan: Plan, storage: str, gpu: bool | None) -> Lines:
     except UserError as error:
         yield row_of("settings", str(error))
         return
-    data, row = open_or_stand_in(plan.cfg.data.path)
+    data, row = open_or_stand_in(plan.cfg.data)
     yield row
     found = findings(plan.cfg, plan.workers, data)
     if plan.space is not None:
@@ -75,19 +76,22 @@ def visible_gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     every = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return [f"{one.name}, {units(one.total_memory)}" for one in every]
+    return [f"{one.name}, {in_units(one.total_memory)}" for one in every]
 
 
-def open_or_stand_in(path: str) -> tuple[ImageData | None, Row]:
+def open_or_stand_in(cfg: DataConfig) -> tuple[ImageData | None, Row]:
     """The data; in place of a large set that is not decoded yet grey images of its shape. None where it is missing."""
+    path = cfg.path
     waiting = None if path == "digits" else places.undecoded(path)
     if waiting is not None and math.prod(waiting[0]) > DECODE:
         shape, classes = waiting
         labels = np.arange(shape[0]) % classes if classes else None
         data = ImageData(np.broadcast_to(np.uint8(128), shape), labels, classes, "", path)
+        if cfg.decode == "on_the_fly":
+            return data, Row("data", f"{about(data, path)}; read on the fly, whose time is not measured")
         return data, places.decoding(about(data, path), shape)
     try:
-        data = open_data(path)
+        data = open_data(path, cfg.decode)
     except UserError as error:
         return None, row_of("data", str(error))
     return data, Row("data", about(data, path))
@@ -151,11 +155,11 @@ def memory(measured: Measured, what: str, workers: int, free: int, less: str) ->
     """What a step took, against what there is: of the GPU where it ran on one."""
     if measured.gpu is not None:
         used, there, where = measured.gpu, torch.cuda.get_device_properties(0).total_memory, "of the GPU's"
-        line = f"{what}: peak {units(used)} {where} {units(there)}, {units(measured.memory)} of the machine's"
+        line = f"{what}: peak {in_units(used)} {where} {in_units(there)}, {in_units(measured.memory)} of the machine's"
     else:
         used, there = measured.memory * workers, free
-        line = f"{what}: peak {units(measured.memory)}" + (f" in each of {workers} workers" if workers > 1 else "")
-        line += f", of {units(there)} free"
+        line = f"{what}: peak {in_units(measured.memory)}" + (f" in each of {workers} workers" if workers > 1 else "")
+        line += f", of {in_units(there)} free"
     if used > there:
         return Row("memory", line, State.MISSING, less)
     return Row("memory", line, State.WARNING, less) if used > TIGHT * there else Row("memory", line)

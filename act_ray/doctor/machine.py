@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from act_ray.doctor.rows import Row, State
+from act_ray.files import in_units
 
 SHOWN = ("torch", "ray", "diffusers")
 DISTRIBUTION = "act-ray"
@@ -43,7 +44,7 @@ def machine(gpus: list[str], workers: int, gpu: bool | None) -> Row:
     gpus: a line for each GPU of torch's. gpu: whether GPUs were asked for; None: where there are any.
     """
     cores, free, total = os.cpu_count() or 1, available_memory(), _meminfo("MemTotal")
-    line = f"{cores} CPU core(s), {units(free)} of {units(total)} memory free; {', '.join(gpus) or 'no GPU'}"
+    line = f"{cores} CPU core(s), {in_units(free)} of {in_units(total)} memory free; {', '.join(gpus) or 'no GPU'}"
     drivers = _drivers()
     if drivers:
         line += f" (driver {', '.join(drivers)})"
@@ -97,10 +98,3 @@ def peak_memory(process: int | str = "self") -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-
-
-def units(count: float) -> str:
-    """Bytes for people."""
-    from rich.filesize import decimal
-
-    return decimal(int(count))

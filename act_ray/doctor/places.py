@@ -10,16 +10,16 @@ from pathlib import Path
 
 from act_ray.config import Config
 from act_ray.data import store
-from act_ray.doctor.machine import units
 from act_ray.doctor.rows import Row, State
 from act_ray.errors import UserError
-from act_ray.files import cache_dir, open_uri, sha256
+from act_ray.files import cache_dir, in_units, open_uri, sha256
 from act_ray.runs.storage import ObjectStore, join, storage_is_local
 from act_ray.weight_files import INCEPTION, LPIPS, VGG16, WeightFile
 
 ANSWER_S = 15.0  # within which an object store must have answered
 CONTENT = b"act_ray"  # of the file that is written to try the storage
 Shape = tuple[int, ...]
+TOO_LARGE = "--set data.decode=on_the_fly, or another folder by ACT_RAY_CACHE"
 
 
 def weights_that_are_there(cfg: Config) -> Iterator[Row]:
@@ -89,12 +89,12 @@ def nearest_folder(path: Path) -> Path:
 def disk(one: int, kept: int, trials: int, location: str) -> Row:
     """What the checkpoints take against what is free. one: bytes of a checkpoint; kept: how many of a run."""
     total = one * kept * trials
-    line = f"{kept} checkpoints of {units(one)}" + (f" for each of {trials} trials" if trials > 1 else "")
-    line += f": {units(total)} at most"
+    line = f"{kept} checkpoints of {in_units(one)}" + (f" for each of {trials} trials" if trials > 1 else "")
+    line += f": {in_units(total)} at most"
     if not storage_is_local(location):
         return Row("disk", f"{line}, in {join(location)}")
     free = shutil.disk_usage(nearest_folder(Path(location.removeprefix("file://")).absolute())).free
-    line += f"; {units(free)} free"
+    line += f"; {in_units(free)} free"
     if free < total:
         return Row("disk", line, State.MISSING, "lower checkpoint.keep or checkpoint.good, or another --storage")
     return Row("disk", line, State.WARNING, "nearly full") if free < 1.2 * total else Row("disk", line)
@@ -124,5 +124,5 @@ def decoding(about: str, shape: Shape) -> Row:
     """What the memory map of such data will take, against what is free."""
     folder, size = cache_dir(), math.prod(shape)
     free = shutil.disk_usage(folder).free
-    line = f"{about}; the first start decodes {units(size)} to {folder}, where {units(free)} are free"
-    return Row("data", line) if size < free else Row("data", line, State.MISSING, "ACT_RAY_CACHE names another folder")
+    line = f"{about}; the first start decodes {in_units(size)} to {folder}, where {in_units(free)} are free"
+    return Row("data", line) if size < free else Row("data", line, State.MISSING, TOO_LARGE)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from act_ray.doctor.machine import peak_memory, units
+from act_ray.doctor.machine import peak_memory
 from act_ray.doctor.rows import Row, State
+from act_ray.files import in_units
 
 STUCK_S = 180.0  # for all before the first step
 
@@ -70,7 +71,7 @@ def look_inside(request: dict[str, Any], limit: float, command: list[str] | None
 
 def ending(code: int, watch: Watch, errors: str) -> Iterator[Row]:
     """What is to be said of a process that did not end by itself, and well."""
-    so_far = f"memory so far: {units(watch.peak)}"
+    so_far = f"memory so far: {in_units(watch.peak)}"
     if watch.over and watch.stepping:
         yield Row("step", f"not measured in {watch.limit:g} s; {so_far}", State.WARNING, "a larger --limit; or a GPU")
     elif watch.over:

@@ -117,8 +117,9 @@ def show() -> int:
     """The table, and what to type; the exit code."""
     from rich import box
     from rich.console import Console
-    from rich.filesize import decimal
     from rich.table import Table
+
+    from act_ray.files import in_units
 
     states = {weights: state(weights) for weights in WEIGHT_FILES}
     table = Table(box=box.SIMPLE_HEAD)
@@ -126,7 +127,7 @@ def show() -> int:
         table.add_column(heading, no_wrap=heading != "for")
     for weights, how in states.items():
         words = {"missing": "missing", "wrong": "WRONG SHA-256", "right": f"yes; {weights.digits}: right"}
-        table.add_row(weights.name, decimal(weights.size), f"{weights.purpose}\n{weights.file}", words[how])
+        table.add_row(weights.name, in_units(weights.size), f"{weights.purpose}\n{weights.file}", words[how])
     click.echo(f"looked for in {hub_checkpoints()} (TORCH_HOME moves it)")
     Console(width=max(100, Console().width), highlight=False).print(table)
     for line in advice(states):

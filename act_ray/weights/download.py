@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.filesize import decimal
-
 from act_ray import __version__
 from act_ray.errors import UserError
-from act_ray.files import locked, publish, sha256
+from act_ray.files import in_units, locked, publish, sha256
 from act_ray.progress_bar import ProgressBar
 from act_ray.typed import typed
 from act_ray.weight_files import WeightFile
@@ -61,8 +59,8 @@ def _require_room(weights: WeightFile, part: Path) -> None:
     free, need = shutil.disk_usage(part.parent).free, weights.size - part.stat().st_size
     if free < need:
         raise UserError(
-            f"{weights.name}: {part.parent}: needs {decimal(need)} free, has {decimal(free)} (TORCH_HOME names another "
-            "folder)"
+            f"{weights.name}: {part.parent}: needs {in_units(need)} free, has {in_units(free)} (TORCH_HOME names "
+            "another folder)"
         )
 
 

@@ -14,9 +14,8 @@ import ray
 import torch
 
 from act_ray import settings
-from act_ray.doctor import inside
+from act_ray.doctor import inside, measure
 from act_ray.doctor.checks import problems
-from act_ray.doctor.measure import average
 from act_ray.doctor.places import storage, weights_that_are_there
 from act_ray.doctor.plan import make_plan
 from act_ray.doctor.ray_address import look as look_at_ray
@@ -29,6 +28,12 @@ from tests.helpers.command import Ended
 from tests.helpers.tiny_settings import TINY
 
 TINY_SETS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process; another one takes its three seconds."""
+    monkeypatch.setattr(measure, "MEASURE_S", 0.1)
 
 
 @pytest.fixture
@@ -77,11 +82,13 @@ def test_without_lpips_and_on_data_that_is_not_decoded_steps_are_measured(
     more = ("loss.distance=lpips", *(f"{name}={json.dumps(value)}" for name, value in TINY.items()))
     plan = make_plan("digits", None, more, str(tmp_path / "rgb"), 2)
     rows = {row.what: row for row in inside.look(plan, str(tmp_path), False) if isinstance(row, Row)}
-    assert f"the first start decodes 1.9 kB to {own_cache}" in rows["data"].found
+    assert f"the first start decodes 1.92 kB to {own_cache}" in rows["data"].found
     assert [*own_cache.glob("**/*.npy")] == []
     assert "weights-vgg16-lpips.pth and vgg16-397923af.pth not in" in rows["weights"].found
     assert rows["memory"].found.startswith("a step of batch 4 without LPIPS: peak ")
     assert " in each of 2 workers, of " in rows["memory"].found
+    _, row = inside.open_or_stand_in(plan.cfg.data.model_copy(update={"decode": "on_the_fly"}))
+    assert row.found.endswith("; read on the fly, whose time is not measured")
 
 
 def test_a_search_is_measured_at_its_largest(tmp_path: Path) -> None:
@@ -89,7 +96,7 @@ def test_a_search_is_measured_at_its_largest(tmp_path: Path) -> None:
     tiny = {name: value for name, value in TINY.items() if name not in ("train.global_batch", "loss.w")}
     fixed = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in tiny.items())
     space.write_text(
-        f"preset: digits\ntrials: 6\nset:\n{fixed}parameters:\n  train.global_batch: {{choice: [4, 16]}}\n"
+        f"preset: digits\ntrials: 6\nset:\n{fixed}  discriminator.feature_size: 64\nparameters:\n  train.global_batch: {{choice: [4, 16]}}\n"
         "  discriminator.kind: {choice: [ddpm, projected]}\n"
     )
     rows = {row.what: row for row in inside.look(make_plan(str(space), None, (), None, None), str(tmp_path), False)
@@ -157,10 +164,10 @@ def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
 
 
 def test_the_mean_step_is_over_a_whole_interval() -> None:
-    assert average([9.0], 4) == 9.0
-    assert average([9.0, 1.0, 1.0, 1.0, 5.0, 1.0], 4) == 2.0
-    assert average([9.0, 1.0], 4) == 3.0  # there is no other step with the gradient penalty
-    assert average([9.0, 2.0, 4.0], 1) == 3.0
+    assert measure.average([9.0], 4) == 9.0
+    assert measure.average([9.0, 1.0, 1.0, 1.0, 5.0, 1.0], 4) == 2.0
+    assert measure.average([9.0, 1.0], 4) == 3.0  # there is no other step with the gradient penalty
+    assert measure.average([9.0, 2.0, 4.0], 1) == 3.0
 
 
 @pytest.mark.parametrize(

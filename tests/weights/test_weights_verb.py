@@ -129,7 +129,7 @@ def test_what_an_earlier_call_left(
         ("bad", f"bad.pth: the file has SHA-256 {DIGEST}, and {'0' * 64} is right (SHA-256); it was thrown away"),
         ("absent", "absent.pth: 404 Not Found; bring absent.pth by hand, and run `"),
         ("nowhere", "nowhere.pth: no answer: [Errno 111] Connection refused; bring nowhere.pth by hand"),
-        ("huge", "needs 1.0 EB free, has "),
+        ("huge", "needs 1e+06 TB free, has "),
         ("godo", "no weights 'godo'; did you mean 'good'?"),
     ],
 )
