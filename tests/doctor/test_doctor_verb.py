@@ -96,7 +96,8 @@ def test_a_search_is_measured_at_its_largest(tmp_path: Path) -> None:
     tiny = {name: value for name, value in TINY.items() if name not in ("train.global_batch", "loss.w")}
     fixed = "".join(f"  {name}: {json.dumps(value)}\n" for name, value in tiny.items())
     space.write_text(
-        f"preset: digits\ntrials: 6\nset:\n{fixed}  discriminator.feature_size: 64\nparameters:\n  train.global_batch: {{choice: [4, 16]}}\n"
+        f"preset: digits\ntrials: 6\nset:\n{fixed}  discriminator.feature_size: 64\n"
+        "parameters:\n  train.global_batch: {choice: [4, 16]}\n"
         "  discriminator.kind: {choice: [ddpm, projected]}\n"
     )
     rows = {row.what: row for row in inside.look(make_plan(str(space), None, (), None, None), str(tmp_path), False)
