@@ -50,7 +50,7 @@ INCEPTION = WeightFile(
     f"{_FIDELITY}weights-inception-2015-12-05-6726825d.pth",
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     95_628_359,
-    "eval.features=inception: FID, Inception score",
+    "eval.features=inception: FID",
 )
 LPIPS = WeightFile(
     "lpips",
@@ -71,7 +71,7 @@ FEATURE_NETWORK = WeightFile(
     f"{_TIMM}tf_efficientnet_lite0-0aa007d2.pth",
     "0aa007d2",
     18_700_000,
-    "discriminator.kind=projected: its feature_network",
+    "discriminator.kind=projected",
 )
 WEIGHT_FILES = (INCEPTION, LPIPS, VGG16, FEATURE_NETWORK)
 

@@ -122,11 +122,11 @@ def show() -> int:
     from act_ray.files import in_units
 
     states = {weights: state(weights) for weights in WEIGHT_FILES}
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("name", "size", "for", "here"):
-        table.add_column(heading, no_wrap=heading != "for")
+        table.add_column(heading, no_wrap=heading != "here")
     for weights, how in states.items():
-        words = {"missing": "missing", "wrong": "WRONG SHA-256", "right": f"yes; {weights.digits}: right"}
+        words = {"missing": "missing", "wrong": "WRONG SHA-256", "right": f"{weights.digits}: right"}
         table.add_row(weights.name, in_units(weights.size), f"{weights.purpose}\n{weights.file}", words[how])
     click.echo(f"looked for in {hub_checkpoints()} (TORCH_HOME moves it)")
     Console(width=max(100, Console().width), highlight=False).print(table)

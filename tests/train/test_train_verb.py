@@ -56,7 +56,10 @@ def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
         (["--set", "data.path=5"], "data.path = 5: must be a valid string"),
         (["--set", "data.path="], "data.path = None: must be a valid string"),
         (["--set", "model.num_classes=3"], "model.num_classes = 3: digits has 10 classes"),
-        (["--set", "eval.features=inception", "--set", "eval.inception_weights=no.pth"], "no.pth; put torch-fidelity"),
+        (
+            ["--set", "eval.features=inception", "--set", "eval.inception_weights=no.pth"],
+            " get inception` puts torch-fidelity's",
+        ),
         (["--preset", "digit"], "--preset digit: no such preset; did you mean 'digits'?"),
         (["--data", "nowhere"], "nowhere: no such folder"),
         (["--data", "gopher://x/y"], "gopher://x/y: not a usable URI"),
