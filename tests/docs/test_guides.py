@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from act_ray import settings
+from act_ray.explain.words import describe
+from act_ray.train.detect import feed, make_detector
+from act_ray.tune.recorded import load_recorded
 from tests.helpers.command import Ended
 from tests.helpers.tiny_settings import TINY, as_options
 
@@ -133,3 +136,18 @@ def test_what_a_run_that_diverges_says_is_on_the_page(
     assert ended.code == 1
     for line in re.findall(r"^(?:step 0|stopped at|evidence): .*$", WRONG, re.M):
         assert line.replace("RUN", str(tmp_path / "runs" / "run")) in ended.out.splitlines()
+
+
+def test_what_explain_says_of_recorded_runs_is_on_the_page() -> None:
+    """The examples of the page are these runs', replayed."""
+    shown = {"drift": "000-f42e1baf", "worse": "003-388f0752", "spike": "013-2b289be5", "steep": "010-9b8d9535",
+             "mode-collapse": "015-ff46068c"}  # fmt: skip
+    runs = {run.name.partition("/")[2]: run for run in load_recorded(str(DOCS.parent / "benchmarks/search/traces"))}
+    for signature, name in shown.items():
+        detector = make_detector(runs[name].cfg)
+        for _ in feed(detector, list(runs[name].rows()), runs[name].scores):
+            pass
+        assert detector.record is not None
+        decision = next(describe(detector.record))
+        assert decision.startswith(f"{signature} at step")
+        assert decision in WRONG.splitlines()
