@@ -6,9 +6,9 @@ A batch is the same, bit for bit, as out of the memory map of all images; it tak
 import json
 import os
 import shutil
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ class ShardImages:
         self.shape, self.shards, self.numbers = shape, shards, np.arange(shape[0])
         self.starts = np.cumsum([0, *(shard.images for shard in shards)])
         self.rows = np.array([shard.rows for shard in shards])
-        self.opened, self.lock = OrderedDict[int, pq.ParquetFile](), Lock()
+        self.idle, self.lock = list[tuple[int, pq.ParquetFile]](), Lock()  # open shards that no thread reads now
         self.pool = ThreadPoolExecutor(threads or min(MOST_THREADS, len(os.sched_getaffinity(0))))
 
     def __len__(self) -> int:
@@ -89,8 +89,8 @@ class ShardImages:
         """All images of a row group."""
         shard = self.shards[number]
         try:
-            table = self._file(number).read_row_group(group, columns=["image"], use_threads=False)
-            column = table.column(0).combine_chunks()
+            with self._file(number) as file:
+                column = file.read_row_group(group, columns=["image"], use_threads=False).column(0).combine_chunks()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{shard.path}: damaged since it was checked: {' '.join(str(error).split())}") from error
         width = int(np.prod(self.shape[1:]))
@@ -99,20 +99,19 @@ class ShardImages:
         pixels = np.frombuffer(column.buffers()[1], dtype=np.uint8, count=len(column) * width)
         return pixels.reshape(-1, *self.shape[1:])
 
-    def _file(self, number: int) -> pq.ParquetFile:
-        """The shard, open; those not used for longest are dropped, and closed once no thread reads them."""
+    @contextmanager
+    def _file(self, number: int) -> Iterator[pq.ParquetFile]:
+        """The shard, open, for this thread alone: two that read one ParquetFile break its memory."""
         with self.lock:
-            file = self.opened.pop(number, None)
-            if file is not None:
-                self.opened[number] = file
-                return file
-        # No memory map: where a file gets shorter, that would end the process.
-        file = pq.ParquetFile(self.shards[number].path, memory_map=False, page_checksum_verification=True)
+            at = next((i for i, (other, _) in enumerate(self.idle) if other == number), None)
+            file = None if at is None else self.idle.pop(at)[1]
+        if file is None:
+            # No memory map: where a file gets shorter, that would end the process.
+            file = pq.ParquetFile(self.shards[number].path, memory_map=False, page_checksum_verification=True)
+        yield file
         with self.lock:
-            self.opened[number] = file
-            while len(self.opened) > OPEN_SHARDS:
-                self.opened.popitem(last=False)
-        return file
+            self.idle.append((number, file))
+            del self.idle[:-OPEN_SHARDS]  # those that were used last are kept
 
 
 # ---------------------------------------------------------------------------------------------- opening

@@ -1,6 +1,7 @@
 """data.decode = on_the_fly: the images of the memory map, bit for bit, without the map."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ def test_every_way_to_ask_gives_what_an_array_gives(prepared: Path, pixels: np.n
         data.images[[10]]
     with pytest.raises(TypeError, match="by their numbers alone"):
         data.images[0, 0]
+
+
+def test_many_threads_may_ask_at_once(prepared: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_the_fly, "OPEN_SHARDS", 3)
+    data, expected = open_data(str(prepared), "on_the_fly"), pixels.transpose(0, 3, 1, 2)
+
+    def ask(seed: int) -> None:
+        for index in np.random.default_rng(seed).integers(0, 10, (50, 20)):
+            np.testing.assert_array_equal(data.images[index], expected[index])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert len(data.images.idle) == 3
 
 
 def test_nothing_of_the_decoded_size_is_written_and_shards_are_checked_once(
