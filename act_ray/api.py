@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.metrics.scores import resolve_features
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ def load_config(
 
     recipe: "paper" or "authors", whose choices to take where they differ; None: the preset's.
     """
-    config = settings.absolute_paths(settings.load(preset, changes, recipe_name=recipe))
+    config = resolve_features(settings.absolute_paths(settings.load(preset, changes, recipe_name=recipe)))
     if config.model.init is None:
         return config
     from act_ray.train.warm_start import adopt_architecture  # imports torch
@@ -150,7 +151,7 @@ def evaluate_model(
     samples: int = 50_000,
     nfe: Sequence[int] | None = None,
     data: str | None = None,
-    features: Literal["inception", "classifier"] | None = None,
+    features: Literal["auto", "inception", "self_supervised", "classifier"] | None = None,
     workers: int | None = 0,
     gpu: bool | None = None,
 ) -> list[dict[str, Any]]:

@@ -270,8 +270,10 @@ class EvalConfig(Section):
     samples: int = Field(5_000, ge=16, description="one-step samples per score, from fixed noise")
     ode_steps: int = Field(18, ge=1, description="train.method = diffusion: steps of EDM's Heun sampler")
     batch: int = Field(250, ge=1, description="samples per forward pass")
-    features: Literal["classifier", "inception"] = Field(
-        "inception", description="network behind the Frechet distance: a small classifier trained on the data, or FID's"
+    features: Literal["auto", "inception", "self_supervised", "classifier", "none"] = Field(
+        "auto",
+        description="behind the Frechet distance: FID's network; one that learns from the images alone, in seconds; a "
+        "small classifier of their labels; none: no score. auto: inception where its weights are, else self_supervised",
     )
     inception_weights: str | None = path_field(
         None, "file with torch-fidelity's InceptionV3 weights; null = torch hub's cache"

@@ -1,7 +1,9 @@
 """The device that a process works on, and its CPU threads."""
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 
 import torch
 
@@ -24,3 +26,14 @@ def prepare_process(cfg: Config, workers_here: int) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """As many in every process, workers or none: they decide the order of sums, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -93,6 +93,7 @@ def test_a_run_of_0_1_0_keeps_what_it_did(tmp_path: Path) -> None:
         "collapse.patience": 0.25,
         "collapse.steep_level": 1.25,
         "collapse.steep_share": 0.1,
+        "data.decode": "ahead",
         "data.flip": False,
         "data.held_out": 0.0,
         "data.subset": None,

@@ -44,7 +44,7 @@ class RunSource(Source):
             self.best, self.last = [], {}
         for row in found:
             try:
-                score = float(row["score"])
+                score = WORST if row["score"] is None else float(row["score"])
             except (KeyError, TypeError, ValueError):
                 self.scores.bad += 1
                 continue

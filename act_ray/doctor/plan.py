@@ -79,10 +79,11 @@ def _config(name: str, dotted: dict[str, Any]) -> Config:
 
 def with_network(plan: Plan) -> Plan:
     """The plan with the network of model.init, which has to be read for that. Raises UserError."""
+    from act_ray.metrics.scores import resolve_features
     from act_ray.train.warm_start import adopt_architecture
     from act_ray.tune.space_checks import complete
 
     if plan.space is None:
-        return replace(plan, cfg=adopt_architecture(plan.cfg, plan.given))
+        return replace(plan, cfg=resolve_features(adopt_architecture(plan.cfg, plan.given)))
     space = complete(plan.space)
     return replace(plan, space=space, cfg=space.example())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ from act_ray.cli import MODEL_HELP, PATH, model_argument, model_options, run
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.files import EVALUATIONS
+from act_ray.metrics.scores import resolve_features
 
 if TYPE_CHECKING:
     from act_ray.data.shards import ImageData
     from act_ray.generators.generator import Generator
-    from act_ray.metrics.moments import Measured
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.rows import Row
 
@@ -34,7 +34,11 @@ LEAST = 16  # images, of either kind; what eval.samples allows
 @click.option("--metrics", default="fid", help="Some of fid,is,kid,prc (precision and recall).")
 @click.option("--samples", default=50_000, type=click.IntRange(LEAST), help="Samples to draw.")
 @click.option("--batch", type=click.IntRange(1), help="Samples per forward pass. Default: the run's eval.batch.")
-@click.option("--features", type=click.Choice(["inception", "classifier"]), help="Default: the run's eval.features.")
+@click.option(
+    "--features",
+    type=click.Choice(["auto", "inception", "self_supervised", "classifier"]),
+    help="Default: the run's eval.features.",
+)
 @click.option("--inception-weights", metavar="FILE", help="torch-fidelity's InceptionV3. Default: as the run has it.")
 @click.option("--nfe", help="Network evaluations per sample, e.g. 1,2,3. Default: 1.")
 @click.option("--levels", help="Noise levels after the first, descending, e.g. 2.4,0.4 for three evaluations.")
@@ -118,6 +122,9 @@ def load(
     given = {name: value for name, value in evaluation.items() if value is not None}
     over = {"data": {"path": data or generator.cfg.data.path}, "eval": given}
     cfg = settings.absolute_paths(settings.build(settings.merge(generator.cfg.model_dump(), over), location))
+    cfg = resolve_features(cfg)
+    if cfg.eval.features == "none":
+        raise UserError(f"--features: {location} was trained with eval.features = none; say which")
     real = open_data(cfg.data.path, cfg.data.decode, click.echo)
     check(generator, cfg, real)
     return Comparison(generator, cfg, real, metrics)
@@ -171,7 +178,7 @@ def evaluate(
     from act_ray.metrics.features import load_network
     from act_ray.metrics.kernel_distance import SUBSET, subset_size
     from act_ray.metrics.moments import combine, cut_into_chunks
-    from act_ray.metrics.reference import load_reference
+    from act_ray.metrics.reference import counted, load_reference
 
     generator, cfg, real, asked = comparison.generator, comparison.cfg, comparison.real, comparison.metrics
     n, images = cfg.eval.samples, len(real.images)
@@ -185,13 +192,15 @@ def evaluate(
             reference = load_reference(
                 network,
                 real,
-                lambda chunks, keep: counted(measure(chunks, keep, None), images, "measuring the real images, once"),
+                lambda chunks, keep: counted(
+                    measure(chunks, keep, None), images, "measuring the real images, once", click.echo
+                ),
                 features=metrics.takes(asked, "features"),
             )
         for nfe, levels in samplers:
             started = time.monotonic()
             parts = measure(cut_into_chunks(n, cfg.eval.batch), metrics.kept_outputs(asked), levels)
-            samples = combine(counted(parts, n, f"sampling, NFE {nfe}"), n)
+            samples = combine(counted(parts, n, f"sampling, NFE {nfe}", click.echo), n)
             found = metrics.compute(asked, samples, reference)
             yield make_row(comparison, nfe, levels, found, time.monotonic() - started)
 
@@ -199,7 +208,7 @@ def evaluate(
 def make_row(comparison: Comparison, nfe: int, levels: list[float], found: dict[str, float], seconds: float) -> Row:
     """What evaluations.jsonl says of one measurement; docs/files.md has the fields."""
     generator, cfg = comparison.generator, comparison.cfg
-    if "fid" in found and cfg.eval.features == "classifier":
+    if "fid" in found and cfg.eval.features != "inception":
         found = {"fd": found.pop("fid"), **found}
     return {
         "model": generator.origin, "step": generator.step,
@@ -209,16 +218,6 @@ def make_row(comparison: Comparison, nfe: int, levels: list[float], found: dict[
         "images": len(comparison.real.images), "metrics": found, "seconds": round(seconds, 3),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def counted(parts: Iterable[Measured], total: int, what: str) -> Iterator[Measured]:
-    """The parts, counted by a bar on a terminal, and by lines elsewhere."""
-    from act_ray.progress_bar import ProgressBar
-
-    with ProgressBar(what, total, "images", click.echo) as progress:
-        for part in parts:
-            yield part
-            progress.advance(part.moments.n)
 
 
 # ---------------------------------------------------------------------------------------------- telling

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from act_ray.config import Config
 from act_ray.data.shards import ImageData, open_data
-from act_ray.device import best_device
+from act_ray.device import best_device, threads
 from act_ray.errors import UserError
 from act_ray.generators.generator import Generator
 from act_ray.generators.sampling import draw_batch
@@ -73,17 +73,6 @@ def build_on_device(setup: Setup, gpu: bool | None) -> tuple[Setup, ImageData, n
     device = best_device(gpu)
     setup.network.to(device)
     return setup, open_data(setup.cfg.data.path, setup.cfg.data.decode), setup.generator.build(device), device
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """As many in every process, workers or none: they decide the order of sums, and so the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

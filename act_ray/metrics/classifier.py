@@ -1,6 +1,6 @@
 """A small network trained to tell the data's own classes apart, whose hidden layer gives the features.
 
-For data on which Inception says little (8x8 digits), or where its weights cannot be had.
+For data on which Inception says little (8x8 digits). Unlabelled data: self_supervised.py.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.files import cache_dir, locked, replace_atomically
-from act_ray.progress_bar import ProgressBar
+from act_ray.metrics.learning import Say, learn, seeded
 
 WIDTH = 64  # features
+LARGEST = 64  # side in pixels that it sees: larger images are averaged down
 STEPS, BATCH = 1500, 128
 PACKAGED = Path(__file__).parent / "weights"
 
@@ -38,8 +39,11 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         first, *rest = self.conv
         assert isinstance(first, nn.Conv2d)
-        stride = 2 if images.shape[-1] >= 32 else 1  # training it on 32x32 images then takes a minute on two cores
-        h = F.conv2d(images.float() / 127.5 - 1, first.weight, first.bias, stride=stride, padding=1)
+        x = images.float() / 127.5 - 1
+        if x.shape[-1] > LARGEST:
+            x = F.interpolate(x, size=(LARGEST, LARGEST), mode="area")
+        stride = 2 if x.shape[-1] >= 32 else 1  # training it on 32x32 images then takes a minute on two cores
+        h = F.conv2d(x, first.weight, first.bias, stride=stride, padding=1)
         for layer in rest:
             h = layer(h)
         h = F.adaptive_avg_pool2d(h, 2).flatten(1)
@@ -47,49 +51,53 @@ class Classifier(nn.Module):
         return features, self.out(features)
 
 
-def train_classifier(data: ImageData, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> Classifier:
-    """Train the classifier on labelled images: 1,500 steps of Adam, seconds for 8x8, about a minute for 32x32."""
+def train_classifier(data: ImageData, say: Say = lambda line: None, partial: Path | None = None) -> Classifier:
+    """Train the classifier on labelled images: up to 1,500 steps, seconds for 8x8, about a minute for 32x32."""
     assert data.labels is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = Classifier(data.images.shape[1], data.num_classes)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    rng = np.random.default_rng(seed)
-    with ProgressBar("classifier behind the score", STEPS, "steps", say) as progress:
-        for _ in range(STEPS):
-            index = rng.integers(0, len(data.images), BATCH)
-            images = torch.from_numpy(data.images[index])
-            loss = F.cross_entropy(net(images)[1], torch.from_numpy(data.labels[index]))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            progress.advance(1)
-    return net.eval()
+    images, labels = data.images, data.labels
+    net = seeded(lambda: Classifier(images.shape[1], data.num_classes))
+
+    def loss(rng: np.random.Generator) -> Tensor:
+        chosen = rng.integers(0, len(images), BATCH)
+        return F.cross_entropy(net(torch.from_numpy(images[chosen]))[1], torch.from_numpy(labels[chosen]))
+
+    learn(net, loss, STEPS, "classifier behind the score", say, partial)
+    return net
 
 
-def classifier_weights(data: ImageData, say: Callable[[str], None] = lambda line: None) -> Path:
+def classifier_weights(data: ImageData, say: Say = lambda line: None) -> Path:
     """The classifier's weights for this data, by its checksum: shipped with the package, cached, or trained now."""
     if data.labels is None:
         raise UserError(
-            f"eval.features = 'classifier': {data.name} has no labels to train one on; use eval.features=inception"
+            f"eval.features = 'classifier': {data.name} has no labels to train one on; use "
+            "eval.features=self_supervised"
         )
-    name = f"classifier-{data.checksum[:16]}.safetensors"
-    if (PACKAGED / name).exists():
-        return PACKAGED / name
-    cached = cache_dir("features") / name
+    name = f"classifier-{data.checksum[:16]}"
+    if (shipped := PACKAGED / f"{name}.safetensors").exists():
+        return shipped
+    about = f"training the classifier behind the score on {data.name}, once: {STEPS:,} steps at most"
+    return cached_weights(name, about, say, lambda partial: train_classifier(data, say, partial))
+
+
+def cached_weights(name: str, about: str, say: Say, train: Callable[[Path], nn.Module]) -> Path:
+    """The file of a network's weights in the cache; `train`, given a file for its state so far, makes them once."""
+    cached = cache_dir("features") / f"{name}.safetensors"
+    partial = cached.with_suffix(".partial")
     with locked(cached.with_suffix(".lock")):
         if not cached.exists():
-            say(f"training the classifier behind the score on {data.name}, once: {STEPS:,} steps")
-            weights = train_classifier(data, say=say).state_dict()
+            say(about)
+            weights = train(partial).state_dict()
             replace_atomically(cached, lambda temporary: save_file(weights, temporary))
+            partial.unlink(missing_ok=True)
     return cached
 
 
 class ClassifierFeatures(nn.Module):
-    """The classifier as a feature network: uint8 [B,3,H,W] (grey repeated) -> features [B,64]."""
+    """A trained Classifier as a feature network called `name`: uint8 [B,3,H,W] (grey repeated) -> features [B,64]."""
 
-    def __init__(self, weights_file: Path) -> None:
+    def __init__(self, weights_file: Path, name: str = "act-ray-classifier") -> None:
         super().__init__()
+        self.name = name
         weights = load_file(weights_file)
         self.channels = weights["conv.0.weight"].shape[1]
         self.net = Classifier(self.channels, len(weights["out.bias"]))
@@ -97,7 +105,7 @@ class ClassifierFeatures(nn.Module):
         self.requires_grad_(False).eval()
 
     def get_name(self) -> str:
-        return "act-ray-classifier"
+        return self.name
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         return (self.net(images[:, : self.channels])[0],)

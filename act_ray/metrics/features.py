@@ -14,6 +14,7 @@ from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.files import check_weights
 from act_ray.metrics.classifier import ClassifierFeatures, classifier_weights
+from act_ray.metrics.self_supervised import self_supervised_weights
 from act_ray.weight_files import INCEPTION, how_to_get
 
 INCEPTION_FILE = INCEPTION.file
@@ -28,6 +29,7 @@ class FeatureNetwork(Protocol):
     def to(self, device: torch.device, /) -> Self: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, weights: dict[str, Any], /) -> object: ...
 
 
 def load_network(
@@ -44,6 +46,9 @@ def load_network(
     """
     if cfg.features == "classifier":
         return ClassifierFeatures(classifier_weights(data, say)).to(device)
+    if cfg.features == "self_supervised":
+        return ClassifierFeatures(self_supervised_weights(data, say), "act-ray-self-supervised").to(device)
+    assert cfg.features == "inception", f"eval.features = {cfg.features} has no network"
     return _load_inception(inception_weights(cfg), logits).to(device)
 
 
@@ -54,7 +59,7 @@ def inception_weights(cfg: EvalConfig) -> str:
         raise UserError(
             f"eval.features = 'inception': no weights at {path}; {how_to_get(INCEPTION)} puts torch-fidelity's "
             f"{INCEPTION_FILE} into torch hub's folder (or name it with eval.inception_weights), or use "
-            "eval.features=classifier"
+            "eval.features=self_supervised"
         )
     check_weights(path)
     return str(path)

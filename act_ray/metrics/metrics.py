@@ -15,7 +15,7 @@ from act_ray.metrics.precision_recall import precision_recall
 from act_ray.metrics.reference import Reference
 
 OUTPUTS = ("features", "logits")  # of a feature network, in their order
-NETWORKS = ("inception", "classifier")  # eval.features
+NETWORKS = ("inception", "self_supervised", "classifier")  # eval.features
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from act_ray.files import cache_dir, locked, replace_atomically
 from act_ray.metrics.features import FeatureNetwork, compute_features, weights_digest
 from act_ray.metrics.frechet import Statistics
 from act_ray.metrics.moments import Measured, combine, cut_into_chunks, measured
+from act_ray.progress_bar import ProgressBar
 
 REFERENCE_BATCH = 250  # of real images; not eval.batch, for all runs on the data share what is cached
 REFERENCE_VERSION = 2
@@ -35,11 +36,24 @@ class Reference:
     features: Tensor | None
 
 
-def reference_statistics(network: FeatureNetwork, data: ImageData) -> Statistics:
-    """Moments of the whole data set's features, by this process unless the cache has them."""
-    return load_reference(
-        network, data, lambda chunks, keep: (measure_images(network, data, chunk, keep) for chunk in chunks)
-    ).statistics
+def reference_statistics(
+    network: FeatureNetwork, data: ImageData, say: Callable[[str], None] = lambda line: None
+) -> Statistics:
+    """Moments of the whole data set's features, by this process unless the cache has them; `say` hears how far."""
+
+    def measure(chunks: list[list[range]], keep: list[int]) -> Iterator[Measured]:
+        parts = (measure_images(network, data, chunk, keep) for chunk in chunks)
+        return counted(parts, len(data.images), "measuring the real images, once", say)
+
+    return load_reference(network, data, measure).statistics
+
+
+def counted(parts: Iterable[Measured], total: int, what: str, say: Callable[[str], None]) -> Iterator[Measured]:
+    """The parts, counted by a bar on a terminal, and by lines that `say` is told elsewhere."""
+    with ProgressBar(what, total, "images", say) as progress:
+        for part in parts:
+            yield part
+            progress.advance(part.moments.n)
 
 
 def measure_images(network: FeatureNetwork, data: ImageData, chunk: list[range], keep: list[int]) -> Measured:

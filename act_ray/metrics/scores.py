@@ -1,8 +1,10 @@
-"""The finite number that a search minimises, and its name."""
+"""The finite number that a search minimises, its name, and the features that it is measured in."""
 
 import math
+from pathlib import Path
 
-from act_ray.config import EvalConfig
+from act_ray.config import Config, EvalConfig
+from act_ray.weight_files import INCEPTION
 
 WORST = 1e9  # the score of a run without a finite one: NaN and inf break schedulers and searchers
 
@@ -14,5 +16,16 @@ def finite_or_worst(score: float | None) -> float:
 
 def metric_name(cfg: EvalConfig) -> str:
     """What the score is, for tables: metric, features and sample count."""
+    if cfg.features == "none":
+        return "no score"
     kind = "FID" if cfg.features == "inception" else "FD"
     return f"{kind} ({cfg.features} features, {cfg.samples} samples)"
+
+
+def resolve_features(cfg: Config) -> Config:
+    """eval.features = auto as what it is on this machine, so that all workers, and a resumed run, have the same."""
+    if cfg.eval.features != "auto":
+        return cfg
+    found = Path(cfg.eval.inception_weights or INCEPTION.path).expanduser().exists()
+    evaluation = cfg.eval.model_copy(update={"features": "inception" if found else "self_supervised"})
+    return cfg.model_copy(update={"eval": evaluation})

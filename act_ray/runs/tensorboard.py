@@ -45,8 +45,9 @@ class EventFiles:
             self._write("train", row, [name for name in row if name != "step"])
         for row in self.scores.rows():
             self._write("eval", row, [name for name in row if name.startswith(SCORED)])
-            score = float(row["score"])
-            self.best = score if self.best is None else min(score, self.best)
+            if row["score"] is not None:
+                score = float(row["score"])
+                self.best = score if self.best is None else min(score, self.best)
         self.writer.flush()
 
     def _write(self, what: str, row: Row, names: list[str]) -> None:

@@ -132,6 +132,7 @@ def new_config(
     seed: int | None,
 ) -> Config:
     """The settings of a new run. Raises UserError."""
+    from act_ray.metrics.scores import resolve_features
     from act_ray.train.warm_start import adopt_architecture
 
     if preset_name and config_file:
@@ -145,7 +146,7 @@ def new_config(
         cfg = settings.load_file(config_file, dotted, recipe)
     else:
         cfg = settings.load(preset_name or "digits", dotted, recipe_name=recipe)
-    return adopt_architecture(settings.absolute_paths(cfg), dotted)
+    return resolve_features(adopt_architecture(settings.absolute_paths(cfg), dotted))
 
 
 def saved_config(resume: str) -> Config:
@@ -211,8 +212,8 @@ def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -
     step, total = report["step"], cfg.train.total_steps
     match RunOutcome(report["outcome"]):
         case RunOutcome.COMPLETED:
-            scores = f"score {report['score']:.4g}, best {report['best_score']:.4g}"
-            click.echo(f"done: {scores}; samples in {location}/samples")
+            scores = f"score {report['score']:.4g}, best {report['best_score']:.4g}; "
+            click.echo(f"done: {'' if cfg.eval.features == 'none' else scores}samples in {location}/samples")
             return 0
         case RunOutcome.STOPPED:
             click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location, workers)}")

@@ -30,5 +30,8 @@ def feed(detector: Detector, metrics: Iterable[Row], scores: Iterable[Row]) -> I
 
 def _evaluated(detector: Detector, row: Row) -> int:
     diversity, step = row["diversity"], int(row["step"])
-    detector.observe_eval(step, None if diversity is None else float(diversity), float(row["score"]))
+    score = row["score"]
+    detector.observe_eval(
+        step, None if diversity is None else float(diversity), None if score is None else float(score)
+    )
     return step

@@ -108,4 +108,5 @@ def describe_scores(row: dict[str, Any]) -> str:
         if name.startswith("score_") and name != f"score_{row['weights']}"
     ]
     beside = f" ({', '.join(others)})" if others else ""
-    return f"{row['metric']} {float(row['score']):.4g}{beside}, diversity {float(row['diversity']):.2f}"
+    score = "" if row["score"] is None else f" {float(row['score']):.4g}"
+    return f"{row['metric']}{score}{beside}, diversity {float(row['diversity']):.2f}"

@@ -194,7 +194,7 @@ class TrainingRun:
             )
         step, score = self.state.step, result["score"]
         self.last_score, self.diversity = score, result["diversity"]
-        self.improved = self.best is None or score < self.best[0]
+        self.improved = score is not None and (self.best is None or score < self.best[0])
         if self.improved:
             self.best = (score, step)
         self._watch(self.detector.observe_eval(step, self.diversity, score))

@@ -12,7 +12,7 @@ from act_ray.config import Config
 from act_ray.data.shards import ImageData, label_counts
 from act_ray.generators.sampling import draw_batch
 from act_ray.metrics.diversity import DIVERSITY_IMAGES, diversity
-from act_ray.metrics.features import compute_features, load_network
+from act_ray.metrics.features import FeatureNetwork, compute_features, load_network
 from act_ray.metrics.frechet import frechet_distance
 from act_ray.metrics.reference import reference_statistics
 from act_ray.pictures import to_uint8
@@ -25,41 +25,53 @@ class Scorer:
     def __init__(self, cfg: Config, data: ImageData, ranks: Ranks, note: Callable[[str], None]) -> None:
         self.cfg, self.data, self.ranks = cfg, data, ranks
         self.classes = label_counts(data)
-        self.network = ranks.together(lambda: load_network(cfg.eval, data, ranks.device, note))
+        self.network = ranks.together(
+            lambda: None if cfg.eval.features == "none" else load_network(cfg.eval, data, ranks.device, note)
+        )
+        if self.network is not None and cfg.eval.features != "inception":
+            # It was trained here: on another machine the last bits may be others.
+            self.network.load_state_dict(ranks.from_first(self.network.state_dict()))
         self.reference = ranks.together(  # a pass over all images, which only the first worker's score needs
-            lambda: reference_statistics(self.network, data) if ranks.first else {}
+            lambda: reference_statistics(self.network, data, note) if ranks.first and self.network is not None else {}
         )
 
     def __call__(self, models: Mapping[str, nn.Module]) -> tuple[dict[str, float], Tensor]:
         """The score of each model by its name, and the diversity and grid images uint8 [grid,C,H,W] of the first.
 
-        {"score", "diversity", "score_NAME", ...}; the same on every worker, "score" being that of the first.
+        {"score", "diversity", "score_NAME", ...}; the same on every worker, "score" being that of the first; None
+        with eval.features = none.
         """
-        (first, model), *others = models.items()
+        (first, model), *others = models.items() if self.network is not None else list(models.items())[:1]
         result: dict[str, Any] = {}
         score, images = self._score(model, max(self.cfg.eval.grid, DIVERSITY_IMAGES))
         scores = {first: score} | {name: self._score(other, 0)[0] for name, other in others}
         if self.ranks.first:
             result = {"score": score, "diversity": diversity(images, self.data)}
-            result |= {f"score_{name}": value for name, value in scores.items()}
+            if self.network is not None:
+                result |= {f"score_{name}": value for name, value in scores.items()}
         return self.ranks.from_first(result), images[: self.cfg.eval.grid]
 
-    def _score(self, model: nn.Module, kept: int) -> tuple[float, Tensor]:
+    def _score(self, model: nn.Module, kept: int) -> tuple[float | None, Tensor]:
         """A model's Frechet distance (of the first worker, nan on the others), and its first `kept` images.
 
         Worker r draws the batches r, r + W, ...; features are put back in order, so W does not change the score.
         """
         n, size, ranks = self.cfg.eval.samples, self.cfg.eval.batch, self.ranks
+        if self.network is None:
+            n = kept
         shape = self.data.images.shape[1:]
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         mine = []
         for i in range(ranks.rank, len(batches), ranks.world):
             images = to_uint8(draw_batch(model, self.cfg, shape, self.classes, i, len(batches[i]), ranks.device)[0])
             images_kept = images.cpu().numpy() if batches[i].start < kept else None
-            mine.append((i, compute_features(self.network, images).numpy(), images_kept))
+            features = None if self.network is None else compute_features(self.network, images).numpy()
+            mine.append((i, features, images_kept))
         parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
         seen = [part[2] for part in parts if part[2] is not None]
         images = torch.from_numpy(np.concatenate(seen))[:kept] if seen else torch.empty(0)
+        if self.network is None:
+            return None, images
         if not ranks.first:
             return math.nan, images
         return frechet_distance(torch.from_numpy(np.concatenate([part[1] for part in parts])), self.reference), images

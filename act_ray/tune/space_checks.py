@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from act_ray import settings
 from act_ray.data.shards import Say
 from act_ray.errors import UserError
+from act_ray.metrics.scores import resolve_features
 from act_ray.train.preflight import preflight
 from act_ray.train.warm_start import adopt_architecture
 from act_ray.tune.disk import describe_disk
@@ -24,7 +25,7 @@ def complete(space: Space) -> Space:
     if "model.init" in searched:
         raise UserError("parameters.model.init: its network is the same for all trials; make one search for each")
     before = space.example()
-    after = adopt_architecture(settings.absolute_paths(before), space.file.set)
+    after = resolve_features(adopt_architecture(settings.absolute_paths(before), space.file.set))
     for name in searched:
         if before.model.init is not None and name.startswith("model.") and name != "model.dropout":
             raise UserError(f"parameters.{name}: the network is that of model.init; leave one of the two out")
@@ -40,6 +41,8 @@ def check_values(space: Space, workers: int, say: Say) -> None:
 
     say: hears what opening the data for the first time takes.
     """
+    if space.example().eval.features == "none":
+        raise UserError("eval.features = none: a search compares scores; use auto")
     preflight(space.example(), workers, say)
     for name in (*settings.paths(), "discriminator.kind"):
         for values in space.file.parameters.get(name, {}).values():

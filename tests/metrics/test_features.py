@@ -27,7 +27,7 @@ def test_missing_inception_weights_are_named(digits: ImageData, tmp_path: Path) 
         load_network(cfg, digits, CPU)
     assert str(tmp_path / "none.pth") in str(error.value)
     assert INCEPTION_FILE in str(error.value)
-    assert "eval.features=classifier" in str(error.value)
+    assert "eval.features=self_supervised" in str(error.value)
 
 
 class Canary:
