@@ -17,14 +17,15 @@ from act_ray import settings
 from act_ray.config import Config, DataConfig
 from act_ray.data.shards import ImageData, open_data
 from act_ray.doctor import places
-from act_ray.doctor.checks import findings, findings_of_search
 from act_ray.doctor.machine import available_memory, machine
 from act_ray.doctor.measure import Measured, OutOfMemory, measurable, measure
 from act_ray.doctor.plan import Plan, make_plan, with_network
 from act_ray.doctor.rows import Row, State, row_of
 from act_ray.errors import UserError
 from act_ray.files import in_units
+from act_ray.train.preflight import findings
 from act_ray.tune.disk import checkpoint_bytes, networks
+from act_ray.tune.space_checks import findings_of_search
 
 DECODE = 1 << 29  # bytes: data up to this size is decoded here, as the start of a run would
 TIGHT = 0.8  # share of the memory from which on there is a warning
@@ -50,12 +51,17 @@ def look(plan: Plan, storage: str, gpu: bool | None) -> Lines:
     except UserError as error:
         yield row_of("settings", str(error))
         return
-    data, row = open_or_stand_in(plan.cfg.data)
+    data = None
+    try:
+        data, row = open_or_stand_in(plan.cfg.data)
+    except UserError as error:
+        row = row_of("data", str(error))
     yield row
-    found = findings(plan.cfg, plan.workers, data)
-    if plan.space is not None:
-        found = findings_of_search(plan.space, plan.workers, data)
-    yield from (row_of(what, message) for what, message in found if data is not None or what != "data")
+    if plan.space is None:
+        found = findings(plan.cfg, plan.workers, lambda one: open_or_stand_in(one)[0])
+    else:
+        found = findings_of_search(plan.space, plan.workers, lambda one: open_or_stand_in(one)[0])
+    yield from (again for what, message in found if (again := row_of(what, message)) != row)
     fits = data is not None and all(what == "weights" for what, _ in found)  # without weights it can be measured
     try:
         if data is not None and fits:
@@ -79,8 +85,8 @@ def visible_gpus() -> list[str]:
     return [f"{one.name}, {in_units(one.total_memory)}" for one in every]
 
 
-def open_or_stand_in(cfg: DataConfig) -> tuple[ImageData | None, Row]:
-    """The data; in place of a large set that is not decoded yet grey images of its shape. None where it is missing."""
+def open_or_stand_in(cfg: DataConfig) -> tuple[ImageData, Row]:
+    """The data; in place of a large set that is not decoded yet grey images of its shape. Raises UserError."""
     path = cfg.path
     waiting = None if path == "digits" else places.undecoded(path)
     if waiting is not None and math.prod(waiting[0]) > DECODE:
@@ -90,10 +96,7 @@ def open_or_stand_in(cfg: DataConfig) -> tuple[ImageData | None, Row]:
         if cfg.decode == "on_the_fly":
             return data, Row("data", f"{about(data, path)}; read on the fly, whose time is not measured")
         return data, places.decoding(about(data, path), shape)
-    try:
-        data = open_data(path, cfg.decode)
-    except UserError as error:
-        return None, row_of("data", str(error))
+    data = open_data(path, cfg.decode)
     return data, Row("data", about(data, path))
 
 

@@ -1,12 +1,14 @@
 """What a search's trials would fail for, found before Ray starts; and what the search shows of itself without Ray."""
 
+import contextlib
 from collections.abc import Iterator
 
 from act_ray import settings
+from act_ray.config import Config
 from act_ray.data.shards import Say
 from act_ray.errors import UserError
 from act_ray.metrics.scores import resolve_features
-from act_ray.train.preflight import preflight
+from act_ray.train.preflight import Finding, Opened, findings, opening, raise_all
 from act_ray.train.warm_start import adopt_architecture
 from act_ray.tune.disk import describe_disk
 from act_ray.tune.results import format_value
@@ -37,17 +39,31 @@ def complete(space: Space) -> Space:
 
 
 def check_values(space: Space, workers: int, say: Say) -> None:
-    """Raises UserError for data and files that do not fit, for each value of what has files of its own.
+    """Raises one UserError of all that the trials would fail for on this machine.
 
     say: hears what opening the data for the first time takes.
     """
-    if space.example().eval.features == "none":
-        raise UserError("eval.features = none: a search compares scores; use auto")
-    preflight(space.example(), workers, say)
-    for name in (*settings.paths(), "discriminator.kind"):
+    raise_all(message for _, message in findings_of_search(space, workers, opening(say)))
+
+
+def findings_of_search(space: Space, workers: int, opened: Opened | None = None) -> list[Finding]:
+    """What train.preflight's findings() are of a run, for the trials: for each value of what has files of its own."""
+    found = dict[Finding, None]()
+    for cfg in _examples(space):
+        found |= dict.fromkeys(findings(cfg, workers, opened))
+        if cfg.eval.features == "none":
+            found["settings", "eval.features = none: a search compares scores; use auto"] = None
+    return list(found)
+
+
+def _examples(space: Space) -> Iterator[Config]:
+    """A trial, and one for each value of what has files of its own."""
+    yield space.example()
+    for name in (*settings.paths(), "discriminator.kind", "loss.distance", "eval.features"):
         for values in space.file.parameters.get(name, {}).values():
             for value in values:
-                preflight(space.example({name: value}), workers, say)
+                with contextlib.suppress(UserError):  # it goes with no other value: the space was checked as a whole
+                    yield space.example({name: value})
 
 
 def describe(space: Space, budget: str | None, location: str) -> Iterator[str]:

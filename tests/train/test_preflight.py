@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
@@ -12,8 +13,10 @@ from act_ray.errors import UserError
 from act_ray.models.unet import UNet
 from act_ray.train.preflight import check_fit, distillation_teacher, preflight
 from act_ray.train.warm_start import adopt_architecture
+from act_ray.weight_files import INCEPTION
+from tests.helpers.command import Ended
 from tests.helpers.tiny_runs import go, tiny
-from tests.helpers.tiny_settings import DIFFUSION
+from tests.helpers.tiny_settings import DIFFUSION, as_options
 
 DATA = open_data("digits")
 SHORT: dict[str, Any] = {"train.total_steps": 2, "eval.every": 2}
@@ -76,6 +79,30 @@ def test_an_explicit_network_beside_model_init_is_refused(tmp_path: Path) -> Non
     assert adopt_architecture(cfg, {"model.init", "loss.w"}).model.block_out_channels == (16,)
     with pytest.raises(UserError, match=r"model.block_out_channels = \(8,\): .* has \(16,\); leave it out"):
         adopt_architecture(cfg, {"model.block_out_channels"})
+
+
+@pytest.mark.parametrize("verb", [("train", "--preset", "cifar10"), ("tune", "--space", "cifar10")])
+def test_all_that_is_missing_or_does_not_fit_is_named_at_once(
+    verb: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, and settings that do not fit the data; where eval.features is auto, Inception is not missed."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    np.save(tmp_path / "rgb.npy", np.zeros((20, 16, 16, 3), np.uint8))
+    Ended(capfd, "prepare", tmp_path / "rgb.npy", tmp_path / "rgb").succeeded()
+    start = [*verb, "--data", str(tmp_path / "rgb"), "--dry-run"]
+    said = Ended(capfd, *start).err.splitlines()[-1]
+    assert "weights-vgg16-lpips.pth and vgg16-397923af.pth not in" in said
+    assert INCEPTION.file not in said
+    more = {"eval.features": "inception", "data.subset": 30, "discriminator.kind": "projected"}
+    if verb[0] == "train":
+        more |= {"model.num_classes": 5}
+    said = Ended(capfd, *start, *as_options(more)).mistake()
+    for part in ("weights-vgg16-lpips.pth and vgg16-397923af.pth not in", INCEPTION.file, "feature_weights is not set",
+                 f"data.subset = 30: {tmp_path}/rgb has 20 images"):  # fmt: skip
+        assert said.count(part) >= 1, said
+    assert said.count("data.subset") == 1
+    assert ("model.num_classes = 5" in said) is (verb[0] == "train")
 
 
 @pytest.mark.parametrize(
