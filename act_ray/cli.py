@@ -15,6 +15,7 @@ from act_ray import __version__
 from act_ray.errors import Interrupted, UserError, nearest
 
 VERBS = {
+    "init": "Look at images, measure this machine, and choose the settings.",
     "prepare": "Turn a data set into the shards that training reads.",
     "train": "Train one model.",
     "tune": "Search hyper-parameters, with no compute for trials that collapse.",

@@ -38,7 +38,7 @@ ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
 COMMANDS = (
     "prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export",
-    "list", "weights", "doctor",
+    "list", "weights", "doctor", "init",
 )  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),
@@ -51,6 +51,9 @@ BETWEEN_COMMANDS = {
     ("list", "tune"),
     ("doctor", "train"),
     ("doctor", "tune"),
+    ("init", "prepare"),
+    ("init", "doctor"),
+    ("init", "tune"),
     ("explain", "train"),
     ("explain", "tune"),
     ("explain", "figures"),

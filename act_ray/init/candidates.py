@@ -1,0 +1,69 @@
+"""Real training steps of candidate networks, each in turn in a process of its own that may run out of memory.
+
+`python -m act_ray.init.candidates`: a list of settings as JSON on stdin, a line of JSON on stdout for each.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from act_ray import settings
+from act_ray.config import Config
+from act_ray.progress_bar import ProgressBar
+
+
+@dataclass(frozen=True)
+class Speed:
+    """seconds: of a step. memory: the process's peak in bytes, or the GPU's where there is one."""
+
+    seconds: float
+    memory: int
+
+
+def measure_all(
+    candidates: Sequence[Config], gpu: bool | None, say: Callable[[str], None], enough: Callable[[Speed], bool]
+) -> list[Speed]:
+    """The speeds of candidates, the smallest first, up to the first for which it is `enough`, or which does not fit."""
+    request = json.dumps({"candidates": [cfg.model_dump(mode="json") for cfg in candidates], "gpu": gpu})
+    command, found = [sys.executable, "-m", "act_ray.init.candidates"], list[Speed]()
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        ProgressBar("measuring networks", len(candidates), "networks", say) as progress,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
+        process.stdin.close()
+        for line in process.stdout:
+            found.append(Speed(**json.loads(line)))
+            progress.advance(1)
+            if enough(found[-1]):
+                break
+        process.kill()
+    return found
+
+
+def main() -> None:
+    """Measure until one does not fit."""
+    from act_ray.data.shards import open_data
+    from act_ray.doctor.inside import die_first
+    from act_ray.doctor.measure import OutOfMemory, measure
+
+    request = json.load(sys.stdin)
+    die_first()
+    for values in request["candidates"]:
+        cfg = settings.build(values)
+        try:
+            found = measure(cfg, open_data(cfg.data.path, cfg.data.decode), 0, request["gpu"])
+        except OutOfMemory:
+            break
+        speed = Speed(found.seconds, found.memory if found.gpu is None else found.gpu)
+        print(json.dumps(asdict(speed)), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()
