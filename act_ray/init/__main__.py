@@ -17,7 +17,7 @@ from act_ray.typed import typed
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder for all of it.")
 @click.option(
     "--hours",
-    type=click.FloatRange(0.005, 10_000),
+    type=click.FloatRange(0, 10_000, min_open=True),
     default=1.0,
     show_default=True,
     help="That a training may take here.",

@@ -1,0 +1,134 @@
+"""`act-ray init`: what is found out, what is chosen, and that it trains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from act_ray import settings
+from act_ray.data.records import LabelChoice
+from act_ray.init import choose, start
+from act_ray.init.candidates import Speed
+from act_ray.init.choose import Choice, Machine, Network
+from act_ray.init.look import Look, look, recognise
+from act_ray.init.writing import config_text
+from act_ray.tune.space_files import load_space, parse_space
+from tests.helpers.command import Ended
+
+RNG = np.random.default_rng(0)
+CPU = Machine(None, 2, 8 << 30, lpips=False)
+GPU = Machine("a GPU", 8, 80 << 30, lpips=True)
+
+
+def pictures(folder: Path, count: int, sizes: tuple[int, int] = (9, 14), colour: bool = True) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        side = RNG.integers(*sizes, 2)
+        pixels = RNG.integers(0, 256, (*side, 3), dtype=np.uint8)
+        pixels = pixels if colour else np.repeat(pixels[..., :1], 3, -1)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "measure_all", lambda candidates, *_: [Speed(0.1, 1 << 30)] * len(candidates))
+
+
+def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Mixed sizes, two classes, a broken file, one picture twice; measured by real steps, and trained."""
+    src, out = tmp_path / "pictures", tmp_path / "mine"
+    pictures(src / "cats", 14)
+    pictures(src / "dogs", 12)
+    (src / "cats" / "broken.png").write_bytes(b"not an image")
+    (src / "dogs" / "again.png").write_bytes((src / "cats" / "3.png").read_bytes())
+    said = Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded()
+    for line in (
+        "28 images: image folder; 9 to ", "2 classes of 13 to 14 images", "1 cannot be used and are left out",
+        "1 are there more than once", "prepared as 8x8: the largest that 19 of 20 images have", "a step takes ",
+    ):  # fmt: skip
+        assert line in said
+    cfg = settings.load_file(out / "config.yaml")
+    assert (cfg.model.num_classes, cfg.data.path, cfg.train.threads) == (2, str(out / "data"), 1)
+    assert "is there already" in Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded()
+    assert "with another hours" in Ended(capfd, "init", src, "--out", out, "--hours", 0.2).mistake()
+    shorter = [part for text in ("train.total_steps=2", "eval.every=2", "eval.samples=16") for part in ("--set", text)]
+    ran = Ended(capfd, "train", "--config", out / "config.yaml", "--workers", 0, "--storage", tmp_path / "r", *shorter)
+    assert "completed at step 2" in ran.succeeded()
+    assert load_space(str(out / "space.yaml")).trials >= 4
+
+
+def test_the_training_part_is_taken_and_grey_is_seen(
+    tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        pictures(tmp_path / "set" / part, 20, (16, 17), colour=False)
+    said = Ended(capfd, "init", tmp_path / "set", "--out", tmp_path / "out").succeeded()
+    assert "--split train is taken: " in said
+    assert "20 images: image folder; 16x16; grey" in said
+    assert "prepared as 16x16: as they are" in said
+    cfg = settings.load_file(tmp_path / "out" / "config.yaml")
+    assert (cfg.data.flip, cfg.model.num_classes) == (False, None)
+
+
+def test_mistakes(tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    pictures(tmp_path / "few", 3, (8, 9))
+    for arguments, said in (
+        ((tmp_path / "nowhere",), "no such file or folder"),
+        ((tmp_path / "empty",), "found nothing; accepted: a folder of images"),
+        ((tmp_path / "few", "--hours", 0.0005), "--hours 0.0005: 15 steps of this machine; give 0.0033 at least"),
+        ((tmp_path / "few", "--labels", "x", "--no-labels"), "--labels x: not with --no-labels"),
+    ):  # fmt: skip
+        assert said in Ended(capfd, "init", *arguments, "--out", tmp_path / "out").mistake()
+
+
+def test_labels_that_could_be_several_things_are_left_out(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures(tmp_path / "p", 2, (8, 9))
+    images = [{"bytes": (tmp_path / "p" / f"{i}.png").read_bytes(), "path": None} for i in range(2)]
+    pq.write_table(pa.table({"image": images, "label": [0, 1], "class": [1, 0]}), tmp_path / "two.parquet")
+    source, _, choice, decided = recognise(str(tmp_path / "two.parquet"), None, LabelChoice())
+    assert (choice.wanted, look(source, only_grey=False).labels) == (False, ())
+    assert decided is not None
+    assert decided.startswith("--no-labels is taken: ")
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU])
+@pytest.mark.parametrize("hours", [0.1, 5, 100])
+def test_all_choices_go_together(machine: Machine, hours: float) -> None:
+    for size in (8, 28, 64, 256):
+        for width in (16, 64):
+            found = Look("x", 5_000, True, (size, size, size), True, 3, (2500, 2500), (), 0)
+            net, speed = Network(width, 32, None), Speed(0.2, 2 << 30)
+            chosen = [Choice("data.path", "x", ""), *choose.choices(found, machine, size, net, speed, hours)]
+            cfg = settings.build(yaml_config(chosen))
+            assert size % 2 ** (len(cfg.model.down) - 1) == 0
+            assert cfg.train.total_steps * 0.2 <= hours * 3600
+            space = parse_space({"preset": "digits", **choose.search_space(chosen, found, speed, 2, hours)}, "x")
+            steps = space.example().train.total_steps * space.trials * choose.BUDGET
+            assert steps * speed.seconds <= 2 * hours * 3600
+
+
+def yaml_config(chosen: list[Choice]) -> dict[str, object]:
+    """Read again as it is written."""
+    return settings.merge(settings.base_values("digits", None), yaml.safe_load(config_text("digits", chosen, [])))
+
+
+@pytest.mark.parametrize(
+    ("sides", "same", "gpu", "hours", "size"),
+    [
+        ((32, 32, 32), True, False, 1, 32), ((28, 28, 28), True, False, 1, 28), ((32, 32, 32), True, False, 0.1, 16),
+        ((40, 300, 900), False, False, 1, 32), ((40, 300, 900), False, True, 30, 32),
+        ((300, 400, 900), False, True, 5, 128),
+        ((256, 256, 256), True, True, 100, 256), ((5, 9, 20), False, False, 1, 8), ((30, 30, 30), True, False, 1, 28),
+    ],
+)  # fmt: skip
+def test_the_size_goes_with_the_images_and_the_time(
+    sides: tuple[int, int, int], same: bool, gpu: bool, hours: float, size: int
+) -> None:
+    found = Look("x", 5_000, True, sides, same, 3, (), (), 0)
+    assert choose.image_size(found, hours, gpu)[0] == size
