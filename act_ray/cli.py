@@ -15,6 +15,7 @@ from act_ray import __version__
 from act_ray.errors import Interrupted, UserError, nearest
 
 VERBS = {
+    "auto": "From a folder of images to a model and its report, in the hours given.",
     "init": "Look at images, measure this machine, and choose the settings.",
     "prepare": "Turn a data set into the shards that training reads.",
     "train": "Train one model.",

@@ -38,7 +38,7 @@ ROOMS = ("core", "collapse", "data", "metrics", "runs", "models", "generators")
 APART = {("collapse", "core"), ("data", "core"), ("models", "core"), ("metrics", "core"), ("data", "collapse")}
 COMMANDS = (
     "prepare", "train", "tune", "dashboard", "report", "explain", "evaluate", "sample", "edit", "figures", "export",
-    "list", "weights", "doctor", "init",
+    "list", "weights", "doctor", "init", "auto",
 )  # fmt: skip
 BETWEEN_COMMANDS = {
     ("tune", "train"),
@@ -54,6 +54,7 @@ BETWEEN_COMMANDS = {
     ("init", "prepare"),
     ("init", "doctor"),
     ("init", "tune"),
+    *(("auto", other) for other in ("init", "doctor", "train", "tune", "evaluate", "export", "dashboard", "report")),
     ("explain", "train"),
     ("explain", "tune"),
     ("explain", "figures"),

@@ -59,8 +59,8 @@ UNPACK = """"use strict";
 """
 
 
-def write_report(results: Results, say: Callable[[str], None] = lambda line: None) -> str:
-    """The file's text. `say` is told what there was no room for."""
+def write_report(results: Results, say: Callable[[str], None] = lambda line: None, above: str = "") -> str:
+    """The file's text. `say` is told what there was no room for; above: HTML that comes before the page."""
     entries = [(source, index) for source in results.sources.values() for index in source.entries]
     entries.sort(key=lambda e: _rank(e[0].entries[e[1]].row))  # the best first: where room ends, the others have less
     ids = [f"{source.key}.{index}" for source, index in entries]
@@ -85,7 +85,7 @@ def write_report(results: Results, say: Callable[[str], None] = lambda line: Non
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
             f'<title>act_ray: {html.escape(title)}</title>\n<link rel="icon" href="data:,">\n',
-            f"<style>\n{(PAGE / 'style.css').read_text()}</style>\n</head>\n<body>{body}",
+            f"<style>\n{(PAGE / 'style.css').read_text()}</style>\n</head>\n<body>{above}{body}",
             f'<script type="application/octet-stream" id="packed">{packed}</script>\n<script>\n{UNPACK}</script>\n',
             "</body>\n</html>\n",
         ]

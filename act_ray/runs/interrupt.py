@@ -18,6 +18,11 @@ def exit_code(on_ctrl_c: int) -> int:
     return 128 + _received[0] if _received and _received[0] != signal.SIGINT else on_ctrl_c
 
 
+def was_interrupted() -> bool:
+    """Whether a signal came while the last `on_interrupt` waited."""
+    return bool(_received)
+
+
 def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str) -> T:
     """`function()` in a thread; the first signal calls `ask` and waits for the end, Ctrl-C then raises Interrupted.
 

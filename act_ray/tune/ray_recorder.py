@@ -67,12 +67,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             "max_failures": self.experiment.options["max_failures"],
         }
 
-    def interrupt(self) -> None:
-        """Ctrl-C: ask the running trials to save and end; EndWhenIdle ends the search once they have."""
+    def interrupt(self, why: str = "interrupted") -> None:
+        """Ask the running trials to save and end; EndWhenIdle ends the search once they have."""
         self.interrupted = True
         count = len(self.running)
         doing = f"{count} trial{' saves its' if count == 1 else 's save their'} state" if count else "no trial runs yet"
-        announce(f"interrupted: {doing} (Ctrl-C again gives up)")
+        announce(f"{why}: {doing}" + (" (Ctrl-C again gives up)" if why == "interrupted" else ""))
         for plan in list(self.running.values()):
             RunFolder(self.experiment.trial_location(plan)).request_stop()
 

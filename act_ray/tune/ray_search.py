@@ -1,8 +1,11 @@
 """Runs a search on Ray Tune, and goes on with an interrupted one."""
 
+import contextlib
 import logging
 import os
+import threading
 import time
+from collections.abc import Iterator
 
 from ray import tune
 
@@ -20,22 +23,23 @@ from act_ray.tune.ray_trial import Trial
 from act_ray.tune.standing import fill_scheduler
 
 
-def search(experiment: Experiment) -> bool:
+def search(experiment: Experiment, until: float | None = None) -> bool:
     """Run the trials that have not ended; everything is in the experiment's folder afterwards.
 
-    True when it was interrupted before the scheduler had done with them. Raises Interrupted at a second Ctrl-C.
+    until: the time of day (time.time()) at which it is interrupted. True when it was interrupted, then or by a signal,
+    before the scheduler had done with them. Raises Interrupted at a second Ctrl-C.
     """
     state = "interrupted"
     experiment.log_state("running")
     try:
-        if not (interrupted := run_trials(experiment)):
+        if not (interrupted := run_trials(experiment, until)):
             state = "finished"
     finally:
         experiment.log_state(state)
     return interrupted
 
 
-def run_trials(experiment: Experiment) -> bool:
+def run_trials(experiment: Experiment, until: float | None = None) -> bool:
     """See search."""
     place = placement(experiment.options["workers_per_trial"], experiment.options["concurrent"])
     for plan in experiment.remaining():
@@ -51,10 +55,23 @@ def run_trials(experiment: Experiment) -> bool:
         announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
-    with ProgressLine(experiment):
+    with ProgressLine(experiment), interrupted_at(until, recorder):
         on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
     cut_short = any(t.outcome is None and t.waiting is None for t in experiment.trials.values())
     return recorder.interrupted and (cut_short or not scheduler.finished)
+
+
+@contextlib.contextmanager
+def interrupted_at(until: float | None, recorder: Recorder) -> Iterator[None]:
+    """Ask the running trials to save and end at this time of day, if the block lasts so long."""
+    timer = threading.Timer(0.0 if until is None else max(0.0, until - time.time()), recorder.interrupt, ["time is up"])
+    timer.daemon = True
+    if until is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> tune.Tuner:

@@ -1,0 +1,109 @@
+"""auto.json: what a call has done, what it found out, and how much of its time is used. Written whole at each change.
+
+The clock counts the time that a process was at work: `sessions` has a beginning and a last sign of life for each, so a
+call that was killed, and is given again a day later, has as much time left as it had then.
+"""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from act_ray import jsonfile
+from act_ray.errors import UserError
+
+FILE = "auto.json"
+SIGN_S = 2.0  # between two signs of life
+
+Found = dict[str, Any]  # what a step found out
+
+
+class Journal:
+    """The file, and this process's part of it."""
+
+    def __init__(self, folder: Path, data: str, hours: float) -> None:
+        """Read the file in `folder`, or begin one. Raises UserError for one of other data or other hours."""
+        self.path, self.lock = folder / FILE, threading.RLock()
+        self.data, self.hours = data, hours
+        self.sessions: list[list[float]] = []
+        self.done: dict[str, Found] = {}  # step -> what it found out
+        self.notes: list[str] = []  # what was left out or shortened
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            saved = json.loads(self.path.read_text())
+            data, hours = saved["data"], float(saved["hours"])
+            self.sessions, self.done, self.notes = saved["sessions"], saved["done"], saved["notes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{self.path}: cannot be read; choose another --out") from None
+        if data != self.data:
+            raise UserError(f"--out {self.path.parent}: was begun with {data}; choose another --out for {self.data}")
+        if hours != self.hours:
+            raise UserError(f"--hours {self.hours:g}: {self.path.parent} was begun with --hours {hours:g}; give that "
+                            "to go on, or another --out to begin anew")  # fmt: skip
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count the time of the block."""
+        over = threading.Event()
+        self.sessions.append([time.time(), time.time()])
+        self.write()
+
+        def live() -> None:
+            while not over.wait(SIGN_S):
+                self.write()
+
+        thread = threading.Thread(target=live, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.write()
+
+    def write(self) -> None:
+        """The file, with a sign of life."""
+        with self.lock:
+            if self.sessions:
+                self.sessions[-1][1] = time.time()
+            jsonfile.write(self.path, {"data": self.data, "hours": self.hours, "sessions": self.sessions,
+                                       "done": self.done, "notes": self.notes})  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ steps and time
+
+    def step(self, name: str, do: Callable[[], Found]) -> Found:
+        """What a step found out; it is done only where that is not known yet."""
+        if name not in self.done:
+            found = do()
+            with self.lock:
+                self.done[name] = found
+            self.write()
+        return self.done[name]
+
+    def note(self, line: str) -> None:
+        """Something that the report has to say; each line once."""
+        with self.lock:
+            if line not in self.notes:
+                self.notes.append(line)
+
+    @property
+    def whole(self) -> float:
+        """Seconds that were asked for."""
+        return self.hours * 3600
+
+    @property
+    def used(self) -> float:
+        """Seconds at work, in all sessions."""
+        before = sum(seen - began for began, seen in self.sessions[:-1])
+        return before + (time.time() - self.sessions[-1][0] if self.sessions else 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds; below 0 when the time is over."""
+        return self.whole - self.used

@@ -1,0 +1,154 @@
+"""The whole way from a folder of pictures to a model and its report, step by step; what is done is not done again."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from act_ray import settings
+from act_ray.auto import plan as planning
+from act_ray.auto.journal import Found, Journal
+from act_ray.auto.plan import Costs, Plan
+from act_ray.config import Config
+from act_ray.errors import UserError
+from act_ray.files import replace_atomically
+from act_ray.metrics.scores import resolve_features
+from act_ray.pictures import grid_image, save_png
+from act_ray.tune.space_files import load_space
+
+MODEL, SAMPLES, REAL, REPORT = "model", "samples.png", "real.png", "report.html"
+SHOWN = 64  # samples in the picture
+EVALUATED = 10_000  # samples at most
+NFE = (1, 2)
+FEATURES_MOST = 50_000  # real images whose features are kept for precision and recall
+EVALUATION = 0.6  # of the time that is left after the repeats
+
+Say = Callable[[str], None]
+
+
+def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bool) -> None:
+    """Everything, or with `dry_run` no more than the plan. Raises UserError, Interrupted."""
+    started = journal.step("init", lambda: begin(source, folder, journal.hours, say))
+    cfg = resolve_features(settings.absolute_paths(load_space(started["space"]).example()))
+    at_once = trials_at_once(cfg)
+    costs = Costs(**journal.step("measure", lambda: measure(cfg, started["seconds_per_step"], at_once, say)))
+    plan = Plan(**journal.step("plan", lambda: asdict(planning.make_plan(journal.left, journal.whole, costs, at_once))))
+    from act_ray.auto.training import read_search_space, train_all
+    from act_ray.tune.disk import describe_disk
+
+    space = read_search_space(Path(started["space"]), plan, costs.step)
+    if "repeats" not in journal.done:
+        for line in (*planning.describe(plan, costs, journal.whole, journal.used), *describe_disk(space, str(folder))):
+            say(line)
+    if dry_run:
+        say("nothing was trained; the same command without --dry-run goes on")
+        return
+    train_all(folder, space, plan, journal)
+    found = journal.done["repeats"]
+    if found["winner"] is None:
+        raise UserError(f"{folder}: no trial has a score; act-ray explain {folder / 'search'} says why")
+    journal.step("samples", lambda: draw(found["winner"], folder))
+    journal.step("evaluate", lambda: evaluate(found["winner"], journal, costs, say))
+    journal.step("export", lambda: export(found["winner"], folder / MODEL))
+    journal.step("report", lambda: report(folder, journal, say))
+    journal.step("took", lambda: {"seconds": round(journal.used, 1)})
+
+
+def begin(source: str, folder: Path, hours: float, say: Say) -> Found:
+    """Look at the data, prepare it, choose network and settings for what one trial may take."""
+    from act_ray.init.start import start, this_machine
+
+    machine = this_machine(None)
+    at_once = 1 if machine.gpu else machine.cores
+    try:
+        made = start(source, folder, planning.trial_hours(hours, at_once), say)
+    except UserError as error:
+        if not str(error).startswith("--hours"):
+            raise
+        made = start(source, folder, hours, say)  # too short for init; the plan says what is the least of all
+    return {"config": str(made.config), "space": str(made.space), "data": made.data,
+            "seconds_per_step": made.seconds_per_step}  # fmt: skip
+
+
+def trials_at_once(cfg: Config) -> int:
+    """One for each GPU; without any, one for each core, or a single one where a step uses all cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return (os.cpu_count() or 1) if cfg.train.threads else 1
+
+
+def measure(cfg: Config, step: float, at_once: int, say: Say) -> Found:
+    """What a step and a score take."""
+    from act_ray.auto.measure import measure_costs
+
+    return asdict(measure_costs(cfg, step, at_once, say))
+
+
+# ---------------------------------------------------------------------------------------------- of the winner
+
+
+def draw(winner: str, folder: Path) -> Found:
+    """samples.png, and real.png beside it."""
+    from act_ray.api import load_generator, sample_images
+    from act_ray.tune.picture import real_grid
+
+    generator = load_generator(winner)
+    cfg = generator.cfg.model_copy(update={"eval": generator.cfg.eval.model_copy(update={"grid": SHOWN})})
+    save_png(folder / REAL, real_grid(cfg))
+    save_png(folder / SAMPLES, grid_image(sample_images(generator, SHOWN)))
+    return {"samples": SAMPLES, "real": REAL}
+
+
+def evaluate(winner: str, journal: Journal, costs: Costs, say: Say) -> Found:
+    """Frechet distance, precision and recall, with as many samples as the time allows."""
+    from act_ray.evaluate.__main__ import append, destination, load, plan_samplers
+    from act_ray.evaluate.__main__ import evaluate as measured
+
+    known = load(winner, None, ["fid"], {}, {})
+    each, batch = costs.score / known.cfg.eval.samples, known.cfg.eval.batch
+    samples, metrics, nfe = fit_evaluation(journal.left, each, batch, len(known.real.images))
+    if samples < EVALUATED:
+        journal.note(f"The evaluation has {samples:,} samples instead of {EVALUATED:,}, for the time was short.")
+    comparison = load(winner, None, metrics, {"samples": samples}, {})
+    target, name = destination(winner, comparison.generator, None)
+    rows = []
+    for row in measured(comparison, plan_samplers(comparison.generator, ",".join(map(str, nfe)), None), 0, None):
+        append(target, name, row)
+        rows.append(row)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in row["metrics"].items())
+        say(f"evaluation, {row['nfe']} step(s), {samples:,} samples: {shown}")
+    return {"rows": rows}
+
+
+def fit_evaluation(left: float, each: float, batch: int, images: int) -> tuple[int, list[str], list[int]]:
+    """Samples, metrics and network evaluations that the time is enough for; `each`: seconds of a sample's score."""
+    room = EVALUATION * left
+    metrics = ["fid", "prc"] if images <= FEATURES_MOST and images * each < room / 2 else ["fid"]
+    room -= images * each if "prc" in metrics else 0
+    nfe = [*NFE] if sum(NFE) * batch * each < room else [1]
+    samples = min(EVALUATED, int(room / each / sum(nfe))) // batch * batch
+    return max(samples, batch), metrics, nfe
+
+
+def export(winner: str, target: Path) -> Found:
+    """The winner as a diffusers folder; an earlier call may have been killed in it."""
+    from act_ray.api import load_generator
+    from act_ray.export.folder import write_export
+
+    difference = write_export(load_generator(winner), str(target), "diffusers", "unknown", overwrite=target.exists())
+    return {"model": str(target), "difference": difference}
+
+
+def report(folder: Path, journal: Journal, say: Say) -> Found:
+    """report.html."""
+    from act_ray.auto.page import summary
+    from act_ray.auto.training import SEARCH
+    from act_ray.dashboard.results import Results
+    from act_ray.report.single_file import write_report
+
+    places = [folder / SEARCH, *sorted((folder / SEARCH).glob("finalists*"))]
+    text = write_report(Results([str(place) for place in places]), say, summary(folder, journal))
+    replace_atomically(folder / REPORT, lambda temporary: temporary.write_text(text))
+    return {"report": REPORT}

@@ -1,0 +1,162 @@
+"""The search, and its best settings again with new seeds: what trains, and keeps to the clock."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from act_ray.auto.journal import Found, Journal
+from act_ray.auto.plan import Plan, fit_repeats, measured_pace, search_budget
+from act_ray.errors import Interrupted
+from act_ray.metrics.scores import metric_name
+from act_ray.runs.interrupt import was_interrupted
+from act_ray.runs.rows import parse_rows
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.finalists import grouped, mean_score, without_seed
+from act_ray.tune.results import rank
+from act_ray.tune.space import Space
+from act_ray.tune.summary import conclude
+from act_ray.tune.trials import TrialRecord
+
+SEARCH = "search"  # the folder's name
+TOGETHER = 5.0  # steps are written down about so often, in seconds: a stop is seen then
+
+
+def trial_settings(steps: int, every: int, step_s: float) -> dict[str, Any]:
+    """What the plan decides of a trial, by dotted name."""
+    from act_ray.init.choose import ema_decay, schedule
+
+    together = max(1, min(every, 50, int(TOGETHER / step_s)))
+    return {
+        "train.total_steps": steps, "eval.every": every, "checkpoint.every": every, "train.log_every": together,
+        "train.ema_decay": ema_decay(steps), **{choice.name: choice.value for choice in schedule(steps)},
+    }  # fmt: skip
+
+
+def read_search_space(path: Path, plan: Plan, step_s: float) -> Space:
+    """init's search space, with the plan's trials and their steps."""
+    from act_ray.tune.__main__ import read_space
+
+    over = {"trials": plan.trials, "search": "random", "scheduler": "freeze-thaw", "budget": None}
+    return read_space(str(path), over, trial_settings(plan.steps, plan.every, step_s), 0)
+
+
+def open_search(folder: Path, space: Space, budget: str, at_once: int) -> Experiment:
+    """The search's folder: a new one, or the one that an interrupted call left."""
+    from act_ray.tune.__main__ import DEFAULTS
+
+    location, options = str(folder / SEARCH), {"budget": budget, "concurrent": at_once}
+    if (folder / SEARCH / "experiment.yaml").exists():
+        return Experiment.resume(location, options)
+    return Experiment.create(location, space, {**DEFAULTS, **options})
+
+
+def train_all(folder: Path, space: Space, plan: Plan, journal: Journal) -> None:
+    """The steps `search` and `repeats`, on one Ray."""
+    if "search" in journal.done and "repeats" in journal.done:
+        return
+    from act_ray.ray_cluster import connected
+
+    print("starting Ray", flush=True)
+    with connected():
+        journal.step("search", lambda: search(folder, space, plan, journal))
+        journal.step("repeats", lambda: repeat(folder, plan, journal))
+
+
+def search(folder: Path, space: Space, plan: Plan, journal: Journal) -> Found:
+    """Search until the time for it is over."""
+    seconds = journal.left - plan.repeats - plan.rest
+    spent = sum(trial.last["seconds"] for trial in logged(folder / SEARCH) if trial.last)
+    budget = search_budget(max(0.0, seconds), plan, spent)
+    experiment = open_search(folder, space, budget, plan.at_once)
+    began = time.monotonic()
+    if seconds > 0:
+        run_until(experiment, seconds)
+    show(experiment)
+    return {"seconds": round(time.monotonic() - began, 1), "trials": len(experiment.trials)}
+
+
+def logged(location: Path) -> list[TrialRecord]:
+    """The trials of a search that may have begun."""
+    there = (location / "experiment.yaml").exists()
+    return list(Experiment.read(str(location)).trials.values()) if there else []
+
+
+def run_until(experiment: Experiment, seconds: float) -> bool:
+    """Run what is open for at most so many seconds; whether it came to its end. Raises Interrupted for a signal."""
+    from act_ray.runs.lock import exclusive
+    from act_ray.tune.ray_search import search
+
+    with exclusive(experiment.dir.path, f"{experiment.location}: another process is running this search"):
+        cut_short = search(experiment, time.time() + seconds)
+    if was_interrupted():
+        raise Interrupted("")
+    return not cut_short
+
+
+def show(experiment: Experiment) -> None:
+    """tune's own table and files."""
+    if experiment.trials:
+        conclude(experiment, metric_name(experiment.space.example().eval))
+
+
+# ---------------------------------------------------------------------------------------------- the best again
+
+
+def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
+    """Train the best settings again, as many and as long as the time allows, and choose the winner."""
+    experiment, began = Experiment.read(str(folder / SEARCH)), time.monotonic()
+    fit = journal.step("fit", lambda: fit_to_time(folder, experiment, plan, journal.left - plan.rest))
+    final = None
+    if fit["finalists"] and (final := open_repeats(experiment, plan, **fit)) is not None:
+        seconds = journal.left - plan.rest
+        if seconds <= 0 or not run_until(final, seconds):
+            journal.note("The time was over before all repeats had come to their end.")
+        show(final)
+        if fit["steps"] < plan.steps:
+            journal.note(f"For want of time the repeats had {fit['steps']:,} steps, fewer than the search's trials "
+                         f"({plan.steps:,}): compare their scores only with each other.")  # fmt: skip
+    else:
+        journal.note("There was no time to train the best settings again: the winner is one run's luck, too.")
+    return {"seconds": round(time.monotonic() - began, 1), **chosen(experiment, final)}
+
+
+def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
+    """How many finalists, and how many steps for each of their runs; by the pace that the search had."""
+    rows, _ = parse_rows((folder / SEARCH / "events.jsonl").read_bytes())
+    scored = sum(trial.best_score is not None for trial in experiment.trials.values())
+    count, steps = fit_repeats(seconds, measured_pace(rows) or plan.repeats / plan.steps, plan, scored)
+    return {"finalists": count, "steps": steps}
+
+
+def open_repeats(experiment: Experiment, plan: Plan, finalists: int, steps: int) -> Experiment | None:
+    """tune's search over the finalists, each run of so many steps; the same one when it is asked for again."""
+    from act_ray.tune.finalists import finalists as search_over
+
+    every = max(1, steps // (plan.steps // plan.every))
+    longer = experiment.snapshot()
+    for name, value in {"train.total_steps": steps, "eval.every": every, "checkpoint.every": every}.items():
+        longer.space = longer.space.with_setting(name, value)
+    return search_over(longer, finalists)
+
+
+def chosen(experiment: Experiment, final: Experiment | None) -> dict[str, Any]:
+    """The winner. Settings: those whose mean over new seeds is best. Run: the best of theirs, the search's included.
+
+    The search's own run may have had more steps than its repeats. Without repeats it is the search's best trial.
+    """
+    groups = [(values, runs) for values, runs in grouped(final) if mean_score(runs) < float("inf")] if final else []
+    runs = list[tuple[Experiment, TrialRecord]]()
+    if final is not None and groups:
+        values, scores = groups[0][0], [trial.best_score for trial in groups[0][1]]
+        runs += [(final, trial) for trial in groups[0][1]]
+        runs += [(experiment, trial) for trial in rank(experiment) if without_seed(trial.plan.values) == values]
+    elif (best := experiment.best) is not None:
+        values, scores = best.plan.values, list[float | None]()
+        runs.append((experiment, best))
+    scored = [(trial.best_score, i) for i, (_, trial) in enumerate(runs) if trial.best_score is not None]
+    if not scored:
+        return {"winner": None}
+    where, trial = runs[min(scored)[1]]
+    return {"winner": where.trial_location(trial.plan), "settings": values, "scores": scores,
+            "metric": metric_name(trial.plan.config.eval), "best": trial.best_score, "step": trial.best_step,
+            "total": trial.total, "of_the_search": where is experiment}  # fmt: skip

@@ -1,0 +1,99 @@
+"""`act-ray auto`: from images in a folder to a model and its report, killed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import ConsistencyModelPipeline
+
+from act_ray.data.shards import open_data
+from tests.helpers.browser import CHROMIUM, browser, watched
+from tests.helpers.command import Ended
+from tests.helpers.sources import make_folder
+from tests.helpers.tiny_runs import rows
+
+HOURS = 0.1
+DEADLINE_S = 600.0
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> bool:
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def events(log: Path, kind: str) -> list[int]:
+    """The trials of which the log has such an event."""
+    return [row["trial"] for row in rows(log) if row["event"] == kind] if log.exists() else []
+
+
+def test_a_mistake_is_one_line_and_nothing_is_left_of_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = Ended(capfd, "auto", tmp_path / "nowhere", "--hours", 1, "--out", tmp_path / "out").mistake()
+    assert str(tmp_path / "nowhere") in wrong
+    assert not (tmp_path / "out" / "auto.json").exists()  # the right data may go there
+    assert "--hours" in Ended(capfd, "auto", tmp_path, "--hours", 0, "--out", tmp_path / "out").mistake()
+
+
+@pytest.mark.slow
+@pytest.mark.own_ray
+def test_killed_in_the_search_it_goes_on_and_ends_in_time_with_a_model_and_a_report(tmp_path: Path) -> None:
+    digits = open_data("digits")
+    assert digits.labels is not None
+    make_folder(tmp_path / "pictures", digits.images[:, 0], digits.labels.tolist())
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "act_ray.auto", str(tmp_path / "pictures"), "--hours", str(HOURS)]
+    command += ["--out", str(out)]
+    log = out / "search" / "events.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+        assert until(lambda: len(events(log, "ended") + events(log, "waiting")) >= 2, first)
+        os.kill(first.pid, signal.SIGKILL)
+        printed, _ = first.communicate(timeout=DEADLINE_S)
+    assert "search: " in printed
+    assert printed.index("memory: about") < printed.index("starting Ray")  # the plan comes before anything is trained
+    ended, done = events(log, "ended"), list(json.loads((out / "auto.json").read_text())["done"])
+    assert done == ["init", "measure", "plan"]
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert again.returncode == 0, again.stdout + again.stderr
+    saved = json.loads((out / "auto.json").read_text())
+    assert [*saved["done"]] == [
+        "init", "measure", "plan", "search", "fit", "repeats", "samples", "evaluate", "export", "report", "took",
+    ]  # fmt: skip
+    assert "measuring networks" not in again.stdout
+    assert all(events(log, "trial_started").count(trial) == 1 for trial in ended)  # none is trained again
+    for trial in (out / "search").glob("**/trials/*"):
+        steps = [row["step"] for row in rows(trial / "metrics.jsonl")]
+        assert steps == list(range(len(steps)))  # each step once
+    assert 0.5 * HOURS < saved["done"]["took"]["seconds"] / 3600 < 1.25 * HOURS  # 1.1 on a machine of one's own
+    assert_usable(out, saved["done"])
+    third = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
+    assert third.stdout.startswith("done in ")
+
+
+def assert_usable(out: Path, done: dict[str, Any]) -> None:
+    """The model draws, and the report opens without asking anybody."""
+    pipe = ConsistencyModelPipeline.from_pretrained(out / "model")
+    assert pipe(batch_size=2, class_labels=[0, 1]).images[0].size == (8, 8)
+    report = (out / "report.html").read_text()
+    assert f"{done['repeats']['best']:.4g}" in report
+    if CHROMIUM is None:
+        return
+    with browser() as chromium:
+        page = chromium.new_page()
+        asked, wrong = watched(page)
+        page.goto((out / "report.html").as_uri())
+        page.wait_for_selector("#summary img")
+        page.wait_for_selector("#best .legendtext")  # the search's own page, below
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert wrong == []
+        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

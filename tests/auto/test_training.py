@@ -1,0 +1,53 @@
+"""Which run is the winner."""
+
+from pathlib import Path
+
+import pytest
+
+from act_ray.auto.plan import Plan
+from act_ray.auto.training import chosen, open_repeats
+from act_ray.tune.experiment import Experiment
+from act_ray.tune.space_files import parse_space
+from tests.helpers.searches import OPTIONS, scored
+
+RAW = {"preset": "digits", "trials": 3, "parameters": {"optim.lr_g": {"loguniform": [1e-3, 4e-3]}}}
+PLAN = Plan(trials=3, steps=1200, every=60, at_once=2, search=1.0, repeats=1.0, rest=1.0, training=1.0)
+
+
+def searched(folder: Path, scores: list[float | None]) -> Experiment:
+    search = Experiment.create(str(folder / "search"), parse_space(RAW, "x"), OPTIONS)
+    report(search, scores)
+    return search
+
+
+def report(search: Experiment, scores: list[float | None]) -> None:
+    for plan, score in zip(search.remaining(), scores, strict=True):
+        search.log("trial_started", plan)
+        search.log("reported", plan, report=scored(600, score))
+
+
+@pytest.mark.parametrize(("own", "where"), [(30.0, "/search/finalists/trials/004"), (11.0, "/search/trials/001")])
+def test_the_settings_of_the_best_mean_and_the_best_run_of_them(own: float, where: str, tmp_path: Path) -> None:
+    search = searched(tmp_path, [10.0, own, 50.0])
+    final = open_repeats(search, PLAN, finalists=2, steps=800)
+    assert final is not None
+    assert {(p.config.train.total_steps, p.config.eval.every) for p in final.remaining()} == {(800, 40)}
+    again = open_repeats(search, PLAN, finalists=2, steps=800)  # as the same command opens it after a kill
+    assert again is not None
+    assert again.location == final.location
+    report(final, [9.0, 60.0, 60.0, 25.0, 20.0, 24.0])
+    found = chosen(search, final)
+    assert found["settings"] == search.plans[1].values
+    assert found["scores"] == [25.0, 20.0, 24.0]
+    assert where in found["winner"]
+    assert found["of_the_search"] == (own == 11.0)
+
+
+def test_without_repeats_it_is_the_searchs_best_and_without_scores_none(tmp_path: Path) -> None:
+    search = searched(tmp_path / "a", [30.0, None, 20.0])
+    final = open_repeats(search, PLAN, finalists=1, steps=800)
+    for repeats in (None, final):  # of which none has a score
+        found = chosen(search, repeats)
+        assert "/search/trials/002" in found["winner"]
+        assert (found["scores"], found["best"]) == ([], 20.0)
+    assert chosen(searched(tmp_path / "b", [None] * 3), None) == {"winner": None}
