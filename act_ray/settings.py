@@ -112,6 +112,11 @@ def preset(name: str) -> Mapping[str, Any]:
     return {**merge(preset(base) if base else {}, values), "preset": name}
 
 
+def usual_preset(dotted: Mapping[str, Any]) -> str:
+    """The preset where none is named: digits, and for other images small."""
+    return "digits" if dotted.get("data.path", "digits") == "digits" else "small"
+
+
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(p.name.removesuffix(".yaml") for p in (files("act_ray") / "recipes").iterdir() if p.suffix == ".yaml")  # type: ignore[attr-defined]

@@ -21,7 +21,9 @@ def overrides(*pairs: str) -> Config:
 
 
 def test_the_presets_are_all_there() -> None:
-    assert settings.preset_names() == ["cifar10", "cifar10_16", "cifar10_aug", "digits", "imagenet64", "lsun_cat256"]
+    assert settings.preset_names() == [
+        "cifar10", "cifar10_16", "cifar10_aug", "digits", "fashion", "imagenet64", "lsun_cat256", "small",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", settings.preset_names())

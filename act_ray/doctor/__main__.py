@@ -44,9 +44,9 @@ def command(
     """Say what a run or a search needs, and whether it is there: a table, with what to do.
 
     CONFIG is a preset's name, a file with settings or a run's folder; SPACE a search space's name or file. Default:
-    digits. Versions, machine, data, weights, settings that do not fit, disk and storage; and by real training steps, in
-    a process of their own, the memory and time that it will take. Exit code 0: all is there, or there are only
-    warnings; 1: something is missing; 2: a mistake in the input.
+    digits, and for other --data small. Versions, machine, data, weights, settings that do not fit, disk and storage;
+    and by real training steps, in a process of their own, the memory and time that it will take. Exit code 0: all is
+    there, or there are only warnings; 1: something is missing; 2: a mistake in the input.
     """
     from act_ray.doctor.plan import make_plan
     from act_ray.doctor.rows import conclude, show, weights_to_get

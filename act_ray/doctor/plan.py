@@ -47,7 +47,7 @@ def make_plan(
     if data is not None and "data.path" in dotted:
         raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
     dotted |= {} if data is None else {"data.path": data}
-    name = space_name or target or "digits"
+    name = space_name or target or settings.usual_preset(dotted)
     if space_name is None and not _is_space(name):
         cfg = _config(name, dotted)
         return Plan(name, settings.absolute_paths(cfg), None, 1 if workers is None else workers, tuple(dotted))

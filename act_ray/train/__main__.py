@@ -3,6 +3,7 @@
 import datetime
 import os
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ from act_ray.typed import typed
     "--preset",
     "preset_name",
     metavar="NAME",
-    help="`act-ray list` shows them. Default: digits; with --config, the file's, and where it names none the paper's "
-    "CIFAR-10 settings.",
+    help="`act-ray list` shows them. Default: digits, and for other --data small; with --config, the file's, and where "
+    "it names none the paper's CIFAR-10 settings.",
 )
 @click.option(
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings as YAML, such as a run's config.yaml."
@@ -100,7 +101,7 @@ def command(
         if parent is not None and at is not None:
             cfg = forked_config(parent, at, settings.parse_overrides(overrides))
         else:
-            cfg = new_config(preset_name, config_file, recipe, overrides, data, seed)
+            cfg = new_config(preset_name, config_file, recipe, overrides, data, seed, partial(click.echo, err=dry_run))
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
@@ -130,8 +131,9 @@ def new_config(
     overrides: tuple[str, ...],
     data: str | None,
     seed: int | None,
+    say: Callable[[str], None],
 ) -> Config:
-    """The settings of a new run. Raises UserError."""
+    """The settings of a new run; `say` hears which preset it is where none was named. Raises UserError."""
     from act_ray.metrics.scores import resolve_features
     from act_ray.train.warm_start import adopt_architecture
 
@@ -145,7 +147,10 @@ def new_config(
     if config_file is not None:
         cfg = settings.load_file(config_file, dotted, recipe)
     else:
-        cfg = settings.load(preset_name or "digits", dotted, recipe_name=recipe)
+        usual = settings.usual_preset(dotted)
+        cfg = settings.load(preset_name or usual, dotted, recipe_name=recipe)
+        if preset_name is None and usual != "digits":
+            say(f"no --preset: {usual}, for images of your own at 32x32 to 64x64; `{typed('list')}` shows the others")
     return resolve_features(adopt_architecture(settings.absolute_paths(cfg), dotted))
 
 

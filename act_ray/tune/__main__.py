@@ -27,6 +27,7 @@ from act_ray.cli import (
 from act_ray.errors import Interrupted, UserError
 from act_ray.outcomes import TrialOutcome
 from act_ray.tune.schedulers import SCHEDULERS
+from act_ray.typed import typed
 
 if TYPE_CHECKING:
     from act_ray.tune.experiment import Experiment
@@ -44,7 +45,12 @@ DEFAULTS: dict[str, Any] = {
 
 
 @click.command("tune")
-@click.option("--space", "space_name", metavar="NAME|FILE", help="Search space: a shipped one, or YAML.  [digits]")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space: a shipped one, or YAML.  [digits; with other --data small]",
+)
 @data_option
 @click.option("--trials", type=click.IntRange(1), help="Number of trials. Default: what the space says.")
 @click.option("--search", type=click.Choice(["random", "grid", "optuna"]), help="Default: what the space says.")
@@ -124,7 +130,6 @@ def command(
     warnings.simplefilter("ignore")
     from act_ray.tune.experiment import Experiment, default_location
     from act_ray.tune.space_checks import describe
-    from act_ray.tune.space_files import DEFAULT
 
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
     options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
@@ -149,7 +154,12 @@ def command(
     if data is not None and "data.path" in fixed:
         raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
     fixed |= {} if data is None else {"data.path": data}
-    space = read_space(space_name or DEFAULT, of_the_space, fixed, workers_per_trial or 0)
+    if space_name is None:
+        space_name = settings.usual_preset(fixed)  # there is a search space of each of these names
+        if space_name != "digits":
+            listed = f"`{typed('list')}` shows the others"
+            click.echo(f"no --space: {space_name}, for images of your own; {listed}", err=dry_run)
+    space = read_space(space_name, of_the_space, fixed, workers_per_trial or 0)
     space.plan(budget)  # a mistake in it
     given |= {"from": earlier_searches(earlier, storage, space)} if earlier else {}
     stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
@@ -161,7 +171,7 @@ def command(
         for line in describe(space, budget, storage):
             click.echo(line)
         return 0
-    name = name or f"{Path(space_name or DEFAULT).stem}-{stamp}"
+    name = name or f"{Path(space_name).stem}-{stamp}"
     experiment = Experiment.create(default_location(storage, name), space, DEFAULTS | given)
     return run_search(experiment, shared_storage, dashboard)
 

@@ -15,8 +15,6 @@ from act_ray.tune.kinds import endpoints
 from act_ray.tune.space import OPERATORS, Constraint, Space, SpaceFile
 from act_ray.yamlfile import read_yaml
 
-DEFAULT = "digits"  # searched when no --space is given
-
 
 def shipped_spaces() -> list[str]:
     """The names of the search spaces that come with the package."""

@@ -20,7 +20,7 @@ class Ended:
 
     def succeeded(self) -> str:
         """What it printed; fails unless it exited with 0 and left stderr empty."""
-        assert (self.code, self.err) == (0, "")
+        assert (self.code, self.err) == (0, ""), self.out + self.err
         return self.out
 
     def mistake(self) -> str:

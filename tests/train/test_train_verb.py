@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from act_ray.config import Config
@@ -213,6 +214,24 @@ def test_a_dry_run_prints_what_a_config_file_takes(tmp_path: Path, capfd: pytest
         ended = verb(capfd, *storage, *wrong)
         assert ended.code == 2
         assert said in ended.err
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("train", "preset"), ("tune", "space")])
+def test_other_images_than_the_digits_have_a_network_of_their_own(
+    verb: str, kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a line says so; with a name given, or for the digits, there is nothing to say."""
+    monkeypatch.chdir(tmp_path)
+    np.save("grey.npy", np.zeros((20, 28, 28, 1), np.uint8))
+    Ended(capfd, "prepare", "grey.npy", "grey").succeeded()
+    ended = Ended(capfd, verb, "--data", "grey", "--dry-run")
+    assert ended.code == 0
+    assert f"no --{kind}: small, for images of your own" in ended.err
+    assert "preset: small" in ended.out
+    for arguments in (["--data", "grey", f"--{kind}", "small"], ["--data", "digits"], []):
+        ended = Ended(capfd, verb, *arguments, "--dry-run")
+        assert (ended.code, ended.err) == (0, "")
+        assert f"preset: {'small' if len(arguments) == 4 else 'digits'}" in ended.out
 
 
 def settings_of(text: str) -> Config:

@@ -9,7 +9,7 @@ import pytest
 
 from act_ray import settings
 from act_ray.errors import UserError
-from act_ray.tune.space_files import DEFAULT, load_space, parse_space, shipped_spaces
+from act_ray.tune.space_files import load_space, parse_space, shipped_spaces
 from act_ray.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_every_shipped_space_draws_trials_that_the_config_accepts(name: str) -> 
 
 
 def test_the_default_space_is_what_the_project_promises() -> None:
-    default = load_space(DEFAULT)
+    default = load_space("digits")
     names = {"loss.w", "loss.w_mid", "loss.gp_weight", "loss.gp_interval", "optim.lr_g", "optim.lr_d"}
     assert names <= set(default.file.parameters)
     assert 0 in default.file.parameters["loss.gp_weight"]["grid"]
