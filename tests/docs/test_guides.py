@@ -22,10 +22,10 @@ SHORT = ["--workers", "0", "--dry-run"]
 PHOTOS = ["--preset", "cifar10_16", *SHORT, "--data"]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "your-own-images.md"])
 def test_links_lead_to_files_and_headings(name: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (DOCS / name).read_text())
-    assert len(links) > 8
+    assert len(links) > 3
     for link in links:
         path, _, anchor = link.partition("#")
         target = DOCS / (path or name)
