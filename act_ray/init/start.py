@@ -27,7 +27,7 @@ from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.tune.space_files import parse_space
 from act_ray.weight_files import LPIPS, VGG16
 
-BASE = "digits"  # the preset that the rest comes from
+BASE = "small"  # the preset that the rest comes from
 BROKEN = 0.5  # share of images that may be quarantined: it is said how many are
 DONE = "init.json"
 BATCH = 32
