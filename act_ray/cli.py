@@ -13,6 +13,7 @@ import click
 
 from act_ray import __version__
 from act_ray.errors import Interrupted, UserError, nearest
+from act_ray.runs.interrupt import leave
 
 VERBS = {
     "auto": "From a folder of images to a model and its report, in the hours given.",
@@ -37,7 +38,7 @@ VERBS = {
 
 
 def run(command: click.Command, args: list[str] | None = None, prog_name: str | None = None) -> NoReturn:
-    """Run a click command and exit: 0, 2 for a mistake in what the user gave, 130 when interrupted, 143 by SIGTERM.
+    """Run a click command and exit: 0, 2 for a mistake in what the user gave; interrupted: 130, 143 by SIGTERM, 129.
 
     args: default sys.argv[1:]. Any other exception is our bug, and keeps its traceback.
     """
@@ -55,7 +56,8 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str | 
     except click.ClickException as error:
         fail(error.format_message(), error.exit_code)
     except Interrupted as error:
-        fail(f"interrupted; {error}", 130)
+        complain(f"interrupted; {error}")
+        leave(error.code)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     sys.exit(value if isinstance(value, int) else 0)
@@ -67,8 +69,13 @@ def _end(number: int, frame: object) -> NoReturn:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print `error: message` as one line on stderr and exit with `code`."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    complain(message)
     sys.exit(code)
+
+
+def complain(message: str) -> None:
+    """Print `error: message` as one line on stderr."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
 
 
 @contextlib.contextmanager

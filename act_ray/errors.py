@@ -9,7 +9,11 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The user, or the machine, asked the command to end; the message says how to go on."""
+    """The user, or the machine, asked the command to end; the message says how to go on, `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 LISTED = 12  # valid names that an error message lists at most

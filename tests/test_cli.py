@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -111,6 +112,10 @@ def test_who_is_told_to_end_ends_with_the_code_of_the_signal() -> None:
             on_interrupt(work, lambda: asked.append("asked"), "X")
             assert interrupt.exit_code(130) == code
         assert (asked, signal.getsignal(signal.SIGHUP)) == (["asked"], signal.SIG_IGN)
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with pytest.raises(Interrupted, match="again") as early:
+                on_interrupt(partial(os.kill, os.getpid(), number), lambda: asked.append("late"), "X", lambda: "again")
+            assert (early.value.code, asked) == (code, ["asked"])
         with pytest.raises(SystemExit) as ended:
             cli.run(click.command()(lambda: signal.raise_signal(signal.SIGTERM)), [])
         assert ended.value.code == 143

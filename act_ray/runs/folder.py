@@ -69,6 +69,11 @@ class Folder:
                 if path.is_file() and not path.name.startswith((".", GO_ON)) and path.name != NOTES:
                     self.remote.upload(path.name, path)
 
+    def push_file(self, name: str) -> None:
+        """Copy one of the folder's own files to the object store; nothing for a local one."""
+        if self.remote is not None:
+            self.remote.upload(name, self.path / name)
+
     def folders(self, name: str) -> list[str]:
         """The names of the folders in one of its sub-folders; for a remote one, on the object store."""
         if self.remote is None:

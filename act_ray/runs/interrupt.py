@@ -1,9 +1,11 @@
 """Ctrl-C, SIGTERM and SIGHUP as a request: the run saves a checkpoint and ends."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from act_ray.errors import Interrupted
 
@@ -11,6 +13,7 @@ T = TypeVar("T")
 # What a terminal sends; what Kubernetes, Slurm, systemd and `ray job stop` send; what a terminal that is closed sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
+_threads: list[threading.Thread] = []  # of the last on_interrupt
 
 
 def exit_code(on_ctrl_c: int) -> int:
@@ -23,13 +26,26 @@ def was_interrupted() -> bool:
     return bool(_received)
 
 
-def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str) -> T:
+def leave(code: int) -> NoReturn:
+    """Exit, at once where the function that on_interrupt gave up still runs: Python's own end would abort in torch."""
+    if any(thread.is_alive() for thread in _threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def on_interrupt(
+    function: Callable[[], T], ask: Callable[[], None], resume: str, early: Callable[[], str | None] = lambda: None
+) -> T:
     """`function()` in a thread; the first signal calls `ask` and waits for the end, Ctrl-C then raises Interrupted.
 
-    resume: what to type to continue, the message of Interrupted. A handler rather than `except KeyboardInterrupt`: an
-    exception may come at any line, and inside Thread.join it leaves a thread that is still running marked as ended
-    (CPython issue 90882). A signal that is ignored, as nohup does with SIGHUP, stays so; machines that take a process
-    down may send several, so a second SIGTERM gives nothing up.
+    early: as long as there is nothing to save, how to go on: the first signal then raises Interrupted with that.
+    resume: what to type to continue, the message of Interrupted otherwise.
+
+    A handler rather than `except KeyboardInterrupt`: an exception may come at any line, and inside Thread.join it
+    leaves a thread that is still running marked as ended (CPython issue 90882). A signal that is ignored, as nohup does
+    with SIGHUP, stays so; machines that take a process down may send several, so a second SIGTERM gives nothing up.
     """
     done, box = threading.Event(), dict[str, Any]()
     _received.clear()
@@ -45,16 +61,19 @@ def on_interrupt(function: Callable[[], T], ask: Callable[[], None], resume: str
     def interrupt(number: int, frame: object) -> None:
         _received.append(number)
         if len(_received) == 1:
+            if (how := early()) is not None:
+                raise Interrupted(how, exit_code(130))
             ask()
         elif number == signal.SIGINT:
-            raise Interrupted(resume)
+            raise Interrupted(resume, exit_code(130))
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
     for number in heeded:
         signal.signal(number, interrupt)
     try:
-        threading.Thread(target=call, daemon=True).start()
+        _threads[:] = [threading.Thread(target=call, daemon=True)]
+        _threads[0].start()
         while not done.wait(0.2):
             pass
     finally:

@@ -83,7 +83,7 @@ def command(
     Settings: those of --preset or --config, with --set on top. Writes checkpoints, metrics.jsonl, scores.jsonl and
     sample grids to the run's folder. Ctrl-C, SIGTERM and SIGHUP save first. Exit code 0: trained to the end, or
     stopped by Ctrl-C; 143 and 129: saved, as SIGTERM or SIGHUP asked; 1: stopped because it collapsed; 2: a mistake in
-    the input; 130: Ctrl-C twice.
+    the input; 130: Ctrl-C twice, or before the first step, when there is nothing to save.
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
@@ -176,11 +176,12 @@ def train_run(
     """Train, and print what the run writes; returns the last report."""
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.interrupt import on_interrupt
-    from act_ray.train.follow import Follow
+    from act_ray.train.follow import Follow, count_starts
 
     warnings.simplefilter("ignore", FutureWarning)
     click.echo(f"run: {location}")
-    follow = Follow(location, cfg.train.total_steps, tensorboard)
+    follow, resume = Follow(location, cfg.train.total_steps, tensorboard), how_to_resume(location, workers)
+    early = partial(nothing_yet, location, count_starts(location), resume)
 
     def ask() -> None:
         click.echo("interrupted: saving a checkpoint (Ctrl-C again gives up)")
@@ -190,7 +191,7 @@ def train_run(
         from act_ray.train.loop import train_here
 
         with follow:
-            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, how_to_resume(location, workers))
+            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, resume, early)
 
     click.echo("starting Ray")
     from act_ray.ray_cluster import connected, gpu_per_worker, require_shared_storage
@@ -200,11 +201,19 @@ def train_run(
         require_shared_storage(location, shared_storage)
         use_gpu = gpu_per_worker(workers, gpu)
         click.echo(f"starting {workers} worker(s)")
-        return on_interrupt(
-            lambda: fit(cfg, location, workers, gpu=use_gpu, max_failures=max_failures),
-            ask,
-            how_to_resume(location, workers),
-        )
+        train = partial(fit, cfg, location, workers, gpu=use_gpu, max_failures=max_failures)
+        return on_interrupt(train, ask, resume, early)
+
+
+def nothing_yet(location: str, starts: int, resume: str) -> str | None:
+    """How to go on where no process has begun with the run's steps since there were so many `starts`; else None."""
+    from act_ray.runs.folder import RunFolder
+    from act_ray.train.follow import count_starts
+
+    if count_starts(location) > starts:
+        return None
+    there = RunFolder(location).read("config.yaml") is not None
+    return f"nothing was trained yet; {resume if there else 'the same command goes on from what it has prepared'}"
 
 
 def how_to_resume(location: str, workers: int) -> str:

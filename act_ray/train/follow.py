@@ -11,7 +11,7 @@ from tqdm import tqdm
 from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.progress import Progress, format_seconds, read_progress
-from act_ray.runs.rows import Tail, file_size
+from act_ray.runs.rows import Tail, file_size, parse_rows
 from act_ray.runs.story import tell
 from act_ray.runs.tensorboard import EventFiles
 
@@ -98,6 +98,12 @@ class Follow:
         self.spoke = time.monotonic()
         with self.bar.external_write_mode(file=sys.stdout):
             print(line, flush=True)
+
+
+def count_starts(location: str) -> int:
+    """How often a process has begun with the steps of the run there, as its events say."""
+    rows, _ = parse_rows((RunFolder(location, scratch="views").read("events.jsonl") or "").encode())
+    return sum(row["event"] in ("started", "resumed") for row in rows)
 
 
 def describe_scores(row: dict[str, Any]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from act_ray.config import Config
+from act_ray.metrics import classifier, learning
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.settings import build
@@ -191,6 +193,44 @@ def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
     assert f"resumed from step {step} with 1 worker(s)" in ended.out
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(total))
+
+
+def test_before_the_first_step_a_signal_ends_at_once_and_keeps_what_is_prepared(
+    tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the classifier behind the score is learning, for which random labels leave much to do."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "src.npz", pixels, np.arange(2000) % 10)
+    Ended(capfd, "prepare", tmp_path / "src.npz", tmp_path / "data").succeeded()
+    start = ["train", "--workers", "0", "--data", str(tmp_path / "data"), "--preset", "digits"]
+    start += ["--storage", str(tmp_path), "--name", "a", *short({"eval.features": "classifier"})]
+
+    def kept() -> list[Path]:
+        return [*(own_cache / "features").glob("*.partial")]
+
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "act_ray", *start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        deadline = time.monotonic() + 120
+        while not kept():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    how = "nothing was trained yet; the same command goes on from what it has prepared"
+    assert (process.returncode, err) == (143, f"error: interrupted; {how}\n")
+    (partial,) = kept()
+    with safe_open(partial, "pt") as file:
+        steps = int(file.metadata()["step"])
+    assert steps >= 100
+
+    taken = itertools.count()
+    monkeypatch.setattr(learning.Adam, "step", lambda *_: next(taken))
+    monkeypatch.setattr(classifier, "STEPS", steps + 3)
+    assert Ended(capfd, *start).succeeded().splitlines()[-1].startswith("done: score ")
+    assert (next(taken), kept()) == (3, [])
 
 
 # ---------------------------------------------------------------------------------------------- settings
