@@ -89,6 +89,13 @@ def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
     return target
 
 
+def size(state: TrainState) -> int:
+    """The bytes of what `save` writes, but for a few kB."""
+    tensors = [tensor for module in modules(state).values() for tensor in module.state_dict().values()]
+    tensors += [tensor for optimizer in optimizers(state).values() for tensor in _flatten(optimizer)[0].values()]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
 def prune(root: Path, newest: int, keep: int, best: int | None, good: tuple[int, int] | None = None) -> None:
     """After saving step `newest`: delete all but the last `keep` up to it and the best one.
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from act_ray.outcomes import RunOutcome
 from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder, grid_name
+from act_ray.runs.full_disk import told
 from act_ray.runs.progress import Progress
 from act_ray.train.batches import step_indices
 from act_ray.train.detect import make_detector
@@ -71,13 +73,16 @@ class TrainingRun:
             self.ranks.together(lambda: self._load(checkpoint.step_folder(self.folder.checkpoints, step)))
         else:
             self.ranks.together(lambda: warm_start(self.state, self.cfg))
-        if self.ranks.first:
-            self.folder.write("config.yaml", settings.dump(self.asked))
-            (self.folder.path / "result.json").unlink(missing_ok=True)  # it says how a run ended, and this one goes on
-            self.folder.truncate("metrics.jsonl", step or 0)
-            self.folder.truncate("scores.jsonl", (step or 0) + 1)
-            self.folder.event("resumed" if step else "started", step=step or 0, workers=self.ranks.world)
+        self._write("the run's files", lambda: self._begin(step or 0))
         return step or 0
+
+    def _begin(self, step: int) -> None:
+        self.folder.write("config.yaml", settings.dump(self.asked))
+        (self.folder.path / "result.json").unlink(missing_ok=True)  # it says how a run ended, and this one goes on
+        self.folder.truncate("metrics.jsonl", step)
+        self.folder.truncate("scores.jsonl", step + 1)
+        self.folder.event("resumed" if step else "started", step=step, workers=self.ranks.world)
+        self.folder.push_file("events.jsonl")  # from now on there is something to save: follow.count_starts
 
     def _load(self, at: Path) -> None:
         self.folder.fetch(at / checkpoint.MANIFEST)
@@ -100,14 +105,25 @@ class TrainingRun:
     def note(self, line: str) -> None:
         """Write a line for the user into events.jsonl."""
         if self.ranks.first:
-            self.folder.path.mkdir(parents=True, exist_ok=True)  # it may come before the folder is opened
-            self.folder.event("note", text=line)
+            with told("events.jsonl", self.folder.path):
+                self.folder.path.mkdir(parents=True, exist_ok=True)  # it may come before the folder is opened
+                self.folder.event("note", text=line)
+
+    def _write(self, what: str, write: Callable[[], object], needed: Callable[[], int] = lambda: 0) -> None:
+        """On rank 0; a disk that is full ends every worker, for the others would wait for this one."""
+
+        def attempt() -> None:
+            with told(what, self.folder.path, needed):
+                write()
+
+        self.ranks.on_first(attempt)
 
     def save(self) -> None:
         """Checkpoint (rank 0; every worker holds the same state)."""
         self.improved, self.saved_at = False, self.state.step
-        if not self.ranks.first:
-            return
+        self._write(f"checkpoint {self.state.step}", self._save, lambda: checkpoint.size(self.state))
+
+    def _save(self) -> None:
         extra = {
             "detector": self.detector.state_dict(),
             "score": self.last_score,
@@ -154,9 +170,7 @@ class TrainingRun:
             rows.append({"step": step, **measured})
             self._watch(self.detector.observe(step, measured.get("loss_ct"), measured.get("gp"), measured))
         self.pending.clear()
-        if self.ranks.first:
-            self.folder.append("metrics.jsonl", rows)
-            self._write_progress(rows[-1])
+        self._write("metrics.jsonl", lambda: self._log(rows))
 
     def _watch(self, found: PruneRecord | None) -> None:
         """Log a signature when it is found, and when it is confirmed."""
@@ -171,8 +185,9 @@ class TrainingRun:
         if not torch.stack(norms).isfinite().all():
             self._watch(self.detector.observe(self.state.step - 1, None, None, {"a weight": math.nan}))
 
-    def _write_progress(self, row: dict[str, float]) -> None:
-        now, cfg = time.monotonic(), self.cfg.train
+    def _log(self, rows: list[dict[str, float]]) -> None:
+        self.folder.append("metrics.jsonl", rows)
+        now, cfg, row = time.monotonic(), self.cfg.train, rows[-1]
         rate = (self.state.step - self.clock_step) / max(now - self.clock, 1e-9)
         self.seconds += now - self.clock
         self.clock, self.clock_step = now, self.state.step
@@ -198,10 +213,10 @@ class TrainingRun:
         if self.improved:
             self.best = (score, step)
         self._watch(self.detector.observe_eval(step, self.diversity, score))
-        if self.ranks.first:
-            save_grid(images, self.folder.path / "samples" / grid_name(step))
-            about = {"weights": self.cfg.scored_weights[0], "metric": metric_name(self.cfg.eval)}
-            self.folder.append("scores.jsonl", [{"step": step, **result, **about}])
+        about = {"weights": self.cfg.scored_weights[0], "metric": metric_name(self.cfg.eval)}
+        grid = self.folder.path / "samples" / grid_name(step)
+        self._write(f"samples/{grid.name}", lambda: save_grid(images, grid))
+        self._write("scores.jsonl", lambda: self.folder.append("scores.jsonl", [{"step": step, **result, **about}]))
         self.clock += time.monotonic() - started  # the rate that is shown is that of training
         return self.report()
 
@@ -238,7 +253,7 @@ class TrainingRun:
         if changes is None:
             return False
         first = first_flag(replace(self.detector.trace, not_finite=None), self.cfg.collapse) or found
-        self.ranks.on_first(lambda: go_back(self.folder, found, first, best, changes, self.seconds))
+        self._write("rescues.json", lambda: go_back(self.folder, found, first, best, changes, self.seconds))
         return True
 
     def leave(self) -> None:
@@ -246,8 +261,9 @@ class TrainingRun:
         if self.state.step != self.saved_at:
             self.save()
         if self.ranks.first:
-            self.folder.event(RunOutcome.STOPPED, step=self.state.step, prune=None)
-            self.folder.push()
+            with told("events.jsonl", self.folder.path):
+                self.folder.event(RunOutcome.STOPPED, step=self.state.step, prune=None)
+                self.folder.push()
 
     def finish(self, outcome: RunOutcome) -> Report:
         """Write why the run ended; the last report."""
@@ -255,16 +271,18 @@ class TrainingRun:
         report = {**self.report(), "outcome": outcome.value}
         if self.detector.diverged:
             report["score"] = WORST
-        if self.ranks.first:
-            if found is not None:
-                broken = self.detector.trace.not_finite
-                record = found if broken is None else found.with_evidence(self._evidence(broken.step))
-                self.folder.json("prune.json", record.to_dict())
-            self.folder.json("result.json", report)
-            self.folder.event(outcome, step=self.state.step, prune=report["prune"])
-            self.folder.clear_stop()
-            self.folder.push()
+        self._write("result.json", lambda: self._conclude(outcome, report, found))
         return report
+
+    def _conclude(self, outcome: RunOutcome, report: Report, found: PruneRecord | None) -> None:
+        if found is not None:
+            broken = self.detector.trace.not_finite
+            record = found if broken is None else found.with_evidence(self._evidence(broken.step))
+            self.folder.json("prune.json", record.to_dict())
+        self.folder.json("result.json", report)
+        self.folder.event(outcome, step=self.state.step, prune=report["prune"])
+        self.folder.clear_stop()
+        self.folder.push()
 
     def _evidence(self, step: int) -> dict[str, Any]:
         """What led to a value that is not finite: its batch (seed and step give it again), the last rows."""

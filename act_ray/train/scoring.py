@@ -12,7 +12,7 @@ from act_ray.config import Config
 from act_ray.data.shards import ImageData, label_counts
 from act_ray.generators.sampling import draw_batch
 from act_ray.metrics.diversity import DIVERSITY_IMAGES, diversity
-from act_ray.metrics.features import FeatureNetwork, compute_features, load_network
+from act_ray.metrics.features import compute_features, load_network
 from act_ray.metrics.frechet import frechet_distance
 from act_ray.metrics.reference import reference_statistics
 from act_ray.pictures import to_uint8

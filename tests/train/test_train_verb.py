@@ -19,6 +19,8 @@ from act_ray.metrics import classifier, learning
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.settings import build
+from act_ray.train.__main__ import nothing_yet
+from act_ray.train.follow import count_starts
 from act_ray.train.ranks import Ranks
 from act_ray.yamlfile import read_yaml
 from tests.helpers.command import Ended
@@ -231,6 +233,9 @@ def test_before_the_first_step_a_signal_ends_at_once_and_keeps_what_is_prepared(
     monkeypatch.setattr(classifier, "STEPS", steps + 3)
     assert Ended(capfd, *start).succeeded().splitlines()[-1].startswith("done: score ")
     assert (next(taken), kept()) == (3, [])
+    run = str(tmp_path / "a")  # which has begun, and could be resumed
+    assert nothing_yet(run, count_starts(run), "go on") == "nothing was trained yet; go on"
+    assert nothing_yet(run, 0, "go on") is None
 
 
 # ---------------------------------------------------------------------------------------------- settings

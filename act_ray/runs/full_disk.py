@@ -1,0 +1,47 @@
+"""A disk that is full, or fails, while something is written: a line that says so, instead of a traceback."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from act_ray.errors import UserError
+from act_ray.files import in_units
+
+CODES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Raises a UserError for an OSError of the block with one of CODES; all others pass.
+
+    what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (code := error_number(error)) not in CODES:
+            raise
+        size = f": it takes {in_units(bytes_)}" if (bytes_ := needed()) else ""
+        raise UserError(
+            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {_free(where)}; make room, and --resume "
+            "goes on from the last whole checkpoint"
+        ) from error
+
+
+def error_number(error: Exception) -> int:
+    """The errno of an OSError, or of what safetensors makes of one; 0 where there is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else 0
+
+
+def _free(where: Path) -> str:
+    try:
+        return f"{in_units(shutil.disk_usage(where).free)} are free there"
+    except OSError:
+        return "what is free there cannot be told"
