@@ -1,10 +1,11 @@
 """Ctrl-C, SIGTERM and SIGHUP as a request: the run saves a checkpoint and ends."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from act_ray.errors import Interrupted
@@ -67,19 +68,26 @@ def on_interrupt(
         elif number == signal.SIGINT:
             raise Interrupted(resume, exit_code(130))
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
-    for number in heeded:
-        signal.signal(number, interrupt)
-    try:
+    with _heeding(interrupt):
         _threads[:] = [threading.Thread(target=call, daemon=True)]
         _threads[0].start()
         while not done.wait(0.2):
             pass
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number])
     if "error" in box:
         raise box["error"]
     result: T = box["result"]
     return result
+
+
+@contextlib.contextmanager
+def _heeding(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Send SIGNALS to `handler` within the block, but those that are ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
