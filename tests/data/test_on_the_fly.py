@@ -166,7 +166,7 @@ def test_a_run_is_the_same_to_the_bit_also_when_it_is_killed_and_goes_on(
 def test_the_command_says_what_it_checks_and_a_damaged_shard_in_one_line(
     digits: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    args = ("train", "--data", digits, "--dry-run", "--set", "data.decode=on_the_fly")
+    args = ("train", "--preset", "digits", "--data", digits, "--dry-run", "--set", "data.decode=on_the_fly")
     ended = Ended(capfd, *args)
     assert (ended.code, ended.err.count("\n")) == (0, 1)
     assert f"{digits}: checking " in ended.err
