@@ -21,11 +21,13 @@ from act_ray.yamlfile import write_yaml
 def complete(space: Space) -> Space:
     """The space with absolute paths, for a search may be resumed elsewhere, and with the network of model.init.
 
-    Raises UserError for a search over what model.init decides.
+    Raises UserError for a search over what model.init decides, or over what the score is.
     """
     searched = space.file.parameters
     if "model.init" in searched:
         raise UserError("parameters.model.init: its network is the same for all trials; make one search for each")
+    if "eval.features" in searched:
+        raise UserError("parameters.eval.features: scores in different features do not compare; set one for all")
     before = space.example()
     after = resolve_features(adopt_architecture(settings.absolute_paths(before), space.file.set))
     for name in searched:

@@ -73,6 +73,7 @@ def test_a_search_has_one_network_with_model_init(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for parameters, said in (
+        ("{eval.features: {choice: [auto, classifier]}}", "parameters.eval.features: scores in different features"),
         ("{model.init: {choice: [a, b]}}", "parameters.model.init: its network is the same for all trials"),
         ("{model.init: {choice: [a]}, model.layers_per_block: {choice: [1, 2]}}", "parameters.model.init"),
     ):
