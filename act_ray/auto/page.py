@@ -51,7 +51,7 @@ def cards(found: Found, done: dict[str, Any]) -> Iterator[str]:
         (found["metric"], format_value(found["best"])),
         (f"with new seeds, {done['fit']['steps']:,} steps: mean ± spread", spread(found["scores"])),
         ("trials searched", done["search"]["trials"]),
-        ("runs with new seeds", 3 * done["fit"]["finalists"]),
+        ("runs with new seeds", found["runs"]),
     ):
         yield f'<div class="card"><b>{text(value)}</b><span>{text(title)}</span></div>'
 
@@ -76,9 +76,9 @@ def why(found: Found, done: dict[str, Any], plan: Plan) -> Iterator[str]:
            f"gave way on the way ({format_seconds(done['search']['seconds'])}).")  # fmt: skip
     if found["scores"]:
         scores = ", ".join(map(format_value, found["scores"]))
-        yield (f"{'The best was' if fit['finalists'] == 1 else 'The best ' + str(fit['finalists']) + ' were'} trained "
-               f"again with 3 new seeds, {fit['steps']:,} steps each ({took}), for one run's luck decides nothing. "
-               f"The settings below had the best mean: {scores}.")  # fmt: skip
+        best = "The best was" if fit["finalists"] == 1 else f"The best {fit['finalists']} were"
+        yield (f"{best} trained again with new seeds ({found['runs']} runs of {fit['steps']:,} steps, {took}), for one "
+               f"run's luck decides nothing. The settings below had the best mean: {scores}.")  # fmt: skip
     best = f"the best step, {found['step']:,} of {found['total']:,}, of the best run of these settings"
     own = "the search's own" if found["of_the_search"] else "one with a new seed"
     yield (f"The model is {best} ({own}). As the best of several it is flattered by its score"

@@ -116,15 +116,16 @@ def search_budget(seconds: float, plan: Plan, spent: float = 0.0) -> str:
     return f"{(spent + more) / 3600:.6f} hours"
 
 
-def fit_repeats(seconds: float, pace: float, plan: Plan, finished: int) -> tuple[int, int]:
+def fit_repeats(seconds: float, startup: float, pace: float, plan: Plan, scored: int) -> tuple[int, int]:
     """(finalists, steps of each run) for what is left; (0, 0) where it is too little for any.
 
-    As many finalists, of the `finished` trials, as can have the steps of the search; then as many steps as fit.
-    pace: seconds by the clock of a step with its share of scores, as trials had it beside each other.
+    As many finalists, of the `scored` trials, as can have the steps of the search; then as many steps as fit.
+    startup: seconds until the first step. pace: seconds by the clock of a step with its share of scores, as trials had
+    it beside each other.
     """
-    for count in range(min(FINALISTS, finished), 0, -1):
+    for count in range(min(FINALISTS, scored), 0, -1):
         waves = math.ceil(SEEDS * count / plan.at_once)
-        steps = min(STEPS_MOST, int((seconds - STARTUP) * SAFE / waves / pace))
+        steps = min(STEPS_MOST, int((seconds - startup) * SAFE / waves / pace))
         if steps >= plan.steps or count == 1:
             return (count, steps) if steps >= STEPS_LEAST // 2 else (0, 0)
     return 0, 0
@@ -148,6 +149,18 @@ def measured_pace(rows: Sequence[dict[str, Any]]) -> float | None:
             took.append((now[0] - before[0]) / (now[1] - before[1]))
         last[index] = now
     return median(took) if took else None
+
+
+def measured_startup(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds from a search's beginning to its first trial's, the longest where it was interrupted; None without."""
+    took, began = list[float](), None
+    for row in rows:
+        if row["event"] == "search":
+            began = row["time"] if row["state"] == "running" else None
+        elif row["event"] == "trial_started" and began is not None:
+            took.append(row["time"] - began)
+            began = None
+    return max(took, default=None)
 
 
 def describe(plan: Plan, costs: Costs, whole: float, used: float) -> Iterator[str]:

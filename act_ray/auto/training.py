@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from act_ray.auto.journal import Found, Journal
-from act_ray.auto.plan import Plan, fit_repeats, measured_pace, search_budget
+from act_ray.auto.plan import STARTUP, Plan, fit_repeats, measured_pace, measured_startup, search_budget
 from act_ray.errors import Interrupted
 from act_ray.metrics.scores import metric_name
 from act_ray.runs.interrupt import was_interrupted
@@ -117,14 +117,16 @@ def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
                          f"({plan.steps:,}): compare their scores only with each other.")  # fmt: skip
     else:
         journal.note("There was no time to train the best settings again: the winner is one run's luck, too.")
-    return {"seconds": round(time.monotonic() - began, 1), **chosen(experiment, final)}
+    runs = sum(trial.best_score is not None for trial in final.trials.values()) if final is not None else 0
+    return {"seconds": round(time.monotonic() - began, 1), "runs": runs, **chosen(experiment, final)}
 
 
 def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
-    """How many finalists, and how many steps for each of their runs; by the pace that the search had."""
+    """How many finalists, and how many steps for each of their runs; by what the search took."""
     rows, _ = parse_rows((folder / SEARCH / "events.jsonl").read_bytes())
     scored = sum(trial.best_score is not None for trial in experiment.trials.values())
-    count, steps = fit_repeats(seconds, measured_pace(rows) or plan.repeats / plan.steps, plan, scored)
+    pace, startup = measured_pace(rows) or plan.repeats / plan.steps, measured_startup(rows) or STARTUP
+    count, steps = fit_repeats(seconds, startup, pace, plan, scored)
     return {"finalists": count, "steps": steps}
 
 

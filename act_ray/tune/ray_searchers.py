@@ -30,7 +30,7 @@ class Listed(Searcher):  # type: ignore[misc]
         self.experiment, self.scheduler, self.tune_config = experiment, scheduler, tune_config
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.scheduler.scheduler.finished:
+        if self.scheduler.closed() or self.scheduler.scheduler.finished:  # else Tune asks for a first trial for ever
             return str(Searcher.FINISHED)
         index = self.scheduler.wants_new()
         if index is None:

@@ -16,6 +16,7 @@ from act_ray.auto.plan import (
     least_hours,
     make_plan,
     measured_pace,
+    measured_startup,
     search_budget,
 )
 from act_ray.auto.steps import EVALUATED, fit_evaluation
@@ -63,7 +64,7 @@ PLAN = Plan(trials=12, steps=1000, every=50, at_once=2, search=500.0, repeats=30
     [(320.0, 12, 1), (400.0, 12, 2), (2000.0, 12, 3), (2000.0, 1, 1), (100.0, 12, 1), (30.0, 12, 0), (2000.0, 0, 0)],
 )
 def test_as_many_finalists_as_can_have_the_steps_of_the_search(seconds: float, finished: int, count: int) -> None:
-    found, steps = fit_repeats(seconds, 0.1, PLAN, finished)
+    found, steps = fit_repeats(seconds, 20.0, 0.1, PLAN, finished)
     assert found == count
     assert steps * 0.1 * -(-SEEDS * count // 2) <= max(0.0, seconds - 20)
     assert steps >= PLAN.steps or count < 2
@@ -74,13 +75,15 @@ def test_the_pace_leaves_out_the_time_that_a_trial_waited() -> None:
         return {"event": "reported", "trial": trial, "time": time, "report": {"step": step}}
 
     rows = [
-        {"event": "search", "time": 0.0, "state": "running"},
+        {"event": "search", "time": 0.0, "state": "running"}, {"event": "trial_started", "trial": 0, "time": 7.5},
         reported(0, 10.0, 50), reported(1, 11.0, 50), reported(0, 20.0, 100),
         {"event": "waiting", "trial": 0, "time": 20.0}, {"event": "trial_started", "trial": 0, "time": 400.0},
         reported(0, 410.0, 150), reported(0, 421.0, 200),
     ]  # fmt: skip
     assert measured_pace(rows) == pytest.approx(0.21)
-    assert measured_pace(rows[:3]) is None
+    assert measured_pace(rows[:4]) is None
+    assert measured_startup(rows) == 7.5  # from the search's beginning, not of the trial that goes on
+    assert measured_startup(rows[:1]) is None
 
 
 def test_a_search_that_goes_on_has_what_it_trained_besides() -> None:

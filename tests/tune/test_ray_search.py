@@ -148,6 +148,17 @@ def test_a_trial_whose_input_is_wrong_fails_alone(cluster: None, tmp_path: Path)
     assert "no such folder" in str(done.trials[1].reason)
 
 
+def test_a_search_whose_time_is_over_is_interrupted_and_goes_on_later(cluster: None, tmp_path: Path) -> None:
+    search = experiment(tmp_path, {"train.total_steps": 40})
+    for until_now in (time.time() - 1.0, time.time() + 1.0):  # before, or while the first process starts
+        assert ray_search.search(search, until_now)
+        assert search.state == "interrupted"
+        assert all(trial.outcome is None for trial in search.trials.values())
+    assert not ray_search.search(search, time.time() + DEADLINE_S)
+    assert [trial.outcome for trial in search.trials.values()] == [TrialOutcome.COMPLETED] * 2
+    assert until(everything_is_free)
+
+
 def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
     with pytest.raises(UserError, match="a trial needs 3 CPUs, the cluster has 2; at most 2"):
         placement(workers=3, concurrent=None)
