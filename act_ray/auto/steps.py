@@ -1,7 +1,7 @@
 """The whole way from a folder of pictures to a model and its report, step by step; what is done is not done again."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from act_ray.errors import UserError
 from act_ray.files import replace_atomically
 from act_ray.metrics.scores import resolve_features
 from act_ray.pictures import grid_image, save_png
+from act_ray.runs.rows import Row
 from act_ray.tune.space_files import load_space
 
 MODEL, SAMPLES, REAL, REPORT = "model", "samples.png", "real.png", "report.html"
@@ -102,34 +103,43 @@ def draw(winner: str, folder: Path) -> Found:
 
 
 def evaluate(winner: str, journal: Journal, costs: Costs, say: Say) -> Found:
-    """Frechet distance, precision and recall, with as many samples as the time allows."""
+    """Frechet distance, precision and recall, with as many samples as the time allows.
+
+    What it takes is measured by a small one first, which is all where the time is over.
+    """
     from act_ray.evaluate.__main__ import append, destination, load, plan_samplers
     from act_ray.evaluate.__main__ import evaluate as measured
 
     known = load(winner, None, ["fid"], {}, {})
-    each, batch = costs.score / known.cfg.eval.samples, known.cfg.eval.batch
-    samples, metrics, nfe = fit_evaluation(journal.left, each, batch, len(known.real.images))
+    few, images = known.cfg.eval.samples, len(known.real.images)
+    real = images * costs.score / few  # seconds for the features of all real images
+    metrics = ["fid", "prc"] if images <= FEATURES_MOST and real < EVALUATION / 2 * journal.left else ["fid"]
+    target, name = destination(winner, known.generator, None)
+
+    def rows(samples: int, nfe: str) -> Iterator[Row]:
+        comparison = load(winner, None, metrics, {"samples": samples}, {})
+        for row in measured(comparison, plan_samplers(comparison.generator, nfe, None), 0, None):
+            append(target, name, row)
+            shown = ", ".join(f"{metric} {value:.4g}" for metric, value in row["metrics"].items())
+            say(f"evaluation, {row['nfe']} step(s), {samples:,} samples: {shown}")
+            yield row
+
+    found = [*rows(few, "1")]
+    samples = fit_samples(journal.left, found[0]["seconds"], few, known.cfg.eval.batch)
+    if samples > few:
+        found = [*rows(samples, ",".join(map(str, NFE)))]
     if samples < EVALUATED:
         journal.note(f"The evaluation has {samples:,} samples instead of {EVALUATED:,}, for the time was short.")
-    comparison = load(winner, None, metrics, {"samples": samples}, {})
-    target, name = destination(winner, comparison.generator, None)
-    rows = []
-    for row in measured(comparison, plan_samplers(comparison.generator, ",".join(map(str, nfe)), None), 0, None):
-        append(target, name, row)
-        rows.append(row)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in row["metrics"].items())
-        say(f"evaluation, {row['nfe']} step(s), {samples:,} samples: {shown}")
-    return {"rows": rows}
+    return {"rows": found}
 
 
-def fit_evaluation(left: float, each: float, batch: int, images: int) -> tuple[int, list[str], list[int]]:
-    """Samples, metrics and network evaluations that the time is enough for; `each`: seconds of a sample's score."""
-    room = EVALUATION * left
-    metrics = ["fid", "prc"] if images <= FEATURES_MOST and images * each < room / 2 else ["fid"]
-    room -= images * each if "prc" in metrics else 0
-    nfe = [*NFE] if sum(NFE) * batch * each < room else [1]
-    samples = min(EVALUATED, int(room / each / sum(nfe))) // batch * batch
-    return max(samples, batch), metrics, nfe
+def fit_samples(left: float, seconds: float, few: int, batch: int) -> int:
+    """How many samples the time is enough for, at each of NFE, where `few` took so many seconds at one evaluation.
+
+    Not in proportion: precision and recall need the distances between all samples.
+    """
+    times = max(0.0, EVALUATION * left / (seconds * sum(NFE))) ** 0.5
+    return max(few, min(EVALUATED, int(few * times)) // batch * batch)
 
 
 def export(winner: str, target: Path) -> Found:

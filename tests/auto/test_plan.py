@@ -19,7 +19,7 @@ from act_ray.auto.plan import (
     measured_startup,
     search_budget,
 )
-from act_ray.auto.steps import EVALUATED, fit_evaluation
+from act_ray.auto.steps import EVALUATED, fit_samples
 from act_ray.errors import UserError
 from act_ray.tune.budget import parse_budget
 
@@ -94,12 +94,12 @@ def test_a_search_that_goes_on_has_what_it_trained_besides() -> None:
 
 
 def test_the_evaluation_is_shortened_and_never_left_out() -> None:
-    assert fit_evaluation(3600.0, 0.001, 500, 2_000) == (EVALUATED, ["fid", "prc"], [1, 2])
-    samples, metrics, nfe = fit_evaluation(30.0, 0.01, 500, 2_000)
-    assert (samples % 500, metrics, nfe) == (0, ["fid"], [1, 2])
-    assert 0 < samples < EVALUATED
-    assert fit_evaluation(-5.0, 0.01, 500, 2_000) == (500, ["fid"], [1])
-    assert fit_evaluation(3600.0, 0.001, 500, 10**6)[1] == ["fid"]
+    assert fit_samples(3600.0, 1.0, 1000, 500) == EVALUATED
+    short = fit_samples(40.0, 2.0, 1000, 500)
+    assert short % 500 == 0
+    assert 1000 < short < EVALUATED
+    assert 2.0 * 3 * (short / 1000) ** 2 <= 40.0  # the distances between samples, at one and two evaluations
+    assert fit_samples(-5.0, 2.0, 1000, 500) == fit_samples(5.0, 20.0, 1000, 500) == 1000
 
 
 def test_the_plan_is_kept_as_plain_data() -> None:
