@@ -30,6 +30,7 @@ class Journal:
         self.data, self.hours = data, hours
         self.sessions: list[list[float]] = []
         self.done: dict[str, Found] = {}  # step -> what it found out
+        self.at: dict[str, float] = {}  # step -> seconds at work when it was done
         self.notes: list[str] = []  # what was left out or shortened
         if self.path.exists():
             self._read()
@@ -38,7 +39,8 @@ class Journal:
         try:
             saved = json.loads(self.path.read_text())
             data, hours = saved["data"], float(saved["hours"])
-            self.sessions, self.done, self.notes = saved["sessions"], saved["done"], saved["notes"]
+            self.sessions, self.done, self.at = saved["sessions"], saved["done"], saved["at"]
+            self.notes = saved["notes"]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.path}: cannot be read; choose another --out") from None
         if data != self.data:
@@ -73,7 +75,7 @@ class Journal:
             if self.sessions:
                 self.sessions[-1][1] = time.time()
             jsonfile.write(self.path, {"data": self.data, "hours": self.hours, "sessions": self.sessions,
-                                       "done": self.done, "notes": self.notes})  # fmt: skip
+                                       "done": self.done, "at": self.at, "notes": self.notes})  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ steps and time
 
@@ -82,9 +84,14 @@ class Journal:
         if name not in self.done:
             found = do()
             with self.lock:
-                self.done[name] = found
+                self.done[name], self.at[name] = found, round(self.used, 1)
             self.write()
         return self.done[name]
+
+    def took(self, name: str) -> float:
+        """Seconds at work from the end of the step before it, in all sessions."""
+        before = [at for at in self.at.values() if at < self.at[name]]
+        return self.at[name] - max(before, default=0.0)
 
     def note(self, line: str) -> None:
         """Something that the report has to say; each line once."""

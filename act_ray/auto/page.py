@@ -30,10 +30,10 @@ def summary(folder: Path, journal: Journal) -> str:
         f'<div class="grids">{figure(folder / "real.png", "Real images")}'
         f'{figure(folder / "samples.png", "Samples of the winner, one network evaluation each, not chosen")}</div>',
         "<h2>The data</h2>", f"<p>{text(about_data(done['init']))}</p>",
-        "<h2>What was chosen, and why</h2>", *(f"<p>{text(line)}</p>" for line in why(found, done, plan)),
+        "<h2>What was chosen, and why</h2>", *(f"<p>{text(line)}</p>" for line in why(found, journal, plan)),
         table(("setting", "value"), ((name, format_value(value)) for name, value in found["settings"].items())),
         "<h2>Evaluation</h2>", *evaluation(done["evaluate"]["rows"]),
-        "<h2>Time</h2>", table(("", "h:mm:ss"), times(done, journal.whole, journal.used)),
+        "<h2>Time</h2>", table(("", "h:mm:ss"), times(journal)),
         "<h2>How to use it</h2>",
         *(f"<p>{text(what)}:</p><pre>{text(line)}</pre>" for what, line in how_to_use(folder, found)),
     ]  # fmt: skip
@@ -69,11 +69,12 @@ def about_data(begun: Found) -> str:
     return f"{n:,} images, {height}x{width}, {'grey' if channels == 1 else 'colour'}, {classes}."
 
 
-def why(found: Found, done: dict[str, Any], plan: Plan) -> Iterator[str]:
+def why(found: Found, journal: Journal, plan: Plan) -> Iterator[str]:
     """How the winner was found."""
-    fit, took = done["fit"], format_seconds(done["repeats"]["seconds"])
+    done, took = journal.done, format_seconds(journal.took("repeats"))
+    fit = done["fit"]
     yield (f"{done['search']['trials']} settings were tried, of {plan.steps:,} steps each; all but the most promising "
-           f"gave way on the way ({format_seconds(done['search']['seconds'])}).")  # fmt: skip
+           f"gave way on the way ({format_seconds(journal.took('search'))}).")  # fmt: skip
     if found["scores"]:
         scores = ", ".join(map(format_value, found["scores"]))
         best = "The best was" if fit["finalists"] == 1 else f"The best {fit['finalists']} were"
@@ -85,11 +86,11 @@ def why(found: Found, done: dict[str, Any], plan: Plan) -> Iterator[str]:
            f"{', the mean is not' if found['scores'] else ''}. Its folder: {found['winner']}")  # fmt: skip
 
 
-def times(done: dict[str, Any], whole: float, used: float) -> Iterator[tuple[str, str]]:
+def times(journal: Journal) -> Iterator[tuple[str, str]]:
     """What took how long."""
-    training = {"search": done["search"]["seconds"], "repeats with new seeds": done["repeats"]["seconds"]}
-    rest = used - sum(training.values())
-    for what, seconds in {**training, "all else": rest, "in all": used, "asked for": whole}.items():
+    training = {"search": journal.took("search"), "repeats with new seeds": journal.took("repeats")}
+    rest = journal.used - sum(training.values())
+    for what, seconds in {**training, "all else": rest, "in all": journal.used, "asked for": journal.whole}.items():
         yield what, format_seconds(seconds)
 
 

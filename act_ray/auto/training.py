@@ -68,11 +68,10 @@ def search(folder: Path, space: Space, plan: Plan, journal: Journal) -> Found:
     spent = sum(trial.last["seconds"] for trial in logged(folder / SEARCH) if trial.last)
     budget = search_budget(max(0.0, seconds), plan, spent)
     experiment = open_search(folder, space, budget, plan.at_once)
-    began = time.monotonic()
     if seconds > 0:
         run_until(experiment, seconds)
     show(experiment)
-    return {"seconds": round(time.monotonic() - began, 1), "trials": len(experiment.trials)}
+    return {"trials": len(experiment.trials)}
 
 
 def logged(location: Path) -> list[TrialRecord]:
@@ -104,7 +103,7 @@ def show(experiment: Experiment) -> None:
 
 def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
     """Train the best settings again, as many and as long as the time allows, and choose the winner."""
-    experiment, began = Experiment.read(str(folder / SEARCH)), time.monotonic()
+    experiment = Experiment.read(str(folder / SEARCH))
     fit = journal.step("fit", lambda: fit_to_time(folder, experiment, plan, journal.left - plan.rest))
     final = None
     if fit["finalists"] and (final := open_repeats(experiment, plan, **fit)) is not None:
@@ -118,7 +117,7 @@ def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
     else:
         journal.note("There was no time to train the best settings again: the winner is one run's luck, too.")
     runs = sum(trial.best_score is not None for trial in final.trials.values()) if final is not None else 0
-    return {"seconds": round(time.monotonic() - began, 1), "runs": runs, **chosen(experiment, final)}
+    return {"runs": runs, **chosen(experiment, final)}
 
 
 def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
@@ -144,9 +143,10 @@ def open_repeats(experiment: Experiment, plan: Plan, finalists: int, steps: int)
 def chosen(experiment: Experiment, final: Experiment | None) -> dict[str, Any]:
     """The winner. Settings: those whose mean over new seeds is best. Run: the best of theirs, the search's included.
 
-    The search's own run may have had more steps than its repeats. Without repeats it is the search's best trial.
+    The search's own run may have had more steps than its repeats. Without repeats it is the search's best trial. A
+    repeat that the clock stopped counts only where none has come to its end.
     """
-    groups = [(values, runs) for values, runs in grouped(final) if mean_score(runs) < float("inf")] if final else []
+    groups = ranked(final) if final is not None else []
     runs = list[tuple[Experiment, TrialRecord]]()
     if final is not None and groups:
         values, scores = groups[0][0], [trial.best_score for trial in groups[0][1]]
@@ -162,3 +162,12 @@ def chosen(experiment: Experiment, final: Experiment | None) -> dict[str, Any]:
     return {"winner": where.trial_location(trial.plan), "settings": values, "scores": scores,
             "metric": metric_name(trial.plan.config.eval), "best": trial.best_score, "step": trial.best_step,
             "total": trial.total, "of_the_search": where is experiment}  # fmt: skip
+
+
+def ranked(final: Experiment) -> list[tuple[dict[str, Any], list[TrialRecord]]]:
+    """The settings that have repeats with scores, the best mean first, with those that count."""
+    groups = [(values, [run for run in runs if run.best_score is not None]) for values, runs in grouped(final)]
+    ended = [(values, [run for run in runs if run.outcome is not None]) for values, runs in groups]
+    if any(runs for _, runs in ended):
+        groups = ended
+    return sorted(((values, runs) for values, runs in groups if runs), key=lambda group: mean_score(group[1]))

@@ -37,6 +37,7 @@ def test_a_step_is_done_once_and_the_time_between_two_sessions_does_not_count(
         assert second.left == 2850
         second.step("search", lambda: {"trials": 3})
     assert asked == ["init"]
+    assert second.took("search") == 150  # in two sessions
     assert Journal(tmp_path, "data", 1.0).used == 750
     saved = json.loads((tmp_path / FILE).read_text())
     assert [*saved["done"]] == ["init", "search"]

@@ -43,6 +43,18 @@ def test_the_settings_of_the_best_mean_and_the_best_run_of_them(own: float, wher
     assert found["of_the_search"] == (own == 11.0)
 
 
+def test_a_repeat_that_the_clock_stopped_spoils_no_mean(tmp_path: Path) -> None:
+    search = searched(tmp_path, [30.0, 31.0, 50.0])
+    final = open_repeats(search, PLAN, finalists=2, steps=800)
+    assert final is not None
+    plans = final.remaining()
+    report(final, [20.0, 21.0, 900.0, 25.0, 26.0, 27.0])
+    for plan in plans[:2] + plans[3:]:
+        final.log("ended", plan, outcome="completed", reason=None, prune=None)
+    found = chosen(search, final)
+    assert (found["settings"], found["scores"]) == (search.plans[0].values, [20.0, 21.0])
+
+
 def test_without_repeats_it_is_the_searchs_best_and_without_scores_none(tmp_path: Path) -> None:
     search = searched(tmp_path / "a", [30.0, None, 20.0])
     final = open_repeats(search, PLAN, finalists=1, steps=800)
