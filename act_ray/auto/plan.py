@@ -19,7 +19,7 @@ from act_ray.tune.freeze_thaw import SHARE
 
 RAY = 10.0  # until Ray has started
 STARTUP = 20.0  # the trials' processes, before each of the two parts that train
-REST, REST_LEAST, REST_MOST = 0.08, 25.0, 1800.0  # of the hours: evaluation, export and report
+REST, REST_LEAST, REST_MOST = 0.05, 25.0, 1800.0  # of the hours: evaluation, export and report
 PREPARING = 0.05  # of the hours, as a guess before it is known
 TRIALS, TRIALS_LEAST, TRIALS_MOST = 12, 4, 64
 FEWER = (TRIALS, 8, 6, TRIALS_LEAST)  # where all would be too short
