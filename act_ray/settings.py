@@ -112,6 +112,15 @@ def preset(name: str) -> Mapping[str, Any]:
     return {**merge(preset(base) if base else {}, values), "preset": name}
 
 
+def with_option(dotted: Mapping[str, Any], name: str, option: str, value: object) -> dict[str, Any]:
+    """Overrides with the value of an option that is short for one of them. Raises UserError where both are given."""
+    if value is None:
+        return {**dotted}
+    if name in dotted:
+        raise UserError(f"{option} {value}: given twice, also by --set {name}; leave one of them out")
+    return {**dotted, name: value}
+
+
 def usual_preset(dotted: Mapping[str, Any]) -> str:
     """The preset where none is named: digits, and for other images small."""
     return "digits" if dotted.get("data.path", "digits") == "digits" else "small"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +60,7 @@ def saved_by_the_journal(again: str) -> Iterator[None]:
 
     While trials run, runs/interrupt.py takes the signals, and they save.
     """
-    from act_ray.runs.interrupt import SIGNALS, exit_code
+    from act_ray.runs.interrupt import exit_code, heeding
 
     came = list[int]()
 
@@ -69,17 +68,12 @@ def saved_by_the_journal(again: str) -> Iterator[None]:
         came.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in (one for one in SIGNALS if before[one] is not signal.SIG_IGN):
-        signal.signal(number, end)
     try:
-        yield
+        with heeding(end):
+            yield
     except (KeyboardInterrupt, Interrupted):
         code = 128 + came[0] if came else exit_code(130)
         fail(f"interrupted; go on with: {again}", code)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def tell(folder: Path, journal: Any) -> int:

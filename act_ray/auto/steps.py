@@ -59,16 +59,14 @@ def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bo
 
 def begin(source: str, folder: Path, hours: float, say: Say) -> Found:
     """Look at the data, prepare it, choose network and settings for what one trial may take."""
-    from act_ray.init.start import start, this_machine
+    from act_ray.init.start import TooFewHours, start, this_machine
 
     machine = this_machine(None)
     at_once = 1 if machine.gpu else machine.cores
     try:
         made = start(source, folder, planning.trial_hours(hours, at_once), say)
-    except UserError as error:
-        if not str(error).startswith("--hours"):
-            raise
-        made = start(source, folder, hours, say)  # too short for init; the plan says what is the least of all
+    except TooFewHours:  # the plan says what is the least of all
+        made = start(source, folder, hours, say)
     return {"config": str(made.config), "space": str(made.space), "data": made.data,
             "seconds_per_step": made.seconds_per_step}  # fmt: skip
 

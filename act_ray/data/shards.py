@@ -75,7 +75,12 @@ def image_side(path: str) -> int:
     """Height of the images, without opening them; raises UserError as open_data does."""
     if path == "digits":
         return int(_digits().images.shape[2])
-    return int(_read_manifest(*_filesystem(path), path)["height"])
+    return int(read_manifest(path)["height"])
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """What a prepared data set says of itself, checked; raises UserError as open_data does."""
+    return _read_manifest(*_filesystem(path), path)
 
 
 def _digits() -> ImageData:

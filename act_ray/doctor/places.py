@@ -1,6 +1,5 @@
 """What lies on disks: the data and its decoded copy, checkpoints to come, the storage, the weights that are there."""
 
-import json
 import math
 import shutil
 import threading
@@ -10,9 +9,11 @@ from pathlib import Path
 
 from act_ray.config import Config
 from act_ray.data import store
+from act_ray.data.shards import read_manifest
 from act_ray.doctor.rows import Row, State
 from act_ray.errors import UserError
-from act_ray.files import cache_dir, in_units, open_uri, sha256
+from act_ray.files import cache_dir, in_units, sha256
+from act_ray.metrics.scores import inception_file
 from act_ray.runs.storage import ObjectStore, join, storage_is_local
 from act_ray.weight_files import INCEPTION, LPIPS, VGG16, WeightFile
 
@@ -36,7 +37,7 @@ def weights_that_are_there(cfg: Config) -> Iterator[Row]:
 def used_weights(cfg: Config) -> Iterator[tuple[WeightFile, Path]]:
     """What the settings use of weights whose checksum is known, and where they look for it."""
     if cfg.eval.features == "inception":
-        yield INCEPTION, Path(cfg.eval.inception_weights or INCEPTION.path)
+        yield INCEPTION, inception_file(cfg.eval)
     if cfg.loss.distance == "lpips" and cfg.consistent:
         for weights in (LPIPS, VGG16):
             hub = cfg.loss.lpips_weights
@@ -106,18 +107,13 @@ def undecoded(path: str) -> tuple[Shape, int] | None:
     None where it has, and where the manifest cannot be read: open_data says why.
     """
     try:
-        files, root = (None, path) if "://" not in path else open_uri(path)
-        if files is None:
-            text = (Path(root).expanduser() / store.MANIFEST).read_bytes()
-        else:
-            with files.open_input_stream(f"{root}/{store.MANIFEST}") as stream:
-                text = stream.read()
-        manifest = json.loads(text)
-        shape = tuple(int(manifest[key]) for key in ("count", "channels", "height", "width"))
-        known = (cache_dir() / str(manifest["checksum"])).is_dir()
-        return None if known else (shape, store.num_classes(manifest))
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+        manifest = read_manifest(path)
+        if (cache_dir() / manifest["checksum"]).is_dir():
+            return None
+    except UserError:
         return None
+    n, channels, height, width = (int(manifest[key]) for key in ("count", "channels", "height", "width"))
+    return (n, channels, height, width), store.num_classes(manifest)
 
 
 def decoding(about: str, shape: Shape) -> Row:

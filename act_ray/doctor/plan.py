@@ -43,10 +43,7 @@ def make_plan(
     """The settings of a preset's name or a config file, or those of a search space. Raises UserError."""
     if target is not None and space_name is not None:
         raise UserError(f"--space {space_name}: not with {target}; look at one after the other")
-    dotted = settings.parse_overrides(overrides)
-    if data is not None and "data.path" in dotted:
-        raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
-    dotted |= {} if data is None else {"data.path": data}
+    dotted = settings.with_option(settings.parse_overrides(overrides), "data.path", "--data", data)
     name = space_name or target or settings.usual_preset(dotted)
     if space_name is None and not _is_space(name):
         cfg = _config(name, dotted)

@@ -6,6 +6,7 @@ from typing import Any
 
 from act_ray.init.candidates import Speed
 from act_ray.init.look import Look
+from act_ray.tune.freeze_thaw import SHARE
 
 SIZES = (8, 12, 16, 24, 28, 32, 48, 64, 96, 128, 192, 256)  # sides that the networks below fit
 WIDTHS = (16, 32, 64, 128)  # channels at the finest level
@@ -14,7 +15,7 @@ ENOUGH_STEPS = 3_000  # that the largest network which is chosen can make in the
 LEAST_STEPS = 100
 SCORES = 12  # during a training
 TRAINING = 0.85  # of the time; the rest goes to scores and checkpoints
-TRIALS, BUDGET = 12, 0.6  # of a search, and what of all their steps freeze-thaw takes
+TRIALS = 12  # of a search
 ROOM = 0.6  # of the memory, for one training
 
 
@@ -50,12 +51,12 @@ def image_size(found: Look, hours: float, gpu: bool) -> tuple[int, str]:
     """The side that images are brought to, and why."""
     by_hours = ((0.5, 16), (12, 32), (1e9, 64)) if not gpu else ((4, 64), (24, 128), (1e9, 256))
     most = next(side for limit, side in by_hours if hours < limit)
-    where = f"in {hours:g} hours on {'a GPU' if gpu else 'a CPU'} larger ones would take too few steps"
     if found.same and found.sides[1] in SIZES and found.sides[1] <= most:
         return found.sides[1], "as they are"
     side = max((size for size in SIZES if size <= min(most, found.sides[0])), default=SIZES[0])
     if found.sides[0] > most:
-        return side, f"{where}; --size N decides otherwise"
+        where = "a GPU" if gpu else "a CPU"
+        return side, f"in {hours:g} hours on {where} larger ones would take too few steps; --size N decides otherwise"
     return side, "the largest that 19 of 20 images have without being enlarged"
 
 
@@ -71,8 +72,8 @@ def network(width: int, size: int) -> dict[str, Any]:
     while size % 2**levels == 0 and size / 2 ** (levels - 1) > 8 and levels < len(GROWTH):
         levels += 1
     wide = width >= 64
-    plain = [wide and size / 2**level <= 16 for level in range(levels)]
-    down = "".join("A" if attention else "D" for attention in plain)
+    attention = [wide and size / 2**level <= 16 for level in range(levels)]
+    down = "".join("A" if here else "D" for here in attention)
     return {
         "model.block_out_channels": [width * growth for growth in GROWTH[:levels]],
         "model.down": down,
@@ -123,7 +124,7 @@ def choices(found: Look, machine: Machine, size: int, net: Network, speed: Speed
         *conditional(found),
         *rates(net.width),
         Choice("train.total_steps", steps, f"what {hours:g} hours allow, {1 - TRAINING:.0%} of them for scores"),
-        Choice("train.global_batch", net.batch, batch_reason(machine, net, speed)),
+        Choice("train.global_batch", net.batch, batch_reason(machine, speed)),
         Choice("train.ema_decay", ema_decay(steps), "averages over some hundredths of the training"),
         Choice("train.threads", net.threads, "faster than all cores, which wait for each other"
                if net.threads else "all cores"),
@@ -162,7 +163,7 @@ def rates(width: int) -> list[Choice]:
             Choice("optim.lr_d", rate, "as the generator's")]  # fmt: skip
 
 
-def batch_reason(machine: Machine, net: Network, speed: Speed) -> str:
+def batch_reason(machine: Machine, speed: Speed) -> str:
     """Why the batch is what it is."""
     if machine.gpu is None:
         return f"more steps rather than larger ones; it takes {speed.memory / 1e9:.1f} GB"
@@ -177,7 +178,7 @@ def ema_decay(steps: int) -> float:
 def search_space(chosen: Sequence[Choice], found: Look, speed: Speed, parallel: int, hours: float) -> dict[str, Any]:
     """A search over what matters most, around the choices, that takes the same time on this machine."""
     values = {choice.name: choice.value for choice in chosen}
-    affordable = TRAINING * hours * 3600 * parallel / speed.seconds / BUDGET  # steps of all trials
+    affordable = TRAINING * hours * 3600 * parallel / speed.seconds / SHARE  # steps of all trials
     trials = max(4, min(TRIALS, int(affordable / (3 * LEAST_STEPS))))
     steps = max(LEAST_STEPS, min(values["train.total_steps"], int(affordable / trials)))
     rate = values["optim.lr_g"]
@@ -198,6 +199,6 @@ def search_space(chosen: Sequence[Choice], found: Look, speed: Speed, parallel: 
     }  # fmt: skip
     return {
         "about": "weights, penalty and learning rates", "trials": trials, "search": "random",
-        "scheduler": "freeze-thaw", "budget": f"{BUDGET:.0%}", "set": fixed, "parameters": searched,
+        "scheduler": "freeze-thaw", "budget": f"{SHARE:.0%}", "set": fixed, "parameters": searched,
         "constraints": ["loss.w_mid <= loss.w"],
     }  # fmt: skip

@@ -62,6 +62,10 @@ class Start:
     total_steps: int
 
 
+class TooFewHours(UserError):
+    """This machine makes too few steps in the time given."""
+
+
 def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: Ask = NOTHING) -> Start:
     """Look, prepare, measure, choose, and write; the same call again finds what is done. Raises UserError."""
     out = out.expanduser().absolute()
@@ -86,7 +90,7 @@ def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: 
     steps = choose.steps_in(hours, speed.seconds)
     if steps < choose.LEAST_STEPS:
         least = choose.LEAST_STEPS * speed.seconds / 3600 / choose.TRAINING
-        raise UserError(f"--hours {hours:g}: {steps} steps of this machine; give {least:.2g} at least")
+        raise TooFewHours(f"--hours {hours:g}: {steps} steps of this machine; give {least:.2g} at least")
     chosen = [Choice("data.path", str(out / "data"), f"{found.seen:,} images, {size}x{size}: {why}"),
               *choose.choices(found, machine, size, net, speed, hours)]  # fmt: skip
     _check(chosen)

@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
@@ -14,10 +13,10 @@ from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.files import check_weights
 from act_ray.metrics.classifier import ClassifierFeatures, classifier_weights
+from act_ray.metrics.scores import inception_file
 from act_ray.metrics.self_supervised import self_supervised_weights
 from act_ray.weight_files import INCEPTION, how_to_get
 
-INCEPTION_FILE = INCEPTION.file
 FORWARD_IMAGES = 64  # per forward pass, as torch-fidelity has it: on the CPU, Inception takes 4 GB for 250
 
 
@@ -54,11 +53,11 @@ def load_network(
 
 def inception_weights(cfg: EvalConfig) -> str:
     """Path of InceptionV3's weights: as configured or in torch hub's cache. Raises UserError naming the file to put."""
-    path = Path(cfg.inception_weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE)
+    path = inception_file(cfg)
     if not path.exists():
         raise UserError(
             f"eval.features = 'inception': no weights at {path}; {how_to_get(INCEPTION)} puts torch-fidelity's "
-            f"{INCEPTION_FILE} into torch hub's folder (or name it with eval.inception_weights), or use "
+            f"{INCEPTION.file} into torch hub's folder (or name it with eval.inception_weights), or use "
             "eval.features=self_supervised"
         )
     check_weights(path)

@@ -22,10 +22,15 @@ def metric_name(cfg: EvalConfig) -> str:
     return f"{kind} ({cfg.features} features, {cfg.samples} samples)"
 
 
+def inception_file(cfg: EvalConfig) -> Path:
+    """Where InceptionV3's weights are looked for: as configured, or in torch hub's folder."""
+    return Path(cfg.inception_weights or INCEPTION.path).expanduser()
+
+
 def resolve_features(cfg: Config) -> Config:
     """eval.features = auto as what it is on this machine, so that all workers, and a resumed run, have the same."""
     if cfg.eval.features != "auto":
         return cfg
-    found = Path(cfg.eval.inception_weights or INCEPTION.path).expanduser().exists()
-    evaluation = cfg.eval.model_copy(update={"features": "inception" if found else "self_supervised"})
+    features = "inception" if inception_file(cfg.eval).exists() else "self_supervised"
+    evaluation = cfg.eval.model_copy(update={"features": features})
     return cfg.model_copy(update={"eval": evaluation})

@@ -68,7 +68,7 @@ def on_interrupt(
         elif number == signal.SIGINT:
             raise Interrupted(resume, exit_code(130))
 
-    with _heeding(interrupt):
+    with heeding(interrupt):
         _threads[:] = [threading.Thread(target=call, daemon=True)]
         _threads[0].start()
         while not done.wait(0.2):
@@ -80,7 +80,7 @@ def on_interrupt(
 
 
 @contextlib.contextmanager
-def _heeding(handler: Callable[[int, object], None]) -> Iterator[None]:
+def heeding(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Send SIGNALS to `handler` within the block, but those that are ignored."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]

@@ -141,9 +141,7 @@ def new_config(
         raise UserError(f"--config {config_file}: not with --preset; write `preset: {preset_name}` into the file")
     dotted = settings.parse_overrides(overrides)
     for name, option, value in (("data.path", "--data", data), ("train.seed", "--seed", seed)):
-        if value is not None and name in dotted:
-            raise UserError(f"{option} {value}: given twice, also by --set {name}; leave one of them out")
-        dotted |= {} if value is None else {name: value}
+        dotted = settings.with_option(dotted, name, option, value)
     if config_file is not None:
         cfg = settings.load_file(config_file, dotted, recipe)
     else:

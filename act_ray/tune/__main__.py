@@ -150,10 +150,7 @@ def command(
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
         experiment = Experiment.resume(default_location(*split_resume(resume, storage)), given)
         return run_search(experiment, shared_storage, dashboard)
-    fixed = settings.parse_overrides(overrides)
-    if data is not None and "data.path" in fixed:
-        raise UserError(f"--data {data}: given twice, also by --set data.path; leave one of them out")
-    fixed |= {} if data is None else {"data.path": data}
+    fixed = settings.with_option(settings.parse_overrides(overrides), "data.path", "--data", data)
     if space_name is None:
         space_name = settings.usual_preset(fixed)  # there is a search space of each of these names
         if space_name != "digits":

@@ -109,7 +109,7 @@ def test_all_choices_go_together(machine: Machine, hours: float) -> None:
             assert size % 2 ** (len(cfg.model.down) - 1) == 0
             assert cfg.train.total_steps * 0.2 <= hours * 3600
             space = parse_space({"preset": "digits", **choose.search_space(chosen, found, speed, 2, hours)}, "x")
-            steps = space.example().train.total_steps * space.trials * choose.BUDGET
+            steps = space.example().train.total_steps * space.trials * choose.SHARE
             assert steps * speed.seconds <= 2 * hours * 3600
 
 

@@ -11,7 +11,8 @@ import torch
 from act_ray.config import EvalConfig
 from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
-from act_ray.metrics.features import INCEPTION_FILE, load_network
+from act_ray.metrics.features import load_network
+from act_ray.weight_files import INCEPTION
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,7 @@ def test_missing_inception_weights_are_named(digits: ImageData, tmp_path: Path) 
     with pytest.raises(UserError) as error:
         load_network(cfg, digits, CPU)
     assert str(tmp_path / "none.pth") in str(error.value)
-    assert INCEPTION_FILE in str(error.value)
+    assert INCEPTION.file in str(error.value)
     assert "eval.features=self_supervised" in str(error.value)
 
 
@@ -40,7 +41,7 @@ class Canary:
 
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
 def test_a_pickle_in_place_of_the_weights_never_runs(writer: str, digits: ImageData, tmp_path: Path) -> None:
-    path, sung = tmp_path / INCEPTION_FILE, tmp_path / "sung"
+    path, sung = tmp_path / INCEPTION.file, tmp_path / "sung"
     if writer == "torch":
         torch.save({"w": Canary(str(sung))}, path)
     else:

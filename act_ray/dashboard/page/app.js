@@ -29,7 +29,6 @@ function remember() {
 }
 
 // Of an address from elsewhere. Back and Forward go to where one was, with what is chosen now.
-
 function recall() {
   const [, query] = location.hash.split("?");
   if (query === undefined) return; // a link within the page: all stays as it is
