@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def load_config(
-    preset: str | None = "digits", changes: Mapping[str, Any] | None = None, *, recipe: str | None = None
+    preset: str | None = "usual", changes: Mapping[str, Any] | None = None, *, recipe: str | None = None
 ) -> Config:
     """The settings of a preset (None: the defaults) with `changes`, such as {"loss.w": 0.5}, on top.
 
+    preset: "usual" is, as for `act-ray train`, digits, or small where `changes` has another data.path.
     recipe: "paper" or "authors", whose choices to take where they differ; None: the preset's.
     """
-    config = resolve_features(settings.absolute_paths(settings.load(preset, changes, recipe_name=recipe)))
+    name = settings.usual_preset(changes or {}) if preset == "usual" else preset
+    config = resolve_features(settings.absolute_paths(settings.load(name, changes, recipe_name=recipe)))
     if config.model.init is None:
         return config
     from act_ray.train.warm_start import adopt_architecture  # imports torch

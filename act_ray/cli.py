@@ -36,6 +36,8 @@ VERBS = {
 
 # ---------------------------------------------------------------------------------------------- how a command ends
 
+LONG = 500  # letters: no path is so long; a value that somebody gave may be
+
 
 def run(command: click.Command, args: list[str] | None = None, prog_name: str | None = None) -> NoReturn:
     """Run a click command and exit: 0, 2 for a mistake in what the user gave; interrupted: 130, 143 by SIGTERM, 129.
@@ -74,8 +76,10 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def complain(message: str) -> None:
-    """Print `error: message` as one line on stderr."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Print `error: message` as one line on stderr, without the middle of a word or a list that is very long."""
+    words = (word if len(word) <= LONG else f"{word[:80]}...{word[-20:]}" for word in message.split())
+    line = " ".join(words)
+    print("error: " + (line if len(line) <= 4 * LONG else f"{line[: 3 * LONG]} ... {line[-LONG:]}"), file=sys.stderr)
 
 
 @contextlib.contextmanager

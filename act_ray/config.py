@@ -40,7 +40,10 @@ class DataConfig(Section):
         "batch out of the shards, the same bit for bit, which takes processor time instead of that disk",
     )
     subset: int | None = Field(
-        None, ge=2, description="train on so many of the images, the same in every run; scores compare with all of them"
+        None,
+        ge=2,
+        le=10**10,
+        description="train on so many of the images, the same in every run; scores compare with all of them",
     )
     held_out: float = Field(
         0.0, ge=0, le=0.5, description="share of these kept back, to see how much better D knows those it trains on"
@@ -51,12 +54,12 @@ class DataConfig(Section):
 class ScheduleConfig(Section):
     """Noise levels and how many of them: paper section 2 and Table 6; CM section 5."""
 
-    t_min: float = Field(Schedule.t_min, gt=0, description="eps, the smallest noise level")
-    t_max: float = Field(Schedule.t_max, gt=0, description="T, the largest noise level")
-    rho: float = Field(Schedule.rho, gt=0, description="how the levels between are spaced: evenly in t^(1/rho)")
-    sigma_data: float = Field(Schedule.sigma_data, gt=0, description="standard deviation of the images' pixels")
-    s0: int = Field(Schedule.s0, ge=2, description="levels at the start")
-    s1: int = Field(Schedule.s1, ge=2, description="levels at the end")
+    t_min: float = Field(Schedule.t_min, gt=0, le=1_000, description="eps, the smallest noise level")
+    t_max: float = Field(Schedule.t_max, gt=0, le=10_000, description="T, the largest noise level")
+    rho: float = Field(Schedule.rho, gt=0, le=100, description="how the levels between are spaced: evenly in t^(1/rho)")
+    sigma_data: float = Field(Schedule.sigma_data, gt=0, le=100, description="standard deviation of the images' pixels")
+    s0: int = Field(Schedule.s0, ge=2, le=100_000, description="levels at the start")
+    s1: int = Field(Schedule.s1, ge=2, le=100_000, description="levels at the end")
     levels: Literal["paper", "authors"] = Field(
         Schedule.levels, description="N(k): the paper's ceil form, or the authors' round"
     )
@@ -84,7 +87,9 @@ class LossConfig(Section):
     w: float = Field(Loss.w, ge=0, le=1, description="lambda_N(j) at the largest noise level, j = N-1")
     w_mid: float = Field(Loss.w_mid, ge=0, le=1, description="lambda_N(j) half-way, j = (N-1)/2; at most w")
     distance: Literal["lpips", "l2", "l1", "pseudo_huber"] = Field("lpips", description="d of L_CT")
-    lpips_size: int | None = Field(224, ge=16, description="resize images to this side for LPIPS; null = native size")
+    lpips_size: int | None = Field(
+        224, ge=16, le=4096, description="resize images to this side for LPIPS; null = native size"
+    )
     lpips_resize: Literal["bilinear", "area"] = Field(
         "bilinear", description="how: as the authors and CM, or torch-fidelity's, which averages where it shrinks"
     )
@@ -95,8 +100,8 @@ class LossConfig(Section):
     adversarial: Literal["non_saturating", "saturating"] = Field(
         Loss.adversarial, description="L_G: softplus(-logit) as in the authors' code, or log(1 - D) as printed"
     )
-    gp_weight: float = Field(Loss.gp_weight, ge=0, description="w_gp in L_gp = w_gp ||grad_x D||^2")
-    gp_interval: int = Field(Loss.gp_interval, ge=1, description="I_gp: steps between gradient penalties")
+    gp_weight: float = Field(Loss.gp_weight, ge=0, le=10_000, description="w_gp in L_gp = w_gp ||grad_x D||^2")
+    gp_interval: int = Field(Loss.gp_interval, ge=1, le=10**6, description="I_gp: steps between gradient penalties")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -119,19 +124,22 @@ class DistillConfig(Section):
 class DiffusionConfig(Section):
     """The plain diffusion trainer (train.method = diffusion): EDM's denoiser, Table 1 of its paper."""
 
-    p_mean: float = Field(Diffusion.p_mean, description="ln sigma ~ N(p_mean, p_std^2)")
-    p_std: float = Field(Diffusion.p_std, gt=0, description="its standard deviation")
+    p_mean: float = Field(Diffusion.p_mean, ge=-20, le=20, description="ln sigma ~ N(p_mean, p_std^2)")
+    p_std: float = Field(Diffusion.p_std, gt=0, le=20, description="its standard deviation")
 
 
 class AugmentConfig(Section):
     """ACT-Aug, Algorithm 2: the probability p_aug follows L_gp."""
 
     enabled: bool = Field(Augment.enabled, description="show the discriminator augmented images")
-    tau: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    tau: Annotated[float, Field(gt=0, le=10_000)] | Literal["auto"] = Field(
         Augment.tau, description="threshold for the EMA of L_gp (w_gp included); auto: tau_ratio x what L_gp settles at"
     )
     tau_ratio: float = Field(
-        Augment.tau_ratio, gt=0, description="of augment.tau = auto, which watches L_gp for a quarter of the budget"
+        Augment.tau_ratio,
+        gt=0,
+        le=100,
+        description="of augment.tau = auto, which watches L_gp for a quarter of the budget",
     )
     p_step: float = Field(Augment.p_step, gt=0, le=1, description="p_r: change of p_aug every gp_interval steps")
     gp_decay: float = Field(Augment.gp_decay, ge=0, lt=1, description="mu_p: EMA rate of L_gp")
@@ -144,10 +152,12 @@ class AugmentConfig(Section):
 class SteerConfig(Section):
     """collapse.action = steer: w_gp moves, so that ||grad D||^2 stays in a corridor."""
 
-    low: float = Field(Steer.low, gt=0, description="average of ||grad D||^2 below which w_gp falls, to what is set")
-    high: float = Field(Steer.high, gt=0, description="and above which it grows")
-    factor: float = Field(Steer.factor, gt=1, description="by how much at one gradient penalty")
-    most: float = Field(Steer.most, gt=0, description="w_gp grows no further")
+    low: float = Field(
+        Steer.low, gt=0, le=10**6, description="average of ||grad D||^2 below which w_gp falls, to what is set"
+    )
+    high: float = Field(Steer.high, gt=0, le=10**6, description="and above which it grows")
+    factor: float = Field(Steer.factor, gt=1, le=100, description="by how much at one gradient penalty")
+    most: float = Field(Steer.most, gt=0, le=10**6, description="w_gp grows no further")
     decay: float = Field(Steer.decay, ge=0, lt=1, description="EMA rate of log ||grad D||^2, from penalty to penalty")
 
     @model_validator(mode="after")
@@ -160,16 +170,18 @@ class SteerConfig(Section):
 class ModelConfig(Section):
     """The generator: diffusers' UNet2DModel."""
 
-    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    block_out_channels: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
         (128, 128, 256, 256), description="channels of each level, the finest first"
     )
     down: str = Field("DADD", pattern=r"^[DA]+$", description="down path; D plain, A with attention")
     up: str = Field("UUAU", pattern=r"^[UA]+$", description="up path; U plain, A with attention")
-    layers_per_block: int = Field(2, ge=1, description="residual blocks per level")
-    attention_head_dim: int | None = Field(8, ge=1, description="width of an attention head; null = one head")
-    norm_num_groups: int = Field(32, ge=1, description="groups of each GroupNorm")
+    layers_per_block: int = Field(2, ge=1, le=64, description="residual blocks per level")
+    attention_head_dim: int | None = Field(
+        8, ge=1, le=65_536, description="width of an attention head; null = one head"
+    )
+    norm_num_groups: int = Field(32, ge=1, le=65_536, description="groups of each GroupNorm")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the residual blocks, in training")
-    num_classes: int | None = Field(None, ge=1, description="classes to condition on; null = unconditional")
+    num_classes: int | None = Field(None, ge=1, le=10**6, description="classes to condition on; null = unconditional")
     init: str | None = path_field(
         None, "start from these weights: a run, a checkpoint, a diffusers folder, or the authors' .ckpt"
     )
@@ -199,33 +211,35 @@ class DiscriminatorConfig(Section):
     kind: Literal["ddpm", "stylegan2", "projected"] = Field("ddpm", description="the family of networks")
     time_embedding: bool = Field(True, description="feed t to the discriminator")
     conditional: bool = Field(Step.conditional, description="D(x_0, x_t, t), which also sees the noisy image (app. H)")
-    block_out_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+    block_out_channels: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] | None = Field(
         None,
         description="ddpm: channels of each level; null = the generator's. The authors' CIFAR-10: 128, 256, 256, 256",
     )
-    layers_per_block: int = Field(3, ge=1, description="ddpm: residual blocks per level")
+    layers_per_block: int = Field(3, ge=1, le=64, description="ddpm: residual blocks per level")
     activation: Literal["silu", "leaky_relu"] = Field("silu", description="ddpm: Table 4 has both")
     residual: bool = Field(False, description="ddpm: residual connections around the down blocks (DDPM-res)")
     head: Literal["norm_act", "act", "plain"] = Field(
         "norm_act",
         description="ddpm: before pooling: GroupNorm and activation (authors, CIFAR-10), the latter, nothing",
     )
-    pool: int = Field(2, ge=1, description="ddpm: side of the pooled grid before the linear layer")
-    channel_base: int = Field(32768, ge=1, description="stylegan2: width at resolution r is channel_base / r")
-    channel_max: int = Field(512, ge=1, description="stylegan2: widest layer")
+    pool: int = Field(2, ge=1, le=64, description="ddpm: side of the pooled grid before the linear layer")
+    channel_base: int = Field(32768, ge=1, le=2**24, description="stylegan2: width at resolution r is channel_base / r")
+    channel_max: int = Field(512, ge=1, le=65_536, description="stylegan2: widest layer")
     feature_network: str = Field("tf_efficientnet_lite0", description="projected: a network of timm")
     feature_weights: str | None = path_field(
         None, "projected: file with its weights; 'random' = untrained (for tests)", name="random"
     )
-    feature_size: int = Field(224, ge=64, multiple_of=32, description="projected: images are resized to this side")
+    feature_size: int = Field(
+        224, ge=64, le=4096, multiple_of=32, description="projected: images are resized to this side"
+    )
 
 
 class OptimConfig(Section):
     """The two optimizers."""
 
     name: Literal["radam", "adam"] = Field("radam", description="radam as in the paper; adam has a fused kernel")
-    lr_g: float = Field(1e-4, gt=0, description="generator's learning rate")
-    lr_d: float | None = Field(None, gt=0, description="discriminator's learning rate; null = lr_g")
+    lr_g: float = Field(1e-4, gt=0, le=1_000, description="generator's learning rate")
+    lr_d: float | None = Field(None, gt=0, le=1_000, description="discriminator's learning rate; null = lr_g")
     beta1: float = Field(0.0, ge=0, lt=1, description="of both")
     beta2_g: float = Field(0.99, ge=0, lt=1, description="the generator's")
     beta2_d: float = Field(0.99, ge=0, lt=1, description="the discriminator's; the authors' code has .9318 here")
@@ -238,9 +252,11 @@ class TrainConfig(Section):
         "act",
         description="act: Algorithms 1 and 2, consistency training (loss.w = 0), distillation; or EDM's diffusion",
     )
-    seed: int = Field(0, ge=0, description="of the weights, the order of the images and all noise")
-    total_steps: int = Field(Step.total_steps, ge=1, description="K")
-    global_batch: int = Field(80, ge=2, multiple_of=2, description="B images per generator update over all workers")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of the weights, the order of the images and all noise")
+    total_steps: int = Field(Step.total_steps, ge=1, le=10**9, description="K")
+    global_batch: int = Field(
+        80, ge=2, le=10**6, multiple_of=2, description="B images per generator update over all workers"
+    )
     discriminator_images: Literal["own", "shared"] = Field(
         "own", description="D sees images of its own, or those that the generator has just seen"
     )
@@ -253,23 +269,25 @@ class TrainConfig(Section):
     ema_decay: float = Field(
         Step.ema_decay, ge=0, lt=1, description="of the slow average of the generator (eval.weights: ema)"
     )
-    log_every: int = Field(50, ge=1, description="steps between two transfers of metrics to the host")
-    threads: int | None = Field(None, ge=1, description="CPU threads per worker; null = its share of the cores")
+    log_every: int = Field(50, ge=1, le=10**6, description="steps between two transfers of metrics to the host")
+    threads: int | None = Field(
+        None, ge=1, le=4096, description="CPU threads per worker; null = its share of the cores"
+    )
 
 
 class EvalConfig(Section):
     """The score during training."""
 
-    every: int = Field(5_000, ge=1, description="steps between scores and sample grids")
+    every: int = Field(5_000, ge=1, le=10**9, description="steps between scores and sample grids")
     weights: tuple[Literal["ema", "teacher", "model"], ...] = Field(
         ("ema", "teacher"),
         min_length=1,
         description="what is scored: the first gives the score and the grids, the others are measured beside it; ema "
         "averages slowly, teacher is theta^-, which the authors sample from, model is theta",
     )
-    samples: int = Field(5_000, ge=16, description="one-step samples per score, from fixed noise")
-    ode_steps: int = Field(18, ge=1, description="train.method = diffusion: steps of EDM's Heun sampler")
-    batch: int = Field(250, ge=1, description="samples per forward pass")
+    samples: int = Field(5_000, ge=16, le=10**7, description="one-step samples per score, from fixed noise")
+    ode_steps: int = Field(18, ge=1, le=10_000, description="train.method = diffusion: steps of EDM's Heun sampler")
+    batch: int = Field(250, ge=1, le=10**6, description="samples per forward pass")
     features: Literal["auto", "inception", "self_supervised", "classifier", "none"] = Field(
         "auto",
         description="behind the Frechet distance: FID's network; one that learns from the images alone, in seconds; a "
@@ -278,16 +296,16 @@ class EvalConfig(Section):
     inception_weights: str | None = path_field(
         None, "file with torch-fidelity's InceptionV3 weights; null = torch hub's cache"
     )
-    grid: int = Field(64, ge=1, description="images in the sample grid")
+    grid: int = Field(64, ge=1, le=10_000, description="images in the sample grid")
 
 
 class CheckpointConfig(Section):
     """What is kept of the training state."""
 
-    every: int = Field(5_000, ge=1, description="steps between checkpoints")
-    keep: int = Field(2, ge=2, description="newest checkpoints kept besides the best")
+    every: int = Field(5_000, ge=1, le=10**9, description="steps between checkpoints")
+    keep: int = Field(2, ge=2, le=10**6, description="newest checkpoints kept besides the best")
     good: int = Field(
-        2, ge=0, description="and newest ones from before a signature of collapse was found, to fork from"
+        2, ge=0, le=10**6, description="and newest ones from before a signature of collapse was found, to fork from"
     )
 
 

@@ -91,12 +91,25 @@ def free_port() -> int:
 
 
 def require_shared_storage(location: str, shared: bool) -> None:
-    """Refuse a folder of one machine on a cluster of several, unless the user says that all of them mount it."""
-    if nodes() > 1 and storage_is_local(location) and not shared:
-        raise UserError(
-            f"--storage: {location} is a folder of one machine, and the cluster has {nodes()} nodes; give an s3:// or "
-            "gs:// URI, or --shared-storage if all nodes mount it"
-        )
+    """Refuse a folder of one machine on a cluster that has, or will have, several, unless all of them mount it."""
+    if shared or not storage_is_local(location) or (nodes() == 1 and not grows()):
+        return
+    size = f"has {nodes()} nodes" if nodes() > 1 else "adds nodes when trials want them"
+    raise UserError(
+        f"--storage: {location} is a folder of one machine, and the cluster {size}; give an s3:// or gs:// URI, or "
+        "--shared-storage if all nodes mount it"
+    )
+
+
+def grows() -> bool:
+    """Whether an autoscaler may add nodes to the cluster that was joined: its head trains nothing, or is of one.
+
+    `ray up` leaves its settings on the head, where jobs run; KubeRay tells its pods what they are.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return False  # our own
+    launched = os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml")) or "RAY_NODE_TYPE_NAME" in os.environ
+    return launched or ray.cluster_resources().get("CPU", 0) == 0
 
 
 def nodes() -> int:

@@ -48,6 +48,8 @@ def read_yaml(text: str | TextIO, where: str) -> Any:
     """Parse one YAML document safely. Raises UserError with the line of a mistake."""
     try:
         return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, TypeError, ValueError) as error:  # the latter two: {[1]: 2}, 2024-13-45
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -81,6 +81,8 @@ def test_the_list_names_presets_spaces_and_runs(tmp_path: Path) -> None:
     ("raised", "code", "said"),
     [
         (UserError("loss.w = 2:\n too much"), 2, "error: loss.w = 2: too much\n"),
+        (UserError(f"loss.w = {'9' * 100_000}: no"), 2, f"error: loss.w = {'9' * 80}...{'9' * 19}: no\n"),
+        (UserError("1, " * 100_000), 2, "error: " + ("1, " * 500)[:1500] + " ... " + ("1, " * 500)[-501:-1] + "\n"),
         (click.UsageError("no"), 2, "error: no\n"),
         (Interrupted("go on with: X"), 130, "error: interrupted; go on with: X\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),

@@ -1,6 +1,8 @@
 """The schema: bounds, settings that contradict each other, and what the training step is told."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,8 @@ def test_infinities_are_refused_where_they_make_no_sense() -> None:
         "train.total_steps=1.5",
         "train.seed=-1",
         "optim.lr_g=0",
+        "optim.lr_g=65536",
+        "augment.tau=1e308",
         "optim.beta2_d=1",
         "augment.tau=0",
         "augment.p_step=1.1",
@@ -102,3 +106,17 @@ def test_the_step_is_told_what_the_config_says() -> None:
     assert (changed.loss.w, changed.schedule.s1, changed.augment.tau, changed.total_steps) == (0.9, 7, 0.3, 5)
     assert (changed.ema_decay, changed.monitor_interval, changed.conditional) == (0.5, 3, True)
     assert changed.precision == "bf16"
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    """One that no sane run passes: a slip of a key is refused before anything starts."""
+    numbers = [(where, set(kind)) for where, kind in _kinds() if kind.get("type") in ("number", "integer")]
+    assert not [where for where, bounds in numbers if not bounds & {"maximum", "exclusiveMaximum"}]
+
+
+def _kinds() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each kind that a setting may be, as JSON schema."""
+    for section, schema in Config.model_json_schema()["$defs"].items():
+        for name, field in schema["properties"].items():
+            for kind in field.get("anyOf", [field]):
+                yield f"{section}.{name}", kind.get("items", kind)

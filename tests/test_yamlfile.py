@@ -56,6 +56,7 @@ def test_infinities_are_numbers() -> None:
         "!!python/object/apply:os.system [ls]",
         "a: *b",
         "--- 1\n--- 2",
+        "[" * 5000 + "]" * 5000,
     ],
 )
 def test_bad_yaml_is_a_one_line_refusal(text: str) -> None:

@@ -11,8 +11,10 @@ from act_ray.collapse.trace import Finding, Trace
 class DivergenceThresholds(Watching):
     """When a run has blown up."""
 
-    divergence_loss_ratio: float = Field(10.0, gt=1, description="L_CT over its running minimum: blown up")
-    divergence_gp_ratio: float = Field(1e5, gt=1, description="||grad D||^2 over its running minimum: blown up")
+    divergence_loss_ratio: float = Field(10.0, gt=1, le=1e12, description="L_CT over its running minimum: blown up")
+    divergence_gp_ratio: float = Field(
+        1e5, gt=1, le=1e12, description="||grad D||^2 over its running minimum: blown up"
+    )
 
 
 def divergence(trace: Trace, cfg: DivergenceThresholds) -> Finding | None:

@@ -18,14 +18,16 @@ class DriftThresholds(Rising, WorseThresholds):
     """When a rise is a drift."""
 
     ema: float = Field(0.25, gt=0, le=1, description="weight of the newest block in the level of log ||grad D||^2")
-    drift_delta: float = Field(0.15, ge=0, description="Page-Hinkley: rise of log ||grad D||^2 that is tolerated")
-    drift_lambda: float = Field(5.0, gt=0, description="Page-Hinkley: accumulated rise that is an alarm")
-    drift_ratio: float = Field(7.0, gt=1, description="the level over its running minimum that is an alarm")
+    drift_delta: float = Field(
+        0.15, ge=0, le=1e12, description="Page-Hinkley: rise of log ||grad D||^2 that is tolerated"
+    )
+    drift_lambda: float = Field(5.0, gt=0, le=1e12, description="Page-Hinkley: accumulated rise that is an alarm")
+    drift_ratio: float = Field(7.0, gt=1, le=1e12, description="the level over its running minimum that is an alarm")
     drift_noise: float = Field(
-        8.0, ge=0, description="and the least rise of the log level, in standard deviations of its noise"
+        8.0, ge=0, le=1e12, description="and the least rise of the log level, in standard deviations of its noise"
     )
     confirmed_ratio: float = Field(
-        3.0, gt=1, description="enough instead of drift_ratio when the score has become worse as well"
+        3.0, gt=1, le=1e12, description="enough instead of drift_ratio when the score has become worse as well"
     )
 
 

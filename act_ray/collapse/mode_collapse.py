@@ -12,7 +12,7 @@ class ModeCollapseThresholds(Watching):
     diversity_floor: float = Field(
         0.75, gt=0, lt=1, description="diversity of the samples below this share of its own best: modes are lost"
     )
-    diversity_patience: int = Field(2, ge=1, description="evaluations in a row below the floor")
+    diversity_patience: int = Field(2, ge=1, le=10**6, description="evaluations in a row below the floor")
 
 
 def mode_collapse(trace: Trace, cfg: ModeCollapseThresholds) -> Finding | None:

@@ -26,14 +26,17 @@ class Watching(BaseModel):
         description="stop a run whose collapse is confirmed; only record it and let it go on; rescue: go back and "
         "change one thing; steer: record it, and hold ||grad D||^2 in a corridor by moving w_gp (steer.*)",
     )
-    rescues: int = Field(2, ge=1, description="action = rescue: how often")
+    rescues: int = Field(2, ge=1, le=10**6, description="action = rescue: how often")
     rescue_order: tuple[Literal["gp_weight", "lr_d", "w", "p_aug"], ...] = Field(
         ("gp_weight", "lr_d", "w", "p_aug"),
         min_length=1,
         description="and what is changed: w_gp x 3 or more, lr_d / 2, w x .8, augmentation from a lower tau on",
     )
     monitor_interval: int = Field(
-        16, ge=1, description="steps between measurements of ||grad D||^2 where the penalty itself is not computed"
+        16,
+        ge=1,
+        le=10**6,
+        description="steps between measurements of ||grad D||^2 where the penalty itself is not computed",
     )
     patience: float = Field(
         0.25, gt=0, lt=1, description="share of the budget without a new best score that confirms a signature"
@@ -41,7 +44,10 @@ class Watching(BaseModel):
     blocks: int = Field(75, ge=10, le=1000, description="blocks the planned budget is cut into; a rule sees medians")
     warmup: float = Field(0.12, ge=0, lt=1, description="share of the budget before the drift and spike rules begin")
     gp_floor: float = Field(
-        0.01, gt=0, description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio"
+        0.01,
+        gt=0,
+        le=1e12,
+        description="||grad D||^2 below this counts as this: a flat discriminator is no base for a ratio",
     )
 
     @property
@@ -54,7 +60,10 @@ class Rising(Watching):
     """When ||grad D||^2 rises, and does not only come back."""
 
     recovery_ratio: float = Field(
-        1.5, ge=1, description="a drift and a spike end this far above what was before their lowest: less ends a dip"
+        1.5,
+        ge=1,
+        le=1e12,
+        description="a drift and a spike end this far above what was before their lowest: less ends a dip",
     )
 
 

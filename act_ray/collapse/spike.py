@@ -12,9 +12,13 @@ from act_ray.collapse.trace import Finding, Trace
 class SpikeThresholds(Rising):
     """When a rise is a spike."""
 
-    spike_ratio: float = Field(4.0, gt=1, description="rise of ||grad D||^2 (median of three blocks) that is drastic")
-    spike_blocks: int = Field(8, ge=2, description="blocks within which a spike rises and L_CT answers")
-    spike_loss_ratio: float = Field(1.15, gt=1, description="L_CT over its median of the blocks before: unstable")
+    spike_ratio: float = Field(
+        4.0, gt=1, le=1e12, description="rise of ||grad D||^2 (median of three blocks) that is drastic"
+    )
+    spike_blocks: int = Field(8, ge=2, le=10**6, description="blocks within which a spike rises and L_CT answers")
+    spike_loss_ratio: float = Field(
+        1.15, gt=1, le=1e12, description="L_CT over its median of the blocks before: unstable"
+    )
 
 
 def spike(trace: Trace, cfg: SpikeThresholds) -> Finding | None:

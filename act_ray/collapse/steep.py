@@ -14,7 +14,7 @@ _LEAST = 3  # blocks
 class SteepThresholds(Watching):
     """When L_gp is too high."""
 
-    steep_level: float = Field(1.25, gt=0, description="median of L_gp = w_gp ||grad D||^2 that is too high")
+    steep_level: float = Field(1.25, gt=0, le=1e12, description="median of L_gp = w_gp ||grad D||^2 that is too high")
     steep_share: float = Field(0.1, gt=0, lt=1, description="share of the budget that it is the median of")
 
 

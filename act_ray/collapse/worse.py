@@ -9,8 +9,10 @@ from act_ray.collapse.trace import Finding, Trace
 class WorseThresholds(Watching):
     """When a score has turned."""
 
-    score_ratio: float = Field(1.5, gt=1, description="a score (lower is better) this far over its best is worse")
-    score_patience: int = Field(2, ge=1, description="evaluations in a row the score must be worse")
+    score_ratio: float = Field(
+        1.5, gt=1, le=1e12, description="a score (lower is better) this far over its best is worse"
+    )
+    score_patience: int = Field(2, ge=1, le=10**6, description="evaluations in a row the score must be worse")
 
 
 def worse(trace: Trace, cfg: WorseThresholds) -> Finding | None:

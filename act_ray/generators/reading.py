@@ -91,7 +91,7 @@ def _load_state_dict(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: holds more than tensors; where you trust it, keep the weights alone: {keep}"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # torch's reader ends in whatever the bytes lead it to
         raise UserError(f"{path}: not a file of weights ({type(error).__name__}); fetch it again") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from act_ray.cli import run
-from act_ray.errors import UserError
+from act_ray.errors import Interrupted, UserError
 from act_ray.typed import typed
 
 
@@ -46,7 +46,11 @@ def command(
     from act_ray.data.records import LabelChoice
     from act_ray.init.start import Ask, start
 
-    made = start(data, out, hours, click.echo, Ask(size, grey, split, LabelChoice(labels, not no_labels), gpu))
+    ask = Ask(size, grey, split, LabelChoice(labels, not no_labels), gpu)
+    try:
+        made = start(data, out, hours, click.echo, ask)
+    except KeyboardInterrupt:
+        raise Interrupted("the same command goes on") from None
     click.echo(f"a step takes {made.seconds_per_step:.2g} s here; {made.total_steps:,} of them fit into {hours:g} h")
     click.echo(f"train:  {typed('train')} --config {made.config} --workers 0")
     click.echo(f"search: {typed('tune')} --space {made.space}")

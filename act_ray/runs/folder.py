@@ -52,8 +52,11 @@ class Folder:
         return self.path.name if self.remote is None else self.location.rstrip("/").rpartition("/")[2]
 
     def open_root(self) -> None:
-        """Create the folder; for a remote one fetch its own files, not those of its sub-folders."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Create the folder; for a remote one fetch its own files, not those of its sub-folders. Raises UserError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.location}: cannot be made: {error.strerror}") from error
         self.fetch_root()
 
     def fetch_root(self, *folders: str) -> None:

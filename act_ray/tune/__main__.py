@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "workers_per_trial": 0,
     "concurrent": None,
+    "gpu": None,
     "max_failures": 2,
     "budget": None,
     "finalists": None,
@@ -69,6 +70,7 @@ DEFAULTS: dict[str, Any] = {
     "--from", "earlier", metavar="NAME", multiple=True, help="Optuna knows the trials of this earlier search, too."
 )
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time. Default: as many as fit.")
+@click.option("--gpu/--cpu", default=None, help="What trials run on. Default: GPUs, where the cluster has any.")
 @recipe_option
 @set_option
 @click.option("--seed", type=click.IntRange(0), help="Seed of the draws. Default: what the space says.")
@@ -105,6 +107,7 @@ def command(
     finalists: int | None,
     earlier: tuple[str, ...],
     concurrent: int | None,
+    gpu: bool | None,
     recipe: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
@@ -131,7 +134,7 @@ def command(
     from act_ray.tune.experiment import Experiment, default_location
     from act_ray.tune.space_checks import describe
 
-    options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent}
+    options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "gpu": gpu}
     options |= {"max_failures": max_failures, "budget": budget, "finalists": finalists}
     options |= {"tensorboard": tensorboard or None}
     given = {option: value for option, value in options.items() if value is not None}
@@ -266,6 +269,10 @@ def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | No
                     conclude(one, metric_name(one.space.example().eval))
         except KeyboardInterrupt:
             raise Interrupted(experiment.how_to_resume) from None
+        except UserError:
+            if experiment.new and not experiment.trials:
+                experiment.discard()  # it was refused, and a better call may take its name
+            raise
     if interrupted:
         click.echo(experiment.how_to_resume)
         from act_ray.runs.interrupt import exit_code

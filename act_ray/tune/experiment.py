@@ -19,6 +19,7 @@ from typing import Any
 from act_ray.errors import UserError, nearest
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import GO_ON, Folder
+from act_ray.runs.lock import LOCK
 from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
@@ -40,6 +41,7 @@ class Experiment:
         self.trials: dict[int, TrialRecord] = {}  # of trials that began
         self.bad = 0  # lines of the log that cannot be read, and are left out
         self._asked = 0.0
+        self.new = False  # made by this process
         self.state: str | None = None  # running, interrupted or finished, as of the log's end; a kill leaves it running
         # Folders that are there: another version of act_ray, with more settings, would hash to other names.
         self.begun: dict[int, list[str]] = {}
@@ -56,7 +58,17 @@ class Experiment:
             raise UserError(f"--name: {location} exists; continue it with --resume, or choose another name")
         new.write_settings()
         new.dir.push_root()
+        new.new = True
         return new
+
+    def discard(self) -> None:
+        """Take back what `create` and a search that was refused have written."""
+        for name in ("experiment.yaml", "events.jsonl", "cluster.json", LOCK):
+            (self.dir.path / name).unlink(missing_ok=True)
+            if self.dir.remote is not None and self.dir.remote.exists(name):
+                self.dir.remote.delete_file(name)
+        with contextlib.suppress(OSError):  # something else is in it
+            self.dir.path.rmdir()
 
     @classmethod
     def resume(cls, location: str, options: dict[str, Any]) -> "Experiment":

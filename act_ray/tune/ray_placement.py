@@ -19,20 +19,23 @@ class Placement:
     why: str
 
 
-def placement(workers: int, concurrent: int | None) -> Placement:
+def placement(workers: int, concurrent: int | None, asked: bool | None = None) -> Placement:
     """Fit trials into the cluster. Raises UserError, naming both numbers, for what can never run.
 
     A trial with Ray Train workers has a driver besides; it takes a trial_slot of the head node where there are some
-    (ours, and the shipped clusters), or a sliver of a CPU.
+    (ours, and the shipped clusters), or a sliver of a CPU. asked: for GPUs (True) or CPUs; None takes GPUs where there
+    are some.
     """
     have = ray.cluster_resources()
     cpus, gpus, slots = int(have.get("CPU", 0)), int(have.get("GPU", 0)), int(have.get(TRIAL_SLOT, 0))
-    gpu = gpus > 0 or (cpus == 0 and slots > 0)  # a cluster that has only its head yet: shipped ones grow by GPUs
+    gpu = asked if asked is not None else gpus > 0 or (cpus == 0 and slots > 0)  # shipped clusters grow by GPUs
     unit, each = ("GPU", gpus) if gpu else ("CPU", cpus)
     need = max(1, workers)
     takes = f"{need} {unit}{'s' if need > 1 else ''}"
     grows = slots > 0 and (each == 0 or len(ray.nodes()) > 1)  # its slots say how many trials its full size holds
     fit = slots if grows else each // need
+    if fit == 0 and asked:
+        raise UserError(f"--gpu: a trial needs {takes}, the cluster has {each}; try --cpu")
     if fit == 0:
         raise UserError(
             f"--workers-per-trial {workers}: a trial needs {takes}, the cluster has {each}; "

@@ -41,7 +41,8 @@ def search(experiment: Experiment, until: float | None = None) -> bool:
 
 def run_trials(experiment: Experiment, until: float | None = None) -> bool:
     """See search."""
-    place = placement(experiment.options["workers_per_trial"], experiment.options["concurrent"])
+    options = experiment.options
+    place = placement(options["workers_per_trial"], options["concurrent"], options.get("gpu"))
     for plan in experiment.remaining():
         if plan.index in experiment.trials:  # a request that came too late for the interrupted search
             RunFolder(experiment.trial_location(plan)).clear_stop()

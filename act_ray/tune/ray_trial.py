@@ -34,7 +34,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self.reports = (
             reports_from_workers(cfg, told["location"], told["workers"], told["gpu"], told["max_failures"])
             if told["workers"]
-            else reports_in_process(cfg, told["location"])
+            else reports_in_process(cfg, told["location"], told["gpu"])
         )
 
     def step(self) -> dict[str, Any]:
@@ -62,10 +62,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self.reports.close()  # type: ignore[attr-defined]
 
 
-def reports_in_process(cfg: Config, location: str) -> Iterator[Report]:
+def reports_in_process(cfg: Config, location: str, gpu: bool) -> Iterator[Report]:
     """The loop in this process."""
     prepare_process(cfg, 1)
-    yield from train(cfg, RunFolder(location), Ranks(best_device()))
+    yield from train(cfg, RunFolder(location), Ranks(best_device(gpu)))
 
 
 def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, max_failures: int) -> Iterator[Report]:

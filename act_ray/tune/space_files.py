@@ -33,7 +33,8 @@ def load_space(name: str, over: Mapping[str, Any] | None = None, fixed: Mapping[
     if not isinstance(raw, dict):
         raise UserError(f"{where}: must be a mapping with preset and parameters")
     raw = raw | {key: value for key, value in (over or {}).items() if value is not None}
-    raw["set"] = {**(raw.get("set") or {}), **(fixed or {})}
+    given = raw.get("set") or {}
+    raw["set"] = {**given, **(fixed or {})} if isinstance(given, dict) else given
     return parse_space(raw, where)
 
 

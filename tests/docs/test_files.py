@@ -69,9 +69,9 @@ def runs(whole_augmented: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     (newest(root / "whole") / "ema.safetensors").write_bytes(b"")
     go(tiny(AUGMENTED), root / "whole")
     go(tiny({**DIFFUSION, "eval.weights": ["ema", "model"]}), root / "diffusion")
-    go(tiny({"optim.lr_g": 1e8, **AUGMENTED, "augment.tau": "auto", "loss.gp_interval": 1}), root / "diverged")
+    go(tiny({"optim.lr_g": 1e3, **AUGMENTED, "augment.tau": "auto", "loss.gp_interval": 1}), root / "diverged")
     go(tiny({"data.held_out": 0.05, "train.total_steps": 5}), root / "kept_back")
-    rescued = {"optim.lr_g": 1e8, "collapse.action": "rescue", "collapse.rescues": 1}
+    rescued = {"optim.lr_g": 1e3, "collapse.action": "rescue", "collapse.rescues": 1}
     go(tiny(rescued), root / "rescued")
     go(tiny({"collapse.action": "steer", "train.total_steps": 5}), root / "steered")
     return [root / name for name in ("whole", "diffusion", "diverged", "kept_back", "rescued", "steered")]
