@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in what the user gave: one line that says what, where, the bound and the nearest valid thing."""
 
 
+class StorageError(UserError):
+    """The storage is full, fails, or is away: with the same call the work goes on once it is mended."""
+
+
 class Interrupted(Exception):
     """The user, or the machine, asked the command to end; the message says how to go on, `code` is the exit code."""
 

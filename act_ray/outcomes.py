@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+HALTED = "halted"  # what a trial tells its search when the storage fails: neither has ended
+
 
 class RunOutcome(StrEnum):
     """Why the training loop returned."""

@@ -48,10 +48,10 @@ class Ranks:
         try:
             result = function()
         except UserError as error:
-            problem = str(error)
+            problem = error
         for first in self.gather(problem):
             if first is not None:
-                raise UserError(first)
+                raise first
         return result  # type: ignore[no-any-return]
 
     def on_first(self, function: Callable[[], T]) -> T:
@@ -61,10 +61,10 @@ class Ranks:
             try:
                 result = function(), None
             except UserError as error:
-                result = None, str(error)
+                result = None, error
         value, problem = self.from_first(result)
         if problem is not None:
-            raise UserError(problem)
+            raise problem
         return value  # type: ignore[no-any-return]
 
     def from_first(self, value: Any) -> Any:

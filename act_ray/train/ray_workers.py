@@ -29,8 +29,8 @@ class _Forward(ray.train.UserCallback):  # type: ignore[misc]
         self.put(metrics[0])
 
 
-def worker_loop(job: dict[str, Any]) -> Report | str:
-    """What each worker runs. A user's mistake is returned as text: an exception would come back as a traceback."""
+def worker_loop(job: dict[str, Any]) -> Report | UserError:
+    """What each worker runs. A user's mistake is returned: raised, it would come back as a traceback."""
     context = ray.train.get_context()
     cfg = settings.build(job["config"])
     prepare_process(cfg, context.get_local_world_size())
@@ -40,7 +40,7 @@ def worker_loop(job: dict[str, Any]) -> Report | str:
         for report in train(cfg, RunFolder(job["location"], lock_wait_s=120), Ranks(get_device())):
             ray.train.report(report)
     except UserError as error:
-        return str(error)
+        return type(error)(*error.args)  # without the traceback, which does not travel
     return report
 
 
@@ -66,7 +66,7 @@ def fit(
         ),
     )
     result = trainer.fit().return_value
-    if isinstance(result, str):
-        raise UserError(result)
+    if isinstance(result, UserError):
+        raise result
     assert isinstance(result, dict)
     return result

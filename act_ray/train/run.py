@@ -20,8 +20,8 @@ from act_ray.metrics.scores import WORST, finite_or_worst, metric_name
 from act_ray.outcomes import RunOutcome
 from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
+from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder, grid_name
-from act_ray.runs.full_disk import told
 from act_ray.runs.progress import Progress
 from act_ray.train.batches import step_indices
 from act_ray.train.detect import make_detector

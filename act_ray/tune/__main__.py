@@ -77,6 +77,7 @@ DEFAULTS: dict[str, Any] = {
 @storage_option
 @click.option("--name", help="Name of the search. Default: the space's and the time.")
 @click.option("--resume", metavar="NAME", help="Continue the search of this name in --storage.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: the trials that failed are tried again, too.")
 @click.option(
     "--simulate",
     metavar="TRACES",
@@ -114,6 +115,7 @@ def command(
     storage: str,
     name: str | None,
     resume: str | None,
+    retry_failed: bool,
     simulate: str | None,
     resamples: int | None,
     split: str | None,
@@ -152,7 +154,11 @@ def command(
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
         experiment = Experiment.resume(default_location(*split_resume(resume, storage)), given)
+        if retry_failed:
+            click.echo(f"{experiment.retry_failed()} failed trial(s) are tried again")
         return run_search(experiment, shared_storage, dashboard)
+    if retry_failed:
+        raise UserError("--retry-failed: only with --resume NAME")
     fixed = settings.with_option(settings.parse_overrides(overrides), "data.path", "--data", data)
     if space_name is None:
         space_name = settings.usual_preset(fixed)  # there is a search space of each of these names

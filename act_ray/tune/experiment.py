@@ -168,6 +168,13 @@ class Experiment:
         """Where the trial's folder is on this machine; on an object store only what a worker here wrote."""
         return Folder(self.trial_location(plan)).path
 
+    def retry_failed(self) -> int:
+        """Open the trials that failed again; how many. They go on from their checkpoints, where they have some."""
+        failed = [trial for trial in self.trials.values() if trial.outcome is TrialOutcome.FAILED]
+        for trial in failed:
+            self.log("retried", trial.plan)
+        return len(failed)
+
     def ask_to_go_on(self, index: int) -> None:
         """Ask the search that runs in this folder to let a waiting trial go on: by a file."""
         if self.dir.remote is not None:
@@ -233,6 +240,8 @@ class Experiment:
         if row["event"] == "reported":
             # A resumed trial reports again what it had reported after its last checkpoint.
             trial.reports = [r for r in trial.reports if r["step"] < row["report"]["step"]] + [row["report"]]
+        elif row["event"] == "retried":
+            trial.outcome = trial.reason = None
         elif row["event"] == "ended":
             trial.outcome, trial.reason, trial.prune = outcome, row.get("reason"), row.get("prune")
 

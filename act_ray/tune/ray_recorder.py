@@ -1,5 +1,6 @@
 """What happens in a search: Ray Tune's events into the experiment's log, and one line for each."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from act_ray.metrics.scores import WORST
-from act_ray.outcomes import RunOutcome, TrialOutcome
+from act_ray.outcomes import HALTED, RunOutcome, TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.tensorboard import FOLDER, EventFiles
 from act_ray.tune.experiment import Experiment
@@ -43,6 +44,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.rescues: dict[int, int] = {}  # how many have been told of a trial
         self.told_when = False  # the first score comes
         self.interrupted = False
+        self.halted: str | None = None  # how the storage failed, which ends the search until it is mended
         self.event_files: dict[int, EventFiles] = {}
         self.noted = 0.0  # when cluster.json was written
 
@@ -75,6 +77,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         announce(f"{why}: {doing}" + (" (Ctrl-C again gives up)" if why == "interrupted" else ""))
         for plan in list(self.running.values()):
             RunFolder(self.experiment.trial_location(plan)).request_stop()
+
+    def halt(self, reason: str) -> None:
+        """The storage fails one trial, so it will fail the others: what they have saved is kept, none is ended."""
+        if self.halted is None:
+            self.halted = reason
+            with contextlib.suppress(OSError):  # a STOP file may not find room either: they meet the same error
+                self.interrupt("the storage fails")
 
     def _plan(self, trial: TuneTrial) -> TrialPlan:
         return self.experiment.plans[index_of(trial)]
@@ -130,7 +139,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         plan = self._plan(trial)
-        if result["outcome"] == TrialOutcome.FAILED:
+        if result["outcome"] in (TrialOutcome.FAILED, HALTED):
             return
         report = read_report(result)
         self.experiment.log("reported", plan, report=report)
@@ -166,6 +175,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
                 self._end(plan, TrialOutcome.COMPLETED, prune=report["prune"])
             case TrialOutcome.FAILED:
                 self._end(plan, TrialOutcome.FAILED, reason=report["reason"])
+            case _ if report.get("outcome") == HALTED:
+                self.halt(report["reason"])
             case None if self.scheduler.members[plan.index].why:
                 self._end(plan, TrialOutcome.SCHEDULER, reason=self.scheduler.members[plan.index].why)
             case _:  # somebody asked this run to stop (Ctrl-C, or its STOP file): it stays open for --resume

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from ray import tune
 
+from act_ray.errors import StorageError
+from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.interrupt import on_interrupt
 from act_ray.runs.storage import join
@@ -27,15 +29,16 @@ def search(experiment: Experiment, until: float | None = None) -> bool:
     """Run the trials that have not ended; everything is in the experiment's folder afterwards.
 
     until: the time of day (time.time()) at which it is interrupted. True when it was interrupted, then or by a signal,
-    before the scheduler had done with them. Raises Interrupted at a second Ctrl-C.
+    before the scheduler had done with them. Raises Interrupted at a second Ctrl-C, and StorageError.
     """
     state = "interrupted"
-    experiment.log_state("running")
-    try:
-        if not (interrupted := run_trials(experiment, until)):
-            state = "finished"
-    finally:
-        experiment.log_state(state)
+    with told("the search's log", experiment.dir.path):
+        experiment.log_state("running")
+        try:
+            if not (interrupted := run_trials(experiment, until)):
+                state = "finished"
+        finally:
+            experiment.log_state(state)
     return interrupted
 
 
@@ -58,6 +61,8 @@ def run_trials(experiment: Experiment, until: float | None = None) -> bool:
     configure_tune(place)
     with ProgressLine(experiment), interrupted_at(until, recorder):
         on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
+    if recorder.halted is not None:
+        raise StorageError(f"{recorder.halted}; no trial has ended by it; {experiment.how_to_resume}")
     cut_short = any(t.outcome is None and t.waiting is None for t in experiment.trials.values())
     return recorder.interrupted and (cut_short or not scheduler.finished)
 

@@ -10,9 +10,9 @@ from ray.util.queue import Empty, Queue
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.device import best_device, prepare_process
-from act_ray.errors import UserError
+from act_ray.errors import StorageError, UserError
 from act_ray.metrics.scores import WORST
-from act_ray.outcomes import TrialOutcome
+from act_ray.outcomes import HALTED, TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
@@ -40,6 +40,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         try:
             report = next(self.reports)
+        except StorageError as error:  # the trial has not ended: it goes on from its checkpoint
+            report = {"score": WORST, "images": 0, "outcome": HALTED, "reason": str(error)}
         except UserError as error:
             report = {"score": WORST, "images": 0, "outcome": TrialOutcome.FAILED.value, "reason": str(error)}
         return {**report, "done": report["outcome"] is not None}

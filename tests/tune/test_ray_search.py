@@ -27,6 +27,8 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
 from act_ray.tune.space_files import parse_space
+from tests.helpers.mistakes import refusal
+from tests.helpers.small_disk import resize, small_disk
 from tests.helpers.tiny_runs import assert_same_run
 from tests.helpers.tiny_settings import ON_RAY
 
@@ -146,6 +148,21 @@ def test_a_trial_whose_input_is_wrong_fails_alone(cluster: None, tmp_path: Path)
     ray_search.search(done)
     assert [done.trials[i].outcome for i in range(2)] == [TrialOutcome.COMPLETED, TrialOutcome.FAILED]
     assert "no such folder" in str(done.trials[1].reason)
+
+
+def test_a_full_disk_ends_no_trial_and_the_search_goes_on(cluster: None, tmp_path: Path) -> None:
+    """Two checkpoints of 286 kB find room, and the trials want more."""
+    with small_disk(tmp_path / "disk", "1200k") as disk:
+        search = experiment(disk, {"train.total_steps": 16})
+        said = refusal(ray_search.search, search)
+        assert re.match(rf"{disk}/.*: checkpoint \d+ cannot be written: No space left on device: it takes ", said), said
+        assert said.endswith(f"no trial has ended by it; {search.how_to_resume}")
+        assert [trial.outcome for trial in Experiment.read(search.location).trials.values()] in ([None], [None, None])
+        resize(disk, "100M")
+        again = Experiment.resume(search.location, {})
+        assert not ray_search.search(again)
+        assert [trial.outcome for trial in again.trials.values()] == [TrialOutcome.COMPLETED] * 2
+    assert until(everything_is_free)
 
 
 def test_a_search_whose_time_is_over_is_interrupted_and_goes_on_later(cluster: None, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from act_ray.tune.__main__ import command
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.space_files import load_space, parse_space
 from tests.helpers.command import Ended
+from tests.helpers.searches import made_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,6 +157,17 @@ def test_an_interruption_before_the_first_trial_speaks_of_no_trial(
     recorder.running[0] = experiment.remaining()[0]
     recorder.interrupt()
     assert "interrupted: 1 trial saves its state" in capsys.readouterr().out
+
+
+def test_failed_trials_are_tried_again_when_asked(tmp_path: Path) -> None:
+    search = made_up(tmp_path / "s")
+    search.log("ended", search.plans[4], outcome="failed", reason="a node was lost", prune=None)
+    again = Experiment.resume(search.location, {})
+    assert 4 not in [plan.index for plan in again.remaining()]
+    assert again.retry_failed() == 1
+    for one in (again, Experiment.read(search.location)):
+        assert (one.trials[4].outcome, one.trials[4].reason) == (None, None)
+        assert 4 in [plan.index for plan in one.remaining()]
 
 
 def test_a_search_of_an_earlier_version_is_not_resumed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is full, or fails, while something is written: a line that says so, instead of a traceback."""
+"""A storage that is full, fails, or is away while something is written: a line that says so, instead of a traceback."""
 
 import contextlib
 import errno
@@ -8,27 +8,29 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from act_ray.errors import UserError
+from act_ray.errors import StorageError
 from act_ray.files import in_units
 
-CODES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)
 
 
 @contextlib.contextmanager
 def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
-    """Raises a UserError for an OSError of the block with one of CODES; all others pass.
+    """Raises a StorageError for an OSError of the block with one of these codes; all others pass.
 
     what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing.
     """
     try:
         yield
     except Exception as error:
-        if (code := error_number(error)) not in CODES:
+        if (code := error_number(error)) not in FULL + AWAY:
             raise
         size = f": it takes {in_units(bytes_)}" if (bytes_ := needed()) else ""
-        raise UserError(
-            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {_free(where)}; make room, and --resume "
-            "goes on from the last whole checkpoint"
+        cure = f"{_free(where)}; make room" if code in FULL else "bring the storage back"
+        raise StorageError(
+            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and --resume goes on from the last "
+            "whole checkpoint"
         ) from error
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from act_ray.errors import UserError
+from act_ray.errors import StorageError
 from act_ray.runs import checkpoint
-from act_ray.runs.full_disk import told
+from act_ray.runs.failing_storage import told
 from tests.helpers.command import Ended
 from tests.helpers.tiny_runs import assert_same_run, rows
 from tests.helpers.tiny_settings import TINY, as_options
@@ -59,10 +59,10 @@ def test_a_run_ends_with_a_line_and_goes_on(
 def test_what_safetensors_makes_of_it_is_told_and_other_errors_pass(tmp_path: Path) -> None:
     full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     line = r"x cannot be written: No space left on device: it takes 3 B; .* are free"
-    with pytest.raises(UserError, match=line), told("x", tmp_path, lambda: 3):
+    with pytest.raises(StorageError, match=line), told("x", tmp_path, lambda: 3):
         raise full
     for code in (errno.EDQUOT, errno.EIO):
-        with pytest.raises(UserError, match=os.strerror(code)), told("x", tmp_path):
+        with pytest.raises(StorageError, match=os.strerror(code)), told("x", tmp_path):
             raise OSError(code, os.strerror(code))
     with pytest.raises(FileNotFoundError), told("x", tmp_path):
         (tmp_path / "nowhere").read_text()
