@@ -270,6 +270,13 @@ class TrainConfig(Section):
         Step.ema_decay, ge=0, lt=1, description="of the slow average of the generator (eval.weights: ema)"
     )
     log_every: int = Field(50, ge=1, le=10**6, description="steps between two transfers of metrics to the host")
+    hang_timeout: float | None = Field(
+        None,
+        ge=5,
+        le=10**6,
+        description="on Ray: seconds without a sign of life, or for one step, after which a worker is killed, to go on "
+        "from its checkpoint; null = 60, and for a step 20 times the slowest of late, if that is more",
+    )
     threads: int | None = Field(
         None, ge=1, le=4096, description="CPU threads per worker; null = its share of the cores"
     )

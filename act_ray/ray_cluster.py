@@ -4,11 +4,14 @@ import json
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+import ray._private.worker
 from ray._private import auto_init_hook
 
 from act_ray.errors import Interrupted, UserError
@@ -34,6 +37,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     env = {name: os.environ.get(name, value) for name, value in RAY_SETTINGS.items()}
     os.environ.update(env)
     quiet: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray._private.worker.print_to_stdstream = _ray_says
     if ray.is_initialized():
         yield
         return
@@ -81,6 +85,13 @@ def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> N
         runtime_env={"env_vars": env},
         **quiet,
     )
+
+
+def _ray_says(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    """What Ray's own listener prints, shortened. That a worker died is told by who goes on with its work."""
+    for line in data["lines"]:
+        if not line.startswith("A worker died"):
+            print(f"ray: {' '.join(line.split())[:300]}", file=sys.stderr)
 
 
 def free_port() -> int:

@@ -214,6 +214,7 @@ BEFORE = {
     "discriminator.block_out_channels": None,
     "discriminator.head": "plain",
     "train.discriminator_images": "shared",
+    "train.hang_timeout": None,
     "eval.weights": ["ema"],
     "loss.lpips_resize": "area",
     "loss.lpips_clip_target": False,

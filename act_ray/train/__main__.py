@@ -199,7 +199,7 @@ def train_run(
         require_shared_storage(location, shared_storage)
         use_gpu = gpu_per_worker(workers, gpu)
         click.echo(f"starting {workers} worker(s)")
-        train = partial(fit, cfg, location, workers, gpu=use_gpu, max_failures=max_failures)
+        train = partial(fit, cfg, location, workers, gpu=use_gpu, max_failures=max_failures, say=click.echo)
         return on_interrupt(train, ask, resume, early)
 
 

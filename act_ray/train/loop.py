@@ -12,38 +12,45 @@ from act_ray.core.step import train_step
 from act_ray.device import best_device, prepare_process
 from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.pulse import Pulse
 from act_ray.train.batches import Batches
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import Report, TrainingRun
 
 
-def train(cfg: Config, folder: RunFolder, ranks: Ranks) -> Iterator[Report]:
+def train(cfg: Config, folder: RunFolder, ranks: Ranks, pulse: Pulse | None = None) -> Iterator[Report]:
     """Train to `train.total_steps`, from the newest whole checkpoint in `folder` where there is one.
 
     Yields a report after every evaluation and one at the end, the same on every worker; only the last has an `outcome`:
     completed, stopped (asked to: folder.request_stop) or pruned (a signature of collapse, in `prune`).
+    pulse: is told of every step.
     """
     with closing(folder):
-        while (yield from loop(TrainingRun(cfg, folder, ranks))):
+        pulse = pulse or Pulse()
+        while (yield from loop(TrainingRun(cfg, folder, ranks), pulse)):
             folder.close()  # it was rescued: from its last good state, with one thing changed
 
 
-def loop(run: TrainingRun) -> Generator[Report, None, bool]:
+def loop(run: TrainingRun, pulse: Pulse) -> Generator[Report, None, bool]:
     """Train from the run's current step to its end; in each round: evaluate, save, report, step.
 
     Returns whether the run is to go on from an earlier state, instead of its end.
     """
     with Batches(run.data, run.cfg, run.ranks) as batches:
-        return (yield from rounds(run, batches))
+        try:
+            return (yield from rounds(run, batches, pulse))
+        finally:
+            pulse.pause()
 
 
-def rounds(run: TrainingRun, batches: Batches) -> Generator[Report, None, bool]:
+def rounds(run: TrainingRun, batches: Batches, pulse: Pulse) -> Generator[Report, None, bool]:
     """The rounds of `loop`."""
     cfg, ranks = run.cfg, run.ranks
     while True:
         step, report = run.state.step, None
         ending = run.ending()
         if step % cfg.eval.every == 0 or step % cfg.checkpoint.every == 0 or ending:
+            pulse.pause()
             run.flush()
             run.check_weights()
             ending = run.ending()
@@ -75,6 +82,7 @@ def rounds(run: TrainingRun, batches: Batches) -> Generator[Report, None, bool]:
             run.record(train_step(run.state, x, labels, noise, cfg.step, ranks.mean, own))
         if run.state.step % cfg.train.log_every == 0:
             run.flush()
+        pulse.step()
 
 
 def train_here(cfg: Config, location: str, gpu: bool | None = None) -> Report:

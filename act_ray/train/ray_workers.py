@@ -1,16 +1,20 @@
 """Runs the training loop on Ray Train: W data-parallel workers, restarted from their checkpoint when one is lost."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import ray.train
+from ray.exceptions import ActorDiedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.device import prepare_process
 from act_ray.errors import UserError
+from act_ray.ray_watch import Watch, beat, beating
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.pulse import Pulse
 from act_ray.runs.storage import join
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
@@ -20,13 +24,18 @@ Hook = Callable[[Report], None]
 
 
 class _Forward(ray.train.UserCallback):  # type: ignore[misc]
-    """Hands rank 0's reports to the process that called fit (runs in Train's controller)."""
+    """Runs in Train's controller: hands rank 0's reports to the process that called fit, and says that it lives."""
 
-    def __init__(self, put: Hook) -> None:
-        self.put = put
+    def __init__(self, put: Hook | None, board: str, pulse: Pulse) -> None:
+        self.put, self.board, self.pulse, self.beats = put, board, pulse, False
 
     def after_report(self, run_context: Any, metrics: list[Report], checkpoint: Any) -> None:
-        self.put(metrics[0])
+        if not self.beats:  # nothing of ours runs in the controller before its first report
+            self.beats, over = True, threading.Event()  # which is when its process is over
+            about = (self.board, "Ray Train's controller", self.pulse, over)
+            threading.Thread(target=beat, args=about, daemon=True).start()
+        if self.put is not None:
+            self.put(metrics[0])
 
 
 def worker_loop(job: dict[str, Any]) -> Report | UserError:
@@ -34,27 +43,46 @@ def worker_loop(job: dict[str, Any]) -> Report | UserError:
     context = ray.train.get_context()
     cfg = settings.build(job["config"])
     prepare_process(cfg, context.get_local_world_size())
-    report: Report = {}
+    report, pulse = Report(), Pulse(cfg.train.hang_timeout)
     try:
         # On NFS the lock of a node that was lost outlives it by its lease, 90 s.
-        for report in train(cfg, RunFolder(job["location"], lock_wait_s=120), Ranks(get_device())):
-            ray.train.report(report)
+        folder = RunFolder(job["location"], lock_wait_s=120)
+        with beating(job["board"], f"worker {context.get_world_rank()}", pulse):
+            for report in train(cfg, folder, Ranks(get_device()), pulse):
+                ray.train.report(report)
     except UserError as error:
         return type(error)(*error.args)  # without the traceback, which does not travel
     return report
 
 
 def fit(
-    cfg: Config, location: str, workers: int, *, gpu: bool = False, max_failures: int = 3, on_report: Hook | None = None
-) -> Report:
+    cfg: Config, location: str, workers: int, *, gpu: bool = False, max_failures: int = 3,
+    on_report: Hook | None = None, say: Callable[[str], None] = lambda line: None,
+) -> Report:  # fmt: skip
     """Train `cfg` in `location` on `workers` Ray Train workers; returns the last report.
 
-    A lost worker or node costs the steps since the last checkpoint and one of `max_failures`. Raises UserError for a
+    A lost worker or node costs the steps since the last checkpoint and one of `max_failures`; one that is stopped, or
+    hangs, is killed, and `say` hears of it. Raises UserError for a
     mistake that shows only in the workers, and what Ray Train raises when the failures are used up.
     """
+    for attempt in range(max_failures + 1):
+        with Watch(say) as watch:
+            try:
+                return _fit(cfg, location, workers, gpu, max_failures, on_report, watch.board)
+            except ActorDiedError:
+                if attempt == max_failures:
+                    raise UserError(f"{location}: Ray Train's controller was lost {attempt + 1} times") from None
+                say("Ray Train's controller was lost: another one goes on from the last checkpoint")
+    raise AssertionError("unreachable")
+
+
+def _fit(
+    cfg: Config, location: str, workers: int, gpu: bool, max_failures: int, on_report: Hook | None, board: str
+) -> Report:
+    """One Ray Train run; see fit. Raises ActorDiedError where its controller is lost."""
     trainer = TorchTrainer(
         worker_loop,
-        train_loop_config={"config": cfg.model_dump(mode="json"), "location": location},
+        train_loop_config={"config": cfg.model_dump(mode="json"), "location": location, "board": board},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
         # An hour: the others wait while one node decodes the data or the first worker scores all real images, once.
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=3600),
@@ -62,7 +90,7 @@ def fit(
             name="ray_train",
             storage_path=join(location, "ray"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            callbacks=[_Forward(on_report)] if on_report else [],
+            callbacks=[_Forward(on_report, board, Pulse(cfg.train.hang_timeout))],
         ),
     )
     result = trainer.fit().return_value

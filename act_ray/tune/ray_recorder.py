@@ -43,6 +43,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.flagged = set[int]()  # trials whose signature of collapse has been told
         self.rescues: dict[int, int] = {}  # how many have been told of a trial
         self.told_when = False  # the first score comes
+        self.board: str | None = None  # where its trials write signs of life
         self.interrupted = False
         self.halted: str | None = None  # how the storage failed, which ends the search until it is mended
         self.event_files: dict[int, EventFiles] = {}
@@ -66,6 +67,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             "location": self.experiment.trial_location(plan),
             "workers": self.experiment.options["workers_per_trial"],
             "gpu": self.place.gpu,
+            "board": self.board,
             "max_failures": self.experiment.options["max_failures"],
         }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ray import tune
 
 from act_ray.errors import StorageError
+from act_ray.ray_watch import Watch
 from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.interrupt import on_interrupt
@@ -59,7 +60,8 @@ def run_trials(experiment: Experiment, until: float | None = None) -> bool:
         announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
-    with ProgressLine(experiment), interrupted_at(until, recorder):
+    with ProgressLine(experiment), interrupted_at(until, recorder), Watch(announce) as watch:
+        recorder.board = watch.board
         on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
     if recorder.halted is not None:
         raise StorageError(f"{recorder.halted}; no trial has ended by it; {experiment.how_to_resume}")

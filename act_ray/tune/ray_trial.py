@@ -13,7 +13,9 @@ from act_ray.device import best_device, prepare_process
 from act_ray.errors import StorageError, UserError
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import HALTED, TrialOutcome
+from act_ray.ray_watch import beating
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.pulse import Pulse
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.ray_workers import fit
@@ -31,10 +33,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config_: dict[str, Any]) -> None:
         told = config_["trial"]
         cfg = settings.build(told["config"])
+        self.pulse = Pulse(cfg.train.hang_timeout)
+        self.beating = beating(told["board"], f"trial {told['index']:03d}", self.pulse)
+        self.beating.__enter__()
         self.reports = (
             reports_from_workers(cfg, told["location"], told["workers"], told["gpu"], told["max_failures"])
             if told["workers"]
-            else reports_in_process(cfg, told["location"], told["gpu"])
+            else reports_in_process(cfg, told["location"], told["gpu"], self.pulse)
         )
 
     def step(self) -> dict[str, Any]:
@@ -62,12 +67,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone."""
         self.reports.close()  # type: ignore[attr-defined]
+        self.beating.__exit__(None, None, None)
 
 
-def reports_in_process(cfg: Config, location: str, gpu: bool) -> Iterator[Report]:
+def reports_in_process(cfg: Config, location: str, gpu: bool, pulse: Pulse) -> Iterator[Report]:
     """The loop in this process."""
     prepare_process(cfg, 1)
-    yield from train(cfg, RunFolder(location), Ranks(best_device(gpu)))
+    yield from train(cfg, RunFolder(location), Ranks(best_device(gpu)), pulse)
 
 
 def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, max_failures: int) -> Iterator[Report]:
