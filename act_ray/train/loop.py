@@ -14,36 +14,39 @@ from act_ray.outcomes import RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
 from act_ray.train.batches import Batches
+from act_ray.train.notice import Ask, Notice, nobody
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import Report, TrainingRun
 
 
-def train(cfg: Config, folder: RunFolder, ranks: Ranks, pulse: Pulse | None = None) -> Iterator[Report]:
+def train(
+    cfg: Config, folder: RunFolder, ranks: Ranks, pulse: Pulse | None = None, ask: Ask = nobody
+) -> Iterator[Report]:
     """Train to `train.total_steps`, from the newest whole checkpoint in `folder` where there is one.
 
     Yields a report after every evaluation and one at the end, the same on every worker; only the last has an `outcome`:
     completed, stopped (asked to: folder.request_stop) or pruned (a signature of collapse, in `prune`).
-    pulse: is told of every step.
+    pulse: is told of every step. ask: whether the machine will be taken away (train/notice.py).
     """
     with closing(folder):
         pulse = pulse or Pulse()
-        while (yield from loop(TrainingRun(cfg, folder, ranks), pulse)):
+        while (yield from loop(TrainingRun(cfg, folder, ranks), pulse, ask)):
             folder.close()  # it was rescued: from its last good state, with one thing changed
 
 
-def loop(run: TrainingRun, pulse: Pulse) -> Generator[Report, None, bool]:
+def loop(run: TrainingRun, pulse: Pulse, ask: Ask) -> Generator[Report, None, bool]:
     """Train from the run's current step to its end; in each round: evaluate, save, report, step.
 
     Returns whether the run is to go on from an earlier state, instead of its end.
     """
     with Batches(run.data, run.cfg, run.ranks) as batches:
         try:
-            return (yield from rounds(run, batches, pulse))
+            return (yield from rounds(run, batches, pulse, Notice(ask, run, pulse)))
         finally:
             pulse.pause()
 
 
-def rounds(run: TrainingRun, batches: Batches, pulse: Pulse) -> Generator[Report, None, bool]:
+def rounds(run: TrainingRun, batches: Batches, pulse: Pulse, notice: Notice) -> Generator[Report, None, bool]:
     """The rounds of `loop`."""
     cfg, ranks = run.cfg, run.ranks
     while True:
@@ -82,6 +85,8 @@ def rounds(run: TrainingRun, batches: Batches, pulse: Pulse) -> Generator[Report
             run.record(train_step(run.state, x, labels, noise, cfg.step, ranks.mean, own))
         if run.state.step % cfg.train.log_every == 0:
             run.flush()
+            notice.look()
+        notice.heed()
         pulse.step()
 
 

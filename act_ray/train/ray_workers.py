@@ -1,5 +1,6 @@
 """Runs the training loop on Ray Train: W data-parallel workers, restarted from their checkpoint when one is lost."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,14 @@ class _Forward(ray.train.UserCallback):  # type: ignore[misc]
             self.put(metrics[0])
 
 
+def taken_away() -> float | None:
+    """See train/notice.py: of the nodes of all workers the first one to go."""
+    info = ray.train.get_preemption_info()
+    if info is None:
+        return None
+    return info.deadline_ms / 1000 if info.deadline_ms else math.inf
+
+
 def worker_loop(job: dict[str, Any]) -> Report | UserError:
     """What each worker runs. A user's mistake is returned: raised, it would come back as a traceback."""
     context = ray.train.get_context()
@@ -48,7 +57,7 @@ def worker_loop(job: dict[str, Any]) -> Report | UserError:
         # On NFS the lock of a node that was lost outlives it by its lease, 90 s.
         folder = RunFolder(job["location"], lock_wait_s=120)
         with beating(job["board"], f"worker {context.get_world_rank()}", pulse):
-            for report in train(cfg, folder, Ranks(get_device()), pulse):
+            for report in train(cfg, folder, Ranks(get_device()), pulse, taken_away):
                 ray.train.report(report)
     except UserError as error:
         return type(error)(*error.args)  # without the traceback, which does not travel

@@ -1,9 +1,12 @@
 """One trial of the search: the training loop in the trial's own process, or a Ray Train run of W workers."""
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import ray
+import ray._private.state
 from ray import tune
 from ray.util.queue import Empty, Queue
 
@@ -73,7 +76,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 def reports_in_process(cfg: Config, location: str, gpu: bool, pulse: Pulse) -> Iterator[Report]:
     """The loop in this process."""
     prepare_process(cfg, 1)
-    yield from train(cfg, RunFolder(location), Ranks(best_device(gpu)), pulse)
+    yield from train(cfg, RunFolder(location), Ranks(best_device(gpu)), pulse, taken_away)
+
+
+def taken_away() -> float | None:
+    """See train/notice.py: Ray's notice for the node of this process."""
+    deadline = ray._private.state.state.get_draining_nodes().get(ray.get_runtime_context().get_node_id())
+    return None if deadline is None else deadline / 1000 or math.inf
 
 
 def reports_from_workers(cfg: Config, location: str, workers: int, gpu: bool, max_failures: int) -> Iterator[Report]:

@@ -1,0 +1,54 @@
+"""A machine that is about to be taken away: the run saves at once, and again just before, so that no step is lost."""
+
+import time
+from collections.abc import Callable
+
+from act_ray.runs.pulse import Pulse
+from act_ray.train.run import TrainingRun
+
+Ask = Callable[
+    [], float | None
+]  # the time of day at which the machine goes, inf where that is not said; None: it stays
+MARGIN_S = 3.0  # the last checkpoint is begun so long before, and as long again as the one before took twice
+GRACE_S = 60.0  # after its time a machine that is still there was given back, and the run goes on
+
+
+def nobody() -> None:
+    """Nobody gives notice to a process of its own; a signal does (runs/interrupt.py)."""
+
+
+class Notice:
+    """What `rounds` does about it. Every worker asks at the same steps, and is told the same."""
+
+    def __init__(self, ask: Ask, run: TrainingRun, pulse: Pulse) -> None:
+        self.ask, self.run, self.pulse = ask, run, pulse
+        self.ends: float | None = None
+        self.saving = 0.0  # seconds that the last save took
+
+    def look(self) -> None:
+        """After a flush: was notice given?"""
+        if self.ends is None and (ends := self.ask()) is not None and ends + GRACE_S > time.time():
+            self.ends = ends
+            left = f"in {ends - time.time():.0f} s" if ends < float("inf") else "soon"
+            self.run.note(f"this machine is to be taken away {left}: saved at step {self.run.state.step:,}")
+            self._save()
+
+    def heed(self) -> None:
+        """After a step: save and wait, where the next one may be lost."""
+        if self.ends is None or self.ends == float("inf"):
+            return
+        due = self.run.ranks.from_first(time.time() + MARGIN_S + 2 * self.saving > self.ends)
+        if not due:
+            return
+        self.run.flush()
+        self._save()
+        self.pulse.pause()
+        while self.run.ranks.from_first(time.time() < self.ends + GRACE_S):
+            time.sleep(0.5)
+        self.ends = None
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        if self.run.state.step != self.run.saved_at:
+            self.run.save()
+        self.saving = self.run.ranks.from_first(time.monotonic() - started)
