@@ -58,7 +58,9 @@ def cards(found: Found, done: dict[str, Any]) -> Iterator[str]:
 
 def spread(scores: list[float]) -> str:
     """Mean and standard deviation."""
-    return f"{format_value(mean(scores))} ± {stdev(scores):.2g}" if len(scores) > 1 else "not run"
+    if not scores:
+        return "not run"
+    return format_value(mean(scores)) + (f" ± {stdev(scores):.2g}" if len(scores) > 1 else "")
 
 
 def about_data(begun: Found) -> str:

@@ -16,10 +16,16 @@ AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, e
 
 
 @contextlib.contextmanager
-def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
+def told(
+    what: str,
+    where: Path,
+    needed: Callable[[], int] = lambda: 0,
+    then: str = "--resume goes on from the last whole checkpoint",
+) -> Iterator[None]:
     """Raises a StorageError for an OSError of the block with one of these codes; all others pass.
 
-    what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing.
+    what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing. then: what
+    can be done when there is room again.
     """
     try:
         yield
@@ -29,8 +35,7 @@ def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Itera
         size = f": it takes {in_units(bytes_)}" if (bytes_ := needed()) else ""
         cure = f"{_free(where)}; make room" if code in FULL else "bring the storage back"
         raise StorageError(
-            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and --resume goes on from the last "
-            "whole checkpoint"
+            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and {then}"
         ) from error
 
 
