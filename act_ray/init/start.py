@@ -26,7 +26,7 @@ from act_ray.init.look import Look, described, look, recognise
 from act_ray.init.writing import config_text, space_text
 from act_ray.prepare.conversion import PrepareOptions, fingerprint, prepare, refuse_inside
 from act_ray.tune.space_files import parse_space
-from act_ray.weight_files import LPIPS, VGG16
+from act_ray.weight_files import LPIPS_FILES
 
 BASE = "small"  # the preset that the rest comes from
 BROKEN = 0.5  # share of images that may be quarantined: it is said how many are
@@ -146,7 +146,7 @@ def this_machine(gpu: bool | None) -> Machine:
     """What trainings have here. Raises UserError where a GPU is asked for and there is none."""
     from act_ray.device import best_device
 
-    lpips = all(weights.path.exists() for weights in (LPIPS, VGG16))
+    lpips = all(weights.path.exists() for weights in LPIPS_FILES)
     if best_device(gpu).type == "cpu":
         return Machine(None, os.cpu_count() or 1, available_memory(), lpips)
     properties = torch.cuda.get_device_properties(0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from act_ray.errors import StorageError
-from act_ray.files import in_units
+from act_ray.files import cache_dir, in_units
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)
@@ -37,6 +37,11 @@ def told(
         raise StorageError(
             f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and {then}"
         ) from error
+
+
+def keeping_features() -> contextlib.AbstractContextManager[None]:
+    """`told`, of what is learnt and measured of the real images, once for all runs."""
+    return told("what is learnt of the images", cache_dir(), then="the same command goes on")
 
 
 def error_number(error: Exception) -> int:

@@ -49,7 +49,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_that_has_all_is_measured(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = Ended(capfd, "doctor", "digits", *TINY_SETS, "--storage", tmp_path / "runs", "--cpu").succeeded()
     for line in (
-        " digits: 1,797 images of 8x8, 1 channel(s), 10 classes ",
+        " digits: 1,797 images of 8x8, grey, 10 classes ",
         " a file was written, read and removed ",
         " a step of batch 8: peak ",
         " s for 12 steps; scores not ",
