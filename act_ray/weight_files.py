@@ -73,7 +73,8 @@ FEATURE_NETWORK = WeightFile(
     18_700_000,
     "discriminator.kind=projected",
 )
-WEIGHT_FILES = (INCEPTION, LPIPS, VGG16, FEATURE_NETWORK)
+LPIPS_FILES = (LPIPS, VGG16)
+WEIGHT_FILES = (INCEPTION, *LPIPS_FILES, FEATURE_NETWORK)
 
 
 def hub_checkpoints() -> Path:

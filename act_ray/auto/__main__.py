@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from act_ray.cli import PATH, fail, run
+from act_ray.cli import PATH, run
 from act_ray.errors import Interrupted, UserError
 
 
@@ -30,17 +30,25 @@ def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
     """
     warnings.simplefilter("ignore")
     from act_ray.auto.journal import Journal
-    from act_ray.runs.lock import exclusive
+    from act_ray.runs.lock import LOCK, exclusive
     from act_ray.typed import typed
 
     source = data if "://" in data else str(Path(data).expanduser().resolve())
     folder = (out or Path("runs") / f"auto-{Path(source).name}-{hours:g}h").expanduser().resolve()
     journal = Journal(folder, source, hours)
     where = [] if out is None else ["--out", str(out)]
-    again = f"{typed('auto')} {shlex.join([data, '--hours', f'{hours:g}', *where])}"
+    again = f"{typed('auto')} {shlex.join([data, '--hours', str(hours), *where])}"
     if "took" in journal.done:
         return tell(folder, journal)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not journal.done:
+        from act_ray.init.start import check_places
+
+        check_places(source, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None
     with exclusive(folder, f"{folder}: another process is working there"), saved_by_the_journal(again):
         from act_ray.auto.steps import carry_out
 
@@ -73,7 +81,7 @@ def saved_by_the_journal(again: str) -> Iterator[None]:
             yield
     except (KeyboardInterrupt, Interrupted):
         code = 128 + came[0] if came else exit_code(130)
-        fail(f"interrupted; go on with: {again}", code)
+        raise Interrupted(f"go on with: {again}", code) from None
 
 
 def tell(folder: Path, journal: Any) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from act_ray import jsonfile
-from act_ray.errors import UserError
+from act_ray.errors import StorageError, UserError
+from act_ray.runs.failing_storage import told
 
 FILE = "auto.json"
 SIGN_S = 2.0  # between two signs of life
@@ -46,7 +47,7 @@ class Journal:
         if data != self.data:
             raise UserError(f"--out {self.path.parent}: was begun with {data}; choose another --out for {self.data}")
         if hours != self.hours:
-            raise UserError(f"--hours {self.hours:g}: {self.path.parent} was begun with --hours {hours:g}; give that "
+            raise UserError(f"--hours {self.hours}: {self.path.parent} was begun with --hours {hours}; give that "
                             "to go on, or another --out to begin anew")  # fmt: skip
 
     @contextlib.contextmanager
@@ -58,7 +59,8 @@ class Journal:
 
         def live() -> None:
             while not over.wait(SIGN_S):
-                self.write()
+                with contextlib.suppress(OSError, StorageError):  # a later one may work
+                    self.write()
 
         thread = threading.Thread(target=live, daemon=True)
         thread.start()
@@ -70,8 +72,8 @@ class Journal:
             self.write()
 
     def write(self) -> None:
-        """The file, with a sign of life."""
-        with self.lock:
+        """The file, with a sign of life. Raises StorageError where the disk is full, or fails."""
+        with self.lock, told(FILE, self.path.parent, then="the same command goes on"):
             if self.sessions:
                 self.sessions[-1][1] = time.time()
             jsonfile.write(self.path, {"data": self.data, "hours": self.hours, "sessions": self.sessions,

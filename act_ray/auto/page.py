@@ -10,7 +10,7 @@ from typing import Any
 
 from act_ray.auto.journal import Found, Journal
 from act_ray.auto.plan import Plan
-from act_ray.data.shards import open_data
+from act_ray.data.shards import about, open_data
 from act_ray.runs.progress import format_seconds
 from act_ray.tune.results import format_value
 from act_ray.typed import typed
@@ -29,7 +29,7 @@ def summary(folder: Path, journal: Journal) -> str:
         *(f"<p><b>Note:</b> {text(line)}</p>" for line in journal.notes),
         f'<div class="grids">{figure(folder / "real.png", "Real images")}'
         f'{figure(folder / "samples.png", "Samples of the winner, one network evaluation each, not chosen")}</div>',
-        "<h2>The data</h2>", f"<p>{text(about_data(done['init']))}</p>",
+        "<h2>The data</h2>", f"<p>{text(about(open_data(done['init']['data'])))}.</p>",
         "<h2>What was chosen, and why</h2>", *(f"<p>{text(line)}</p>" for line in why(found, journal, plan)),
         table(("setting", "value"), ((name, format_value(value)) for name, value in found["settings"].items())),
         "<h2>Evaluation</h2>", *evaluation(done["evaluate"]["rows"]),
@@ -58,15 +58,9 @@ def cards(found: Found, done: dict[str, Any]) -> Iterator[str]:
 
 def spread(scores: list[float]) -> str:
     """Mean and standard deviation."""
-    return f"{format_value(mean(scores))} ± {stdev(scores):.2g}" if len(scores) > 1 else "not run"
-
-
-def about_data(begun: Found) -> str:
-    """How many images of what kind."""
-    data = open_data(begun["data"])
-    n, channels, height, width = data.images.shape
-    classes = f"{data.num_classes} classes" if data.num_classes else "no classes"
-    return f"{n:,} images, {height}x{width}, {'grey' if channels == 1 else 'colour'}, {classes}."
+    if not scores:
+        return "not run"
+    return format_value(mean(scores)) + (f" ± {stdev(scores):.2g}" if len(scores) > 1 else "")
 
 
 def why(found: Found, journal: Journal, plan: Plan) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from act_ray.errors import UserError
 from act_ray.files import in_units
+from act_ray.init.choose import rounded_up
 from act_ray.runs.progress import format_seconds
 from act_ray.tune.finalists import SEEDS
 from act_ray.tune.freeze_thaw import SHARE
@@ -103,8 +104,7 @@ def least_hours(used: float, costs: Costs, at_once: int) -> float:
     each = (STEPS_LEAST + 1) * step + SCORES[-1] * costs.score
     need = used + each * (SHARE * TRIALS_LEAST / at_once + math.ceil(SEEDS / at_once)) + RAY + 2 * STARTUP
     hours = max(need + REST_LEAST, min(need / (1 - REST), need + REST_MOST)) / 3600
-    digit = 10.0 ** (1 - math.floor(math.log10(hours)))
-    return math.ceil(hours * digit) / digit
+    return rounded_up(hours)
 
 
 def search_budget(seconds: float, plan: Plan, spent: float = 0.0) -> str:

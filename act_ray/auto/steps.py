@@ -1,8 +1,9 @@
 """The whole way from a folder of pictures to a model and its report, step by step; what is done is not done again."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from act_ray.metrics.scores import resolve_features
 from act_ray.pictures import grid_image, save_png
 from act_ray.runs.rows import Row
 from act_ray.tune.space_files import load_space
+from act_ray.typed import typed
 
 MODEL, SAMPLES, REAL, REPORT = "model", "samples.png", "real.png", "report.html"
 SHOWN = 64  # samples in the picture
@@ -49,7 +51,8 @@ def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bo
     train_all(folder, space, plan, journal)
     found = journal.done["repeats"]
     if found["winner"] is None:
-        raise UserError(f"{folder}: no trial has a score; act-ray explain {folder / 'search'} says why")
+        why = f"{typed('explain')} {shlex.quote(str(folder / 'search'))}"
+        raise UserError(f"{folder}: no trial has a score; {why} says why")
     journal.step("samples", lambda: draw(found["winner"], folder))
     journal.step("evaluate", lambda: evaluate(found["winner"], journal, costs, say))
     journal.step("export", lambda: export(found["winner"], folder / MODEL))
@@ -59,14 +62,17 @@ def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bo
 
 def begin(source: str, folder: Path, hours: float, say: Say) -> Found:
     """Look at the data, prepare it, choose network and settings for what one trial may take."""
-    from act_ray.init.start import TooFewHours, start, this_machine
+    from act_ray.init.start import Ask, TooFewHours, start, this_machine
 
-    machine = this_machine(None)
-    at_once = 1 if machine.gpu else machine.cores
+    machine, ask = this_machine(None), Ask(search=True)
+    at_once = torch.cuda.device_count() if machine.gpu else machine.cores
     try:
-        made = start(source, folder, planning.trial_hours(hours, at_once), say)
-    except TooFewHours:  # the plan says what is the least of all
-        made = start(source, folder, hours, say)
+        made = start(source, folder, planning.trial_hours(hours, at_once), say, ask)
+    except TooFewHours as few:  # the plan says what is the least of all
+        try:
+            made = start(source, folder, hours, say, replace(ask, size=few.size))
+        except TooFewHours as even:
+            raise UserError(f"{even}, and another --out") from None
     return {"config": str(made.config), "space": str(made.space), "data": made.data,
             "seconds_per_step": made.seconds_per_step}  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from act_ray.auto.journal import Found, Journal
 from act_ray.auto.plan import STARTUP, Plan, fit_repeats, measured_pace, measured_startup, search_budget
-from act_ray.errors import Interrupted
+from act_ray.errors import Interrupted, UserError
 from act_ray.metrics.scores import metric_name
 from act_ray.runs.interrupt import was_interrupted
 from act_ray.runs.rows import parse_rows
@@ -70,6 +70,9 @@ def search(folder: Path, space: Space, plan: Plan, journal: Journal) -> Found:
     experiment = open_search(folder, space, budget, plan.at_once)
     if seconds > 0:
         run_until(experiment, seconds)
+    if not experiment.trials:
+        asked = f"--hours {journal.hours}"
+        raise UserError(f"{asked}: the time was over before a trial began; give more, and another --out")
     show(experiment)
     return {"trials": len(experiment.trials)}
 

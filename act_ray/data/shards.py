@@ -60,7 +60,9 @@ def open_data(path: str, decode: Decode = "ahead", say: Say = lambda line: None)
         with locked(folder.with_suffix(".lock")):
             if (data := _map(folder, manifest, name)) is None:  # another process may have decoded it meanwhile
                 if decode == "on_the_fly":
-                    checked = folder.with_name(f"{folder.name}-on-the-fly")
+                    # For each place: a run on an object store and one on a copy of it need files of their own.
+                    place = hashlib.sha256(f"{files.type_name} {root}".encode()).hexdigest()[:8]
+                    checked = folder.with_name(f"{folder.name}-on-the-fly-{place}")
                     images, labels = open_shards(files, root, path, manifest, checked, say)
                     return ImageData(images, labels, store.num_classes(manifest), manifest["checksum"], name)
                 _decode(files, root, path, manifest, folder, say)
@@ -209,6 +211,13 @@ def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: 
         publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def about(data: ImageData) -> str:
+    """How many images of what kind, for people."""
+    n, channels, height, width = data.images.shape
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    return f"{n:,} images of {height}x{width}, {kind}, {data.num_classes or 'no'} classes"
 
 
 def label_counts(data: ImageData) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,14 @@ def everything(plan: Plan, request: dict[str, Any], address: str | None, limit: 
 
     from act_ray.doctor import places
     from act_ray.doctor.machine import software
-    from act_ray.doctor.watch import look_inside
+    from act_ray.doctor.watch import child, look_inside
 
-    with ThreadPoolExecutor() as pool, waiting("looking, and making a few training steps"):
-        inside = pool.submit(lambda: [*look_inside(request, limit)])
+    with (
+        ThreadPoolExecutor() as pool,  # whose end waits for its threads: the child has ended by then
+        child("-m", "act_ray.doctor.inside", json.dumps(request)) as process,
+        waiting("looking, and making a few training steps"),
+    ):
+        inside = pool.submit(lambda: [*look_inside(process, limit)])
         storage = pool.submit(places.storage, request["storage"])
         rows = [software("projected" if plan.cfg.discriminator.kind == "projected" else "")]
         rows += places.weights_that_are_there(plan.cfg)

@@ -15,7 +15,7 @@ import torch
 
 from act_ray import settings
 from act_ray.config import Config, DataConfig
-from act_ray.data.shards import ImageData, open_data
+from act_ray.data.shards import ImageData, about, open_data
 from act_ray.doctor import places
 from act_ray.doctor.machine import available_memory, machine
 from act_ray.doctor.measure import Measured, OutOfMemory, measurable, measure
@@ -94,17 +94,10 @@ def open_or_stand_in(cfg: DataConfig) -> tuple[ImageData, Row]:
         labels = np.arange(shape[0]) % classes if classes else None
         data = ImageData(np.broadcast_to(np.uint8(128), shape), labels, classes, "", path)
         if cfg.decode == "on_the_fly":
-            return data, Row("data", f"{about(data, path)}; read on the fly, whose time is not measured")
-        return data, places.decoding(about(data, path), shape)
+            return data, Row("data", f"{path}: {about(data)}; read on the fly, whose time is not measured")
+        return data, places.decoding(f"{path}: {about(data)}", shape)
     data = open_data(path, cfg.decode)
-    return data, Row("data", about(data, path))
-
-
-def about(data: ImageData, path: str) -> str:
-    """How many images of what kind."""
-    n, channels, height, width = data.images.shape
-    classes = f"{data.num_classes} classes" if data.num_classes else "no classes"
-    return f"{path}: {n:,} images of {height}x{width}, {channels} channel(s), {classes}"
+    return data, Row("data", f"{path}: {about(data)}")
 
 
 def largest_network(plan: Plan, data: ImageData) -> tuple[Config, int]:

@@ -1,5 +1,6 @@
 """Runs act_ray.doctor.inside, and outlives it: what it finds, or how it ended."""
 
+import contextlib
 import json
 import math
 import signal
@@ -9,13 +10,55 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import IO
 
 from act_ray.doctor.machine import peak_memory
 from act_ray.doctor.rows import Row, State
 from act_ray.files import in_units
 
 STUCK_S = 180.0  # for all before the first step
+
+
+@dataclass(frozen=True)
+class Child:
+    """A Python process that may run out of memory. lines: what it prints. errors: what it writes to stderr."""
+
+    process: "subprocess.Popen[str]"
+    lines: IO[str]
+    errors: IO[str]
+
+    def out_of_memory(self) -> bool:
+        """Whether it was killed, as when memory runs out."""
+        return self.process.wait() == -signal.SIGKILL
+
+    def failure(self) -> str | None:
+        """How it failed, where that is our bug: its traceback goes to stderr."""
+        if (code := self.process.wait()) == 0 or self.out_of_memory():
+            return None
+        self.errors.seek(0)
+        errors = self.errors.read()
+        sys.stderr.write(errors)
+        return f"failed with exit code {code}: {next(reversed(errors.strip().splitlines()), '')}"
+
+
+@contextlib.contextmanager
+def child(*command: str) -> Iterator[Child]:
+    """`python COMMAND`, which is killed at the end of the block, however that comes.
+
+    In a session of its own: Ctrl-C on a terminal would reach it as well, and it would answer with a traceback.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            yield Child(process, process.stdout, errors)
+        finally:
+            process.kill()
 
 
 class Watch:
@@ -44,42 +87,29 @@ class Watch:
             time.sleep(0.05)
 
 
-def look_inside(request: dict[str, Any], limit: float, command: list[str] | None = None) -> Iterator[Row]:
+def look_inside(inside: Child, limit: float) -> Iterator[Row]:
     """The rows of act_ray.doctor.inside as they come; a process that is killed, or has to be, is a row as well."""
-    command = command or [sys.executable, "-m", "act_ray.doctor.inside", json.dumps(request)]
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        watch = Watch(process, limit)
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                message = json.loads(line)
-                if "step" in message:
-                    watch.step_begins()
-                else:
-                    if watch.stepping:
-                        watch.step_ends()
-                    yield Row(**message)
-            code = process.wait()
-        finally:
-            process.kill()
-        errors.seek(0)
-        yield from ending(code, watch, errors.read())
+    watch = Watch(inside.process, limit)
+    for line in inside.lines:
+        message = json.loads(line)
+        if "step" in message:
+            watch.step_begins()
+        else:
+            if watch.stepping:
+                watch.step_ends()
+            yield Row(**message)
+    yield from ending(inside, watch)
 
 
-def ending(code: int, watch: Watch, errors: str) -> Iterator[Row]:
+def ending(inside: Child, watch: Watch) -> Iterator[Row]:
     """What is to be said of a process that did not end by itself, and well."""
     so_far = f"memory so far: {in_units(watch.peak)}"
     if watch.over and watch.stepping:
         yield Row("step", f"not measured in {watch.limit:g} s; {so_far}", State.WARNING, "a larger --limit; or a GPU")
     elif watch.over:
         yield Row("step", f"nothing was heard in {STUCK_S:g} s", State.MISSING, "is the data's store reachable?")
-    elif code == -signal.SIGKILL:
+    elif inside.out_of_memory():
         yield Row("memory", f"a step was killed, as when memory runs out; {so_far}", State.MISSING,
                   "lower train.global_batch, or a smaller network; or fewer other processes")  # fmt: skip
-    elif code:
-        sys.stderr.write(errors)  # our bug: its traceback
-        last = next(reversed(errors.strip().splitlines()), "")
-        yield Row("step", f"failed with exit code {code}: {last}", State.MISSING, "see above")
+    elif what := inside.failure():
+        yield Row("step", what, State.MISSING, "see above")

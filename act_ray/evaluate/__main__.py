@@ -179,24 +179,27 @@ def evaluate(
     from act_ray.metrics.kernel_distance import SUBSET, subset_size
     from act_ray.metrics.moments import combine, cut_into_chunks
     from act_ray.metrics.reference import counted, load_reference
+    from act_ray.runs.failing_storage import keeping_features
 
     generator, cfg, real, asked = comparison.generator, comparison.cfg, comparison.real, comparison.metrics
     n, images = cfg.eval.samples, len(real.images)
-    network = load_network(cfg.eval, real, torch.device("cpu"), click.echo, logits=metrics.takes(asked, "logits"))
+    with keeping_features():
+        network = load_network(cfg.eval, real, torch.device("cpu"), click.echo, logits=metrics.takes(asked, "logits"))
     if "kid" in asked and (size := subset_size(n, images)) < SUBSET:
         click.echo(f"kid: subsets of {size:,} instead of {SUBSET:,} images: there are no more")
     setup = Setup(generator, network, cfg, generator.label_counts or label_counts(real))
     with measuring(setup, workers, gpu, click.echo) as measure:
         reference = None
         if metrics.compares(asked):
-            reference = load_reference(
-                network,
-                real,
-                lambda chunks, keep: counted(
-                    measure(chunks, keep, None), images, "measuring the real images, once", click.echo
-                ),
-                features=metrics.takes(asked, "features"),
-            )
+            with keeping_features():
+                reference = load_reference(
+                    network,
+                    real,
+                    lambda chunks, keep: counted(
+                        measure(chunks, keep, None), images, "measuring the real images, once", click.echo
+                    ),
+                    features=metrics.takes(asked, "features"),
+                )
         for nfe, levels in samplers:
             started = time.monotonic()
             parts = measure(cut_into_chunks(n, cfg.eval.batch), metrics.kept_outputs(asked), levels)

@@ -44,11 +44,13 @@ def command(
     if labels is not None and no_labels:
         raise UserError(f"--labels {labels}: not with --no-labels; leave one out")
     from act_ray.data.records import LabelChoice
-    from act_ray.init.start import Ask, start
+    from act_ray.init.start import Ask, TooFewHours, start
 
     ask = Ask(size, grey, split, LabelChoice(labels, not no_labels), gpu)
     try:
         made = start(data, out, hours, click.echo, ask)
+    except TooFewHours as few:
+        raise UserError(f"{few}, with --size {few.size} as it is prepared, or with another --out") from None
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on") from None
     click.echo(f"a step takes {made.seconds_per_step:.2g} s here; {made.total_steps:,} of them fit into {hours:g} h")

@@ -1,17 +1,17 @@
-"""Real training steps of candidate networks, each in turn in a process of its own that may run out of memory.
+"""Real training steps of candidate networks, one after the other in one process, which may run out of memory.
 
-`python -m act_ray.init.candidates`: a list of settings as JSON on stdin, a line of JSON on stdout for each.
+`python -m act_ray.init.candidates REQUEST`: a list of settings as JSON, a line of JSON on stdout for each.
 """
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from act_ray import settings
 from act_ray.config import Config
+from act_ray.doctor.watch import child
 from act_ray.progress_bar import ProgressBar
 
 
@@ -28,21 +28,18 @@ def measure_all(
 ) -> list[Speed]:
     """The speeds of candidates, the smallest first, up to the first for which it is `enough`, or which does not fit."""
     request = json.dumps({"candidates": [cfg.model_dump(mode="json") for cfg in candidates], "gpu": gpu})
-    command, found = [sys.executable, "-m", "act_ray.init.candidates"], list[Speed]()
+    found = list[Speed]()
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        child("-m", "act_ray.init.candidates", request) as process,
         ProgressBar("measuring networks", len(candidates), "networks", say) as progress,
     ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(request)
-        process.stdin.close()
-        for line in process.stdout:
+        for line in process.lines:
             found.append(Speed(**json.loads(line)))
             progress.advance(1)
             if enough(found[-1]):
-                break
-        process.kill()
+                return found
+        if what := process.failure():
+            raise RuntimeError(f"measuring networks {what}")
     return found
 
 
@@ -52,7 +49,7 @@ def main() -> None:
     from act_ray.doctor.inside import die_first
     from act_ray.doctor.measure import OutOfMemory, measure
 
-    request = json.load(sys.stdin)
+    request = json.loads(sys.argv[1])
     die_first()
     for values in request["candidates"]:
         cfg = settings.build(values)

@@ -1,5 +1,6 @@
 """What a training is given, each choice with its reason in a line; docs/choosing-settings.md has the measurements."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,12 @@ def steps_in(hours: float, seconds: float) -> int:
     steps = int(TRAINING * hours * 3600 / seconds)
     digits = int(10 ** max(0, len(str(steps)) - 2))
     return steps // digits * digits
+
+
+def rounded_up(hours: float) -> float:
+    """To two digits."""
+    digit = 10.0 ** (1 - math.floor(math.log10(hours)))
+    return math.ceil(hours * digit) / digit
 
 
 def choices(found: Look, machine: Machine, size: int, net: Network, speed: Speed, hours: float) -> list[Choice]:

@@ -87,8 +87,8 @@ def look(source: Source, only_grey: bool, say: Say = lambda line: None) -> Look:
             shapes[height, width] += 1
             if record.label is not None:
                 labels[record.label] += 1
-            if grey and channels != 1:
-                grey = len(sides) <= COLOURS and _is_grey(record.image)
+            if grey and channels != 1 and len(sides) <= COLOURS:
+                grey = _is_grey(record.image)
             digest = _digest(record.image)
             duplicates += digest in hashes
             hashes.add(digest)

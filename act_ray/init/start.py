@@ -15,6 +15,7 @@ from act_ray.config import Config
 from act_ray.data import store
 from act_ray.data.formats import ANY_LABELS
 from act_ray.data.records import LabelChoice
+from act_ray.data.shards import ImageData, label_counts, open_data
 from act_ray.doctor.machine import available_memory
 from act_ray.errors import UserError
 from act_ray.files import replace_atomically
@@ -23,13 +24,14 @@ from act_ray.init.candidates import Speed, measure_all
 from act_ray.init.choose import Choice, Machine, Network
 from act_ray.init.look import Look, described, look, recognise
 from act_ray.init.writing import config_text, space_text
-from act_ray.prepare.conversion import PrepareOptions, prepare
+from act_ray.prepare.conversion import PrepareOptions, fingerprint, prepare, refuse_inside
 from act_ray.tune.space_files import parse_space
-from act_ray.weight_files import LPIPS, VGG16
+from act_ray.weight_files import LPIPS_FILES
 
 BASE = "small"  # the preset that the rest comes from
 BROKEN = 0.5  # share of images that may be quarantined: it is said how many are
 DONE = "init.json"
+OURS = ("data", "auto.json")  # that may be there before it
 BATCH = 32
 GPU_BATCHES = (128, 64, 32)
 
@@ -38,13 +40,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ask:
-    """What the user may decide; None leaves it to what is found."""
+    """What the user may decide; None leaves it to what is found. search: it is space.yaml that is wanted, by auto."""
 
     size: int | None = None
     grey: bool = False
     split: str | None = None
     labels: LabelChoice = ANY_LABELS
     gpu: bool | None = None
+    search: bool = False
 
 
 NOTHING = Ask()
@@ -63,16 +66,22 @@ class Start:
 
 
 class TooFewHours(UserError):
-    """This machine makes too few steps in the time given."""
+    """This machine makes too few steps in the time given, of images of the `size` that they are prepared in."""
+
+    def __init__(self, hours: float, steps: int, least: float, size: int) -> None:
+        more = choose.rounded_up(least)
+        super().__init__(f"--hours {hours:g}: {steps} steps of this machine; give {more:g} at least")
+        self.size = size
 
 
 def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: Ask = NOTHING) -> Start:
     """Look, prepare, measure, choose, and write; the same call again finds what is done. Raises UserError."""
     out = out.expanduser().absolute()
-    asked = {"source": os.path.abspath(src), "hours": hours, **asdict(ask)}
+    asked = {"source": os.path.abspath(src), "hours": hours, **asdict(ask), "files": fingerprint(Path(src))}
     if (before := _before(out, asked)) is not None:
         say(f"{out}: is there already")
         return before
+    require_free(out)
     source, split, labels, decided = recognise(src, ask.split, ask.labels)
     if decided is not None:
         say(decided)
@@ -85,12 +94,12 @@ def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: 
     data = _prepare(src, out / "data", found, PrepareOptions(
         size, found.channels, None, None, split, labels.name, labels.wanted and len(found.labels) > 0
     ), say)  # fmt: skip
-    found = replace(found, seen=data["count"])
-    net, speed = measured(found, machine, size, str(out / "data"), hours, say)
+    found = replace(found, seen=len(data.images), whole=True, labels=tuple(label_counts(data) or ()))
+    net, speed = measured(found, machine, size, str(out / "data"), hours, say, ask.search)
     steps = choose.steps_in(hours, speed.seconds)
     if steps < choose.LEAST_STEPS:
         least = choose.LEAST_STEPS * speed.seconds / 3600 / choose.TRAINING
-        raise TooFewHours(f"--hours {hours:g}: {steps} steps of this machine; give {least:.2g} at least")
+        raise TooFewHours(hours, steps, least, size)
     chosen = [Choice("data.path", str(out / "data"), f"{found.seen:,} images, {size}x{size}: {why}"),
               *choose.choices(found, machine, size, net, speed, hours)]  # fmt: skip
     _check(chosen)
@@ -101,11 +110,16 @@ def _before(out: Path, asked: dict[str, Any]) -> Start | None:
     """What a call with the same question has made. Raises UserError where it was another question."""
     if not (out / DONE).exists():
         return None
-    done = json.loads((out / DONE).read_text())
-    other = [name for name, value in json.loads(json.dumps(asked)).items() if done["asked"].get(name) != value]
+    try:
+        done = json.loads((out / DONE).read_text())
+        other = [name for name, value in json.loads(json.dumps(asked)).items() if done["asked"].get(name) != value]
+        start = _start(out, done)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{out / DONE}: cannot be read; choose another --out") from None
     if other:
-        raise UserError(f"--out {out}: holds what was made with another {other[0]}; choose a new folder")
-    return _start(out, done)
+        what = "other files in the source" if other[0] == "files" else f"another {other[0]}"
+        raise UserError(f"--out {out}: holds what was made with {what}; choose a new folder")
+    return start if start.config.exists() and start.space.exists() else None
 
 
 def _start(out: Path, done: dict[str, Any]) -> Start:
@@ -114,30 +128,46 @@ def _start(out: Path, done: dict[str, Any]) -> Start:
     )
 
 
+def require_free(out: Path) -> None:
+    """Raises UserError where a new folder holds more than an earlier call may have left: it would be overwritten."""
+    if not out.is_dir() or (out / DONE).exists():
+        return
+    if other := sorted(name for name in os.listdir(out) if name not in OURS and not name.startswith(".")):
+        raise UserError(f"--out {out}: is not empty (found {other[0]}); choose a new folder")
+
+
+def check_places(src: str, out: Path) -> None:
+    """Raises UserError where `start` would, before it has made anything: for `src`, and for where `out` lies."""
+    require_free(out)
+    refuse_inside(out, recognise(src, None, ANY_LABELS)[0].path)
+
+
 def this_machine(gpu: bool | None) -> Machine:
     """What trainings have here. Raises UserError where a GPU is asked for and there is none."""
     from act_ray.device import best_device
 
-    lpips = all(weights.path.exists() for weights in (LPIPS, VGG16))
+    lpips = all(weights.path.exists() for weights in LPIPS_FILES)
     if best_device(gpu).type == "cpu":
         return Machine(None, os.cpu_count() or 1, available_memory(), lpips)
     properties = torch.cuda.get_device_properties(0)
     return Machine(properties.name, os.cpu_count() or 1, properties.total_memory, lpips)
 
 
-def _prepare(src: str, dst: Path, found: Look, options: PrepareOptions, say: Say) -> dict[str, Any]:
-    """The manifest of the prepared data; its quarantined images are said."""
+def _prepare(src: str, dst: Path, found: Look, options: PrepareOptions, say: Say) -> ImageData:
+    """The prepared data; its quarantined images are said."""
     manifest = prepare(src, dst, options, BROKEN, say)
     if bad := len(manifest["quarantined"]) - len(found.broken):
         say(f"{bad} more could not be used: {dst / store.MANIFEST} lists all that were left out")
-    return manifest
+    return open_data(str(dst), say=say)
 
 
 # ---------------------------------------------------------------------------------------------- measuring
 
 
-def measured(looked: Look, machine: Machine, size: int, data: str, hours: float, say: Say) -> tuple[Network, Speed]:
-    """The network that is chosen, and what a step of it takes."""
+def measured(
+    looked: Look, machine: Machine, size: int, data: str, hours: float, say: Say, search: bool
+) -> tuple[Network, Speed]:
+    """The network that is chosen, and what a step of it takes. search: many trainings matter rather than one."""
     cpu = machine.gpu is None
     candidates = [Network(width, BATCH, 1 if cpu else None) for width in choose.widths(looked.seen)]
 
@@ -151,9 +181,9 @@ def measured(looked: Look, machine: Machine, size: int, data: str, hours: float,
     at = max((i for i, speed in enumerate(speeds) if choose.fits(speed, hours, machine)), default=0)
     net, speed = candidates[at], speeds[at]
     if cpu and machine.cores > 1:
-        every = replace(net, threads=None)
+        every, side_by_side = replace(net, threads=None), machine.cores if search else min(machine.cores, 4)
         for other in measure([every], lambda _: True):
-            if other.seconds * min(machine.cores, 4) / 2 < speed.seconds:  # else trials side by side do more
+            if other.seconds * side_by_side / 2 < speed.seconds:  # else trials side by side do more
                 net, speed = every, other
     elif not cpu:
         for batch in GPU_BATCHES:  # the largest that leaves enough steps
@@ -186,9 +216,9 @@ def _write(
     space = choose.search_space(chosen, found, speed, parallel, hours)
     parse_space({"preset": BASE, **space}, "space.yaml")  # our bug where it is none
     texts = {"config.yaml": config_text(BASE, chosen, described(found)), "space.yaml": space_text(BASE, space, hours)}
-    for name, text in texts.items():
-        replace_atomically(out / name, partial(Path.write_text, data=text))
     total = next(choice.value for choice in chosen if choice.name == "train.total_steps")
     done = {"asked": json.loads(json.dumps(asked)), "seconds_per_step": speed.seconds, "total_steps": total}
-    jsonfile.write(out / DONE, done)
+    jsonfile.write(out / DONE, done)  # first: a folder with the other files alone is taken for the user's
+    for name, text in texts.items():
+        replace_atomically(out / name, partial(Path.write_text, data=text))
     return _start(out, done)

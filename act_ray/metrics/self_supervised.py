@@ -15,6 +15,7 @@ from torch import Tensor
 
 from act_ray.data.shards import ImageData
 from act_ray.device import threads
+from act_ray.errors import UserError
 from act_ray.metrics.classifier import LARGEST, Classifier, cached_weights
 from act_ray.metrics.learning import Say, learn, seeded
 
@@ -27,6 +28,11 @@ VERSION = 1
 
 def self_supervised_weights(data: ImageData, say: Say = lambda line: None) -> Path:
     """The network's weights for this data, by its checksum: cached, or trained now in seconds."""
+    if len(data.images) < 2:
+        raise UserError(
+            f"eval.features = 'self_supervised': {data.name} has {len(data.images)} image; needs 2, or use "
+            "eval.features=none"
+        )
     about = f"learning the features behind the score from {data.name}, once: {STEPS} steps"
     name = f"self-supervised-{data.checksum[:16]}-v{VERSION}"
     return cached_weights(name, about, say, lambda partial: train_self_supervised(data, say, partial))

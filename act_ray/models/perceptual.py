@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from act_ray.config import LossConfig
 from act_ray.errors import UserError
 from act_ray.files import check_weights
-from act_ray.weight_files import LPIPS, VGG16, how_to_get
-
-FILES = (LPIPS.file, VGG16.file)
+from act_ray.weight_files import LPIPS_FILES, how_to_get
 
 
 class Lpips(nn.Module):
@@ -48,12 +46,12 @@ def require_weights(cfg: LossConfig) -> None:
     if cfg.lpips_weights is not None:
         torch.hub.set_dir(cfg.lpips_weights)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    missing = [weights for weights in (LPIPS, VGG16) if not (folder / weights.file).exists()]
+    missing = [weights for weights in LPIPS_FILES if not (folder / weights.file).exists()]
     if missing:
         raise UserError(
             f"loss.distance = 'lpips': {' and '.join(w.file for w in missing)} not in {folder}; "
             f"{how_to_get(*missing)} fetches what is missing to torch hub's own folder; or name another with "
             "loss.lpips_weights, or use loss.distance=pseudo_huber"
         )
-    for name in FILES:
-        check_weights(folder / name)
+    for weights in LPIPS_FILES:
+        check_weights(folder / weights.file)

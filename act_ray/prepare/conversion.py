@@ -73,9 +73,8 @@ def prepare(
     if source.note is not None:
         say(source.note)
     identity = {"path": str(source.path.resolve()), "format": source.format, "options": asdict(options)}
-    if dst.resolve().is_relative_to(source.path.resolve()):
-        raise UserError(f"{dst}: lies inside the source {src}; choose a folder outside it")
-    identity["fingerprint"] = _fingerprint(source.path)
+    refuse_inside(dst, source.path)
+    identity["fingerprint"] = fingerprint(source.path)
     try:
         dst.mkdir(parents=True, exist_ok=True)
         with locked(dst / ".lock", wait=False):
@@ -93,7 +92,13 @@ def prepare(
 # ---------------------------------------------------------------- where it stands
 
 
-def _fingerprint(path: Path) -> str:
+def refuse_inside(dst: Path, src: Path) -> None:
+    """Raises UserError where what is made of the images would be taken for images."""
+    if dst.resolve().is_relative_to(src.resolve()):
+        raise UserError(f"{dst}: lies inside the source {src}; choose a folder outside it")
+
+
+def fingerprint(path: Path) -> str:
     """Hash of the names, sizes and modification times of the source's files: cheap, and changes when they do."""
     digest = hashlib.sha256()
     folder_of_all = path if path.is_dir() else path.parent

@@ -8,6 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+
 from act_ray.data import decoding
 from act_ray.data.decoding import BadImage, Pixels
 from act_ray.data.records import Record
@@ -66,7 +68,8 @@ def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
     group, size = list[Record](), 0
     for record in records:
         group.append(record)
-        size += 0 if isinstance(record.image, BadImage) else len(record.image)
+        image = record.image
+        size += image.nbytes if isinstance(image, np.ndarray) else 0 if isinstance(image, BadImage) else len(image)
         if len(group) == GROUP_IMAGES or size > GROUP_BYTES:
             yield group
             group, size = [], 0

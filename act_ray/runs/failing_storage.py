@@ -9,17 +9,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from act_ray.errors import StorageError
-from act_ray.files import in_units
+from act_ray.files import cache_dir, in_units
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)
 
 
 @contextlib.contextmanager
-def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
+def told(
+    what: str,
+    where: Path,
+    needed: Callable[[], int] = lambda: 0,
+    then: str = "--resume goes on from the last whole checkpoint",
+) -> Iterator[None]:
     """Raises a StorageError for an OSError of the block with one of these codes; all others pass.
 
-    what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing.
+    what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing. then: what
+    can be done when there is room again.
     """
     try:
         yield
@@ -29,9 +35,13 @@ def told(what: str, where: Path, needed: Callable[[], int] = lambda: 0) -> Itera
         size = f": it takes {in_units(bytes_)}" if (bytes_ := needed()) else ""
         cure = f"{_free(where)}; make room" if code in FULL else "bring the storage back"
         raise StorageError(
-            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and --resume goes on from the last "
-            "whole checkpoint"
+            f"{where}: {what} cannot be written: {os.strerror(code)}{size}; {cure}, and {then}"
         ) from error
+
+
+def keeping_features() -> contextlib.AbstractContextManager[None]:
+    """`told`, of what is learnt and measured of the real images, once for all runs."""
+    return told("what is learnt of the images", cache_dir(), then="the same command goes on")
 
 
 def error_number(error: Exception) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.metrics.scores import resolve_features
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import LINEAGE, RunFolder, grid_name, read_config
 from act_ray.runs.rows import rows_text
@@ -50,7 +51,7 @@ def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
         raise UserError(f"--fork {parent}: no config.yaml there; give the folder of a run, e.g. runs/NAME")
     cfg = changed(cfg, [rescue for rescue in read_rescues(source) if rescue.back_to < at])
     forked = settings.with_changes(cfg, changes, f"--fork {parent}")
-    forked = settings.absolute_paths(forked)
+    forked = resolve_features(settings.absolute_paths(forked))
     for name in settings.field_names():
         if name.startswith(KEPT) and settings.get(cfg, name) != settings.get(forked, name):
             raise UserError(
@@ -90,6 +91,12 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
             shutil.copy(grid, child.path / "samples")
     child.json(LINEAGE, asdict(Lineage(parent, at, dict(changes))))
     child.push()
+
+
+def scored_in(run: RunFolder, step: int) -> str | None:
+    """The metric of a run's last score up to `step`, where there is one that says so."""
+    rows = [row for row in run.rows("scores.jsonl") if row["step"] <= step]
+    return rows[-1].get("metric") if rows else None
 
 
 def _kept(source: RunFolder) -> list[int]:

@@ -25,7 +25,7 @@ from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.runs.progress import Progress
 from act_ray.train.batches import step_indices
 from act_ray.train.detect import make_detector
-from act_ray.train.fork import read_lineage
+from act_ray.train.fork import read_lineage, scored_in
 from act_ray.train.preflight import check_fit
 from act_ray.train.ranks import Ranks
 from act_ray.train.rescue import changed, go_back, next_change, read_rescues
@@ -70,7 +70,8 @@ class TrainingRun:
         for problem in problems:
             self.note(f"checkpoint damaged: {problem}; going on from step {step or 0:,}")
         if step is not None:
-            self.ranks.together(lambda: self._load(checkpoint.step_folder(self.folder.checkpoints, step)))
+            scored = self.ranks.on_first(lambda: scored_in(self.folder, step))
+            self.ranks.together(lambda: self._load(checkpoint.step_folder(self.folder.checkpoints, step), scored))
         else:
             self.ranks.together(lambda: warm_start(self.state, self.cfg))
         self._write("the run's files", lambda: self._begin(step or 0))
@@ -84,7 +85,7 @@ class TrainingRun:
         self.folder.event("resumed" if step else "started", step=step, workers=self.ranks.world)
         self.folder.push_file("events.jsonl")  # from now on there is something to save: follow.count_starts
 
-    def _load(self, at: Path) -> None:
+    def _load(self, at: Path, scored: str | None) -> None:
         self.folder.fetch(at / checkpoint.MANIFEST)
         saved = checkpoint.load(at, self.state)
         if saved["data_checksum"] != self.data.checksum:
@@ -98,8 +99,9 @@ class TrainingRun:
         elif "augment.tau" in what or "augment.enabled" in what:  # Algorithm 2 begins
             start = Controller.start(self.cfg.step.augment, self.ranks.device)
             self.state.controller = replace(start, p_aug=self.state.controller.p_aug)
-        self.last_score, self.diversity = saved["score"], saved["diversity"]
-        self.best = tuple(saved["best"]) if saved["best"] else None
+        self.diversity = saved["diversity"]
+        if scored in (None, metric_name(self.cfg.eval)):  # a fork's may be another than its parent's
+            self.last_score, self.best = saved["score"], tuple(saved["best"]) if saved["best"] else None
         self.seconds = max(self.seconds, saved["seconds"])
 
     def note(self, line: str) -> None:
@@ -173,9 +175,10 @@ class TrainingRun:
         self._write("metrics.jsonl", lambda: self._log(rows))
 
     def _watch(self, found: PruneRecord | None) -> None:
-        """Log a signature when it is found, and when it is confirmed."""
-        if found is not None and self.ranks.first:
-            self.folder.event("signature" if found.confirmed is None else "confirmed", **found.summary())
+        """Log a signature when it is found, and when it is confirmed; every worker finds the same."""
+        if found is not None:
+            kind = "signature" if found.confirmed is None else "confirmed"
+            self._write("events.jsonl", lambda: self.folder.event(kind, **found.summary()))
 
     @torch.no_grad()
     def check_weights(self) -> None:

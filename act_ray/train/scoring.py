@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,16 @@ from act_ray.metrics.features import compute_features, load_network
 from act_ray.metrics.frechet import frechet_distance
 from act_ray.metrics.reference import reference_statistics
 from act_ray.pictures import to_uint8
+from act_ray.runs.failing_storage import keeping_features
 from act_ray.train.ranks import Ranks
+
+T = TypeVar("T")
+
+
+def kept(make: Callable[..., T], *args: Any) -> T:
+    """What `make` finds in the cache, or puts there; a disk that is full is a line."""
+    with keeping_features():
+        return make(*args)
 
 
 class Scorer:
@@ -26,13 +35,15 @@ class Scorer:
         self.cfg, self.data, self.ranks = cfg, data, ranks
         self.classes = label_counts(data)
         self.network = ranks.together(
-            lambda: None if cfg.eval.features == "none" else load_network(cfg.eval, data, ranks.device, note)
+            lambda: None if cfg.eval.features == "none" else kept(load_network, cfg.eval, data, ranks.device, note)
         )
         if self.network is not None and cfg.eval.features != "inception":
             # It was trained here: on another machine the last bits may be others.
             self.network.load_state_dict(ranks.from_first(self.network.state_dict()))
         self.reference = ranks.together(  # a pass over all images, which only the first worker's score needs
-            lambda: reference_statistics(self.network, data, note) if ranks.first and self.network is not None else {}
+            lambda: (
+                {} if self.network is None or not ranks.first else kept(reference_statistics, self.network, data, note)
+            )
         )
 
     def __call__(self, models: Mapping[str, nn.Module]) -> tuple[dict[str, float], Tensor]:

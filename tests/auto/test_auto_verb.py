@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 from diffusers import ConsistencyModelPipeline
 
-from act_ray.data.shards import open_data
+from act_ray.auto.page import spread
+from act_ray.auto.steps import begin
+from act_ray.data.shards import image_side, open_data
+from act_ray.errors import UserError
+from act_ray.init import start as init
+from act_ray.init.candidates import Speed
+from act_ray.init.choose import Machine
 from tests.helpers.browser import CHROMIUM, browser, watched
 from tests.helpers.command import Ended
-from tests.helpers.sources import make_folder
+from tests.helpers.sources import labels_in_turn, make_folder, random_pixels
 from tests.helpers.tiny_runs import rows
 
 HOURS = 0.1
@@ -38,10 +44,54 @@ def events(log: Path, kind: str) -> list[int]:
 
 
 def test_a_mistake_is_one_line_and_nothing_is_left_of_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    wrong = Ended(capfd, "auto", tmp_path / "nowhere", "--hours", 1, "--out", tmp_path / "out").mistake()
-    assert str(tmp_path / "nowhere") in wrong
-    assert not (tmp_path / "out" / "auto.json").exists()  # the right data may go there
-    assert "--hours" in Ended(capfd, "auto", tmp_path, "--hours", 0, "--out", tmp_path / "out").mistake()
+    pictures, out, mine = tmp_path / "pictures", tmp_path / "out", tmp_path / "mine"
+    make_folder(pictures, random_pixels(), labels_in_turn())
+    (mine / "x").mkdir(parents=True)
+    (mine / "report.html").write_text("mine")
+    (tmp_path / "file").touch()
+    for data, place, said in (
+        (tmp_path / "nowhere", out, str(tmp_path / "nowhere")),
+        (pictures, pictures / "runs", "lies inside the source"),
+        (pictures, mine, f"--out {mine}: is not empty (found report.html); choose a new folder"),
+        (pictures, tmp_path / "file", f"--out {tmp_path / 'file'}: cannot be written: File exists"),
+        (pictures, tmp_path / "file" / "new", "cannot be written: Not a directory"),
+    ):  # fmt: skip
+        assert said in Ended(capfd, "auto", data, "--hours", 1, "--out", place).mistake()
+    assert "--hours" in Ended(capfd, "auto", tmp_path, "--hours", 0, "--out", out).mistake()
+    assert not out.exists()
+    assert not (pictures / "runs").exists()
+    assert {path.name for path in mine.iterdir()} == {"x", "report.html"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_ends_as_all_do_and_gives_the_same_hours_again(
+    number: int, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process whose search may still run in a thread: cli.run leaves without Python's own end."""
+    make_folder(tmp_path / "pictures", random_pixels(), labels_in_turn())
+    left = list[int]()
+    monkeypatch.setattr("act_ray.auto.steps.carry_out", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("act_ray.cli.leave", lambda code: (left.append(code), sys.exit(code)))
+    ended = Ended(capfd, "auto", tmp_path / "pictures", "--hours", 1 / 3, "--out", tmp_path / "out")
+    assert (ended.code, left) == (code, [code])
+    assert f"interrupted; go on with: python -m act_ray.auto {tmp_path}/pictures --hours {1 / 3} --out" in ended.err
+
+
+def test_too_few_hours_for_one_trial_takes_the_images_as_they_are_prepared(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial's share of the time asks for smaller images than all of it."""
+    monkeypatch.setattr(init, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
+    monkeypatch.setattr(init, "this_machine", lambda _: Machine(None, 2, 8 << 30, lpips=False))
+    make_folder(tmp_path / "pictures", random_pixels().repeat(5, 1).repeat(5, 2), labels_in_turn())
+    begun = begin(str(tmp_path / "pictures"), tmp_path / "out", 1.0, print)
+    assert image_side(begun["data"]) == 16
+    with pytest.raises(UserError, match=r"give 0\.99 at least, and another --out"):
+        begin(str(tmp_path / "pictures"), tmp_path / "other", 0.5, print)
+
+
+def test_one_repeat_has_a_mean() -> None:
+    assert [spread(scores) for scores in ([], [5.0], [4.0, 6.0])] == ["not run", "5", "5 ± 1.4"]
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """auto.json: steps that are done, and the clock, over several sessions."""
 
+import errno
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from act_ray import jsonfile
 from act_ray.auto.journal import FILE, Journal
-from act_ray.errors import UserError
+from act_ray.errors import StorageError, UserError
 
 
 def test_a_step_is_done_once_and_the_time_between_two_sessions_does_not_count(
@@ -44,10 +47,27 @@ def test_a_step_is_done_once_and_the_time_between_two_sessions_does_not_count(
     assert saved["notes"] == ["short"]
 
 
+def test_a_full_disk_is_a_line_and_the_clock_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act_ray.auto.journal.SIGN_S", 0.001)
+    journal, tried, original = Journal(tmp_path, "data", 1.0), threading.Semaphore(0), jsonfile.write
+
+    def full(path: Path, content: object) -> None:
+        tried.release()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with journal.at_work():
+        monkeypatch.setattr(jsonfile, "write", full)
+        for _ in range(3):
+            assert tried.acquire(timeout=60)  # after a sign of life that failed there is another
+        with pytest.raises(StorageError, match=r"auto\.json cannot be written: No space .* the same command goes on"):
+            journal.step("init", dict)
+        monkeypatch.setattr(jsonfile, "write", original)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with Journal(tmp_path, "/data", 1.0).at_work():
         pass
-    with pytest.raises(UserError, match=r"was begun with --hours 1; give that to go on, or another --out"):
+    with pytest.raises(UserError, match=r"was begun with --hours 1\.0; give that to go on, or another --out"):
         Journal(tmp_path, "/data", 2.0)
     with pytest.raises(UserError, match=r"was begun with /data; choose another --out for /other"):
         Journal(tmp_path, "/other", 1.0)

@@ -1,11 +1,14 @@
 """Which run is the winner."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from act_ray.auto.journal import Journal
 from act_ray.auto.plan import Plan
-from act_ray.auto.training import chosen, open_repeats
+from act_ray.auto.training import chosen, open_repeats, search
+from act_ray.errors import UserError
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.space_files import parse_space
 from tests.helpers.searches import OPTIONS, scored
@@ -41,6 +44,12 @@ def test_the_settings_of_the_best_mean_and_the_best_run_of_them(own: float, wher
     assert found["scores"] == [25.0, 20.0, 24.0]
     assert where in found["winner"]
     assert found["of_the_search"] == (own == 11.0)
+
+
+def test_a_search_for_which_no_time_is_left_is_a_mistake(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "data", 0.01)
+    with pytest.raises(UserError, match=r"--hours 0\.01: the time was over before a trial began; give more"):
+        search(tmp_path, parse_space(RAW, "x"), replace(PLAN, repeats=100.0), journal)
 
 
 def test_a_repeat_that_the_clock_stopped_spoils_no_mean(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ PAGES = ("choosing-settings.md", "when-it-goes-wrong.md")
 WRONG = (DOCS / "when-it-goes-wrong.md").read_text()
 # Every line that a command is said to print, in a code block or between backticks, which may hold a command.
 _LINES = re.findall(r"^(error: .*)$", WRONG, re.M) + re.findall(r"`(error: [^`]*(?:`act-ray[^`]*`[^`]*)?)`", WRONG)
-QUOTED = [line.removeprefix("error: ") for line in _LINES]
+QUOTED = [line.removeprefix("error: ") for line in _LINES if line != "error: ..."]  # which says how all begin
 SHORT = ["--workers", "0", "--dry-run"]
 PHOTOS = ["--preset", "cifar10_16", *SHORT, "--data"]
 
@@ -51,10 +51,18 @@ def mistake(ended: Ended) -> str:
 
 
 def is_quoted(message: str) -> bool:
-    """Whether the page has this message; its words in capitals stand for anything, and so do three dots."""
-    text = re.sub(r"\S*python\S* -m act_ray\.", "act-ray ", message)
+    """Whether the page has this message, or all that are joined in it.
+
+    The page's words in capitals stand for anything, and so do three dots.
+    """
+    text = re.sub(r"[^\s`]*python[^\s`]* -m act_ray\.", "act-ray ", message)
     patterns = (re.sub(r"\\\.\\\.\\\.|\b(?!MNIST|SHA)[A-Z]{2,}\b", ".*", re.escape(quote)) for quote in QUOTED)
-    return any(re.fullmatch(pattern, text) for pattern in patterns)
+    one = f"(?:{'|'.join(patterns)})"
+    return re.fullmatch(f"{one}(?:; {one})*", text) is not None
+
+
+def test_what_is_not_on_the_page_is_not_taken_for_it() -> None:
+    assert not is_quoted("nothing of the kind is printed")
 
 
 @pytest.fixture
@@ -134,7 +142,9 @@ def test_what_a_run_that_diverges_says_is_on_the_page(
     options = as_options({**TINY, "train.total_steps": 40, "optim.lr_g": 1e3})
     ended = Ended(capfd, "train", "--workers", "0", "--name", "run", *options)
     assert ended.code == 1
-    for line in re.findall(r"^(?:step 2|stopped at|evidence): .*$", WRONG, re.M):
+    shown = re.findall(r"^(?:step 2: |stopped at |evidence: ).*$", WRONG, re.M)
+    assert len(shown) == 3
+    for line in shown:
         assert line.replace("RUN", str(tmp_path / "runs" / "run")) in ended.out.splitlines()
 
 

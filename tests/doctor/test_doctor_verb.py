@@ -2,8 +2,10 @@
 
 import http.server
 import json
-import sys
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import torch
 
 from act_ray import settings
 from act_ray.doctor import inside, measure
+from act_ray.doctor.__main__ import everything
 from act_ray.doctor.places import storage, weights_that_are_there
 from act_ray.doctor.plan import make_plan
 from act_ray.doctor.ray_address import look as look_at_ray
 from act_ray.doctor.rows import Row, State, weights_to_get
-from act_ray.doctor.watch import look_inside
+from act_ray.doctor.watch import child, look_inside
 from act_ray.files import sha256
 from act_ray.weight_files import INCEPTION
 from tests.helpers import sources
@@ -46,7 +49,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_that_has_all_is_measured(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = Ended(capfd, "doctor", "digits", *TINY_SETS, "--storage", tmp_path / "runs", "--cpu").succeeded()
     for line in (
-        " digits: 1,797 images of 8x8, 1 channel(s), 10 classes ",
+        " digits: 1,797 images of 8x8, grey, 10 classes ",
         " a file was written, read and removed ",
         " a step of batch 8: peak ",
         " s for 12 steps; scores not ",
@@ -144,19 +147,47 @@ BEGUN = """print('{"what": "data", "found": "x", "state": "ok"}\\n{"step": "begi
 def test_a_process_that_does_not_survive_its_step_is_a_row(
     then: str, state: str, found: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [*look_inside({}, 0.3, [sys.executable, "-c", BEGUN + then])]
+    with child("-c", BEGUN + then) as process:
+        rows = [*look_inside(process, 0.3)]
     assert rows[0] == Row("data", "x")
     assert (rows[1].state, rows[1].found.startswith(found)) == (state, True), rows
     assert ("our bug" in capfd.readouterr().err) is ("our bug" in then)
 
 
+def test_a_child_ends_with_its_block_and_hears_no_ctrl_c_of_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        with child("-c", "import time; print(1, flush=True); time.sleep(60)") as process:
+            begun.append(process.process)
+            assert next(process.lines) == "1\n"
+            assert os.getpgid(process.process.pid) != os.getpgid(0)
+            raise KeyboardInterrupt
+
+    begun = list[Any]()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (begun[0].returncode, capfd.readouterr().err) == (-signal.SIGKILL, "")
+
+
+def test_an_interruption_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(cfg: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("act_ray.doctor.watch.child", lambda *_: child("-c", BEGUN + "import time; time.sleep(60)"))
+    monkeypatch.setattr("act_ray.doctor.places.weights_that_are_there", stopped)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        everything(make_plan("digits", None, (), None, 0), {"storage": "runs"}, None, 60)
+    assert time.monotonic() - began < 30
+
+
 def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
     """A real one, under a limit of 6 GB of addresses, of which torch takes some."""
-    more = [f"{n}={json.dumps(v)}" for n, v in {**TINY, "train.global_batch": 2_000_000}.items()]
+    more = [f"{n}={json.dumps(v)}" for n, v in {**TINY, "train.global_batch": 1_000_000}.items()]
     request = {"target": "digits", "space_name": None, "overrides": more, "data": None, "workers": 0}
     text = json.dumps({**request, "storage": str(tmp_path), "gpu": False})
-    limited = ["bash", "-c", 'ulimit -v 6000000; exec "$@"', "-", sys.executable, "-m", "act_ray.doctor.inside", text]
-    rows = {row.what: row for row in look_inside({}, 120, limited)}
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000,) * 2)\n"
+    with child("-c", f"{limit}from act_ray.doctor.inside import main; main()", text) as process:
+        rows = {row.what: row for row in look_inside(process, 120)}
     assert (rows["memory"].state, "does not fit" in rows["memory"].found) == (State.MISSING, True), rows
 
 

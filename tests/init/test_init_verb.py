@@ -9,8 +9,10 @@ from PIL import Image
 
 from act_ray import settings
 from act_ray.data.records import LabelChoice
-from act_ray.init import choose, start
-from act_ray.init.candidates import Speed
+from act_ray.doctor.watch import child
+from act_ray.init import candidates, choose, start
+from act_ray.init import look as looking
+from act_ray.init.candidates import Speed, measure_all
 from act_ray.init.choose import Choice, Machine, Network
 from act_ray.init.look import Look, look, recognise
 from act_ray.init.writing import config_text
@@ -53,15 +55,93 @@ def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pyt
     assert (cfg.model.num_classes, cfg.data.path, cfg.train.threads) == (2, str(out / "data"), 1)
     assert "is there already" in Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded()
     assert "with another hours" in Ended(capfd, "init", src, "--out", out, "--hours", 0.2).mistake()
+    whole = (out / "init.json").read_text()
+    (out / "init.json").write_text(whole[:40])
+    assert "init.json: cannot be read; choose another --out" in Ended(capfd, "init", src, "--out", out).mistake()
+    (out / "init.json").write_text(whole)
     shorter = [part for text in ("train.total_steps=2", "eval.every=2", "eval.samples=16") for part in ("--set", text)]
     ran = Ended(capfd, "train", "--config", out / "config.yaml", "--workers", 0, "--storage", tmp_path / "r", *shorter)
     assert "completed at step 2" in ran.succeeded()
     assert load_space(str(out / "space.yaml")).trials >= 4
+    (src / "cats" / "new.png").write_bytes((src / "cats" / "3.png").read_bytes())
+    assert "other files in the source" in Ended(capfd, "init", src, "--out", out, "--hours", 0.1).mistake()
+
+
+def test_the_classes_are_those_of_the_prepared_images(
+    tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lies behind the images that are looked at counts, and so does one without an image that can be used."""
+    monkeypatch.setattr(looking, "MOST", 15)
+    for name in ("a", "b"):
+        pictures(tmp_path / "pictures" / name, 12, (8, 9))
+    for more, classes in (("none", 2), ("c", None)):
+        if more == "c":
+            (tmp_path / "pictures" / "c").mkdir()
+            (tmp_path / "pictures" / "c" / "broken.png").write_bytes(b"not an image")
+        out = tmp_path / more
+        Ended(capfd, "init", tmp_path / "pictures", "--out", out).succeeded()
+        assert settings.load_file(out / "config.yaml").model.num_classes == classes
+        assert "# 24 images: " in (out / "config.yaml").read_text()
+
+
+def test_what_is_the_users_stays(
+    tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "few", 3, (8, 9))
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("config.yaml", "space.yaml"):
+        (out / name).write_text("mine")
+        said = Ended(capfd, "init", tmp_path / "few", "--out", out).mistake()
+        assert said == f"--out {out}: is not empty (found {name}); choose a new folder"
+        assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
+        (out / name).unlink()
+    Ended(capfd, "init", tmp_path / "few", "--out", out).succeeded()
+    (out / "space.yaml").unlink()  # as when it was killed before that was written
+    Ended(capfd, "init", tmp_path / "few", "--out", out).succeeded()
+    assert (out / "space.yaml").exists()
+
+
+def test_the_advice_for_too_few_hours_can_be_followed(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The size goes with the hours, and the images are prepared in that of the first call."""
+    monkeypatch.setattr(start, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
+    pictures(tmp_path / "few", 3, (40, 41))
+    call = ("init", tmp_path / "few", "--out", tmp_path / "out", "--cpu", "--hours")
+    said = Ended(capfd, *call, 0.4).mistake()
+    assert said.endswith("give 0.99 at least, with --size 16 as it is prepared, or with another --out")
+    Ended(capfd, *call, 0.99, "--size", 16).succeeded()
+
+
+def test_only_memory_ends_the_measuring_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill is how it runs out; a crash is ours, and no reason to take a smaller network."""
+    cfg, measured = settings.load("digits"), """print('{"seconds": 1.0, "memory": 5}', flush=True)\n"""
+    for then, error in (
+        ("import os; os.kill(os.getpid(), 9)", None),
+        ("raise IndexError('ours')", "code 1: IndexError"),
+    ):
+        monkeypatch.setattr(candidates, "child", lambda *_, code=measured + then: child("-c", code))
+        if error is None:
+            assert measure_all([cfg] * 2, False, print, lambda _: False) == [Speed(1.0, 5)]
+            continue
+        with pytest.raises(RuntimeError, match=error):
+            measure_all([cfg] * 2, False, print, lambda _: False)
+
+
+def test_all_cores_for_a_step_only_where_trials_side_by_side_do_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step that 64 cores make twice as fast a single training has more, a search less."""
+    took = {1: 1.0, None: 0.45}
+    monkeypatch.setattr(start, "measure_all", lambda cfgs, *_: [Speed(took[cfg.train.threads], 1) for cfg in cfgs])
+    found, machine = Look("x", 100, True, (8, 8, 8), True, 1, (), (), 0), Machine(None, 64, 8 << 30, lpips=False)
+    chosen = [start.measured(found, machine, 8, "x", 5.0, print, search)[0].threads for search in (False, True)]
+    assert chosen == [None, 1]
 
 
 def test_the_training_part_is_taken_and_grey_is_seen(
-    tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(looking, "COLOURS", 15)
     for part in ("train", "val"):
         pictures(tmp_path / "set" / part, 20, (16, 17), colour=False)
     said = Ended(capfd, "init", tmp_path / "set", "--out", tmp_path / "out").succeeded()

@@ -1,5 +1,6 @@
 """Features of unlabelled images: the same bits each time, better for better samples, kept part of the way."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from act_ray.config import EvalConfig
 from act_ray.data.shards import ImageData, open_data
 from act_ray.device import threads
+from act_ray.errors import UserError
 from act_ray.metrics import self_supervised
 from act_ray.metrics.features import compute_features, load_network
 from act_ray.metrics.frechet import frechet_distance
@@ -73,6 +75,12 @@ def test_few_images_and_large_ones() -> None:
     rng = np.random.default_rng(0)
     assert set(clusters(rng.integers(0, 256, (3, 3, 4, 4), dtype=np.uint8))) == {0, 1, 2}
     assert clusters(rng.integers(0, 256, (20, 1, 96, 96), dtype=np.uint8)).max() <= 15
+
+
+def test_a_single_image_teaches_nothing(unlabelled: ImageData) -> None:
+    one = replace(unlabelled, images=unlabelled.images[:1])
+    with pytest.raises(UserError, match=r"digits without labels has 1 image; needs 2, or use eval\.features=none"):
+        load_network(SELF_SUPERVISED, one, CPU)
 
 
 def test_auto_takes_inception_where_its_weights_are(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from torchvision.transforms.functional import InterpolationMode, resize
 
 from act_ray.config import LossConfig
 from act_ray.errors import UserError
-from act_ray.models.perceptual import FILES, Lpips
+from act_ray.models.perceptual import Lpips
+from act_ray.weight_files import LPIPS_FILES
+
+FILES = tuple(weights.file for weights in LPIPS_FILES)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from act_ray import cli
+from act_ray.data.records import Record
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
 from act_ray.files import locked
@@ -224,3 +225,9 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     result = verb("a", tmp_path / "b")
     assert result.exit_code == 130
     assert result.stderr.split() == ["error:", "interrupted"]
+
+
+def test_pixels_in_an_array_count_as_what_they_take(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "GROUP_BYTES", 3 * 192)
+    records = [Record(str(i), image, None) for i, image in enumerate(pixels)]
+    assert [len(group) for group in decoded._groups(iter(records))] == [4, 4, 2]

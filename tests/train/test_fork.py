@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from act_ray.runs.checkpoint import prune, saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.train.fork import fork, forked_config, read_lineage
+from act_ray.train.ranks import Ranks
+from act_ray.train.run import TrainingRun
 from tests.helpers.command import Ended
 from tests.helpers.tiny_runs import assert_same_run, go, newest, rows, tiny
 from tests.helpers.tiny_settings import TINY
@@ -88,6 +90,18 @@ def test_a_fork_from_the_command_and_its_mistakes(
     ):
         assert Ended(capfd, "train", *base, "--name", "wrong", *more).mistake().startswith(said)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_fork_with_other_features_begins_without_its_parents_best(parent: Path, tmp_path: Path) -> None:
+    """The two cannot be compared; auto is what it is on this machine, as where a run begins."""
+    changes, end = {"eval.features": "auto"}, {"train.total_steps": 10, "eval.every": 10}
+    forked = forked_config(str(parent), 8, changes | end)
+    assert forked.eval.features == "self_supervised"
+    for more, kept in ((end, True), ({**end, "eval.features": "none"}, False), ({**end, "eval.samples": 24}, False)):
+        folder = tmp_path / f"{len(more)}-{more.get('eval.samples')}"
+        fork(str(parent), 8, more, str(folder))
+        run = TrainingRun(forked_config(str(parent), 8, more), RunFolder(str(folder)), Ranks())
+        assert (run.best is not None, run.last_score is not None) == (kept, kept)
 
 
 def test_checkpoints_from_before_a_signature_outlive_the_newer_ones(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Several workers: they go on together, and a mistake that one of them sees ends all."""
 
+import errno
+import math
 import os
 import shutil
 import signal
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from act_ray.errors import UserError
+from act_ray.errors import StorageError, UserError
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder
 from act_ray.train import run as run_module
@@ -76,6 +78,22 @@ def test_a_mistake_that_only_the_first_worker_sees_ends_them_all(tmp_path: Path)
     def worker(rank: int) -> None:
         with pytest.raises(UserError, match="cannot be used as a run's folder"):
             next(train(tiny(), RunFolder(str(tmp_path / "file/run")), Ranks()))
+
+    on_two_workers(tmp_path / "meeting", worker)
+
+
+def test_a_signature_that_the_first_worker_cannot_write_down_ends_them_all(tmp_path: Path) -> None:
+    """Every worker finds it, and the others would wait for the first at the next step."""
+
+    def full(self: RunFolder, what: str, **details: Any) -> None:
+        if what in ("signature", "confirmed"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def worker(rank: int) -> None:
+        RunFolder.event = full  # type: ignore[method-assign]
+        run = run_module.TrainingRun(tiny({"eval.features": "none"}), RunFolder(str(tmp_path / "run")), Ranks())
+        with pytest.raises(StorageError, match=r"events\.jsonl cannot be written: No space left"):
+            run._watch(run.detector.observe(0, None, None, {"a weight": math.nan}))
 
     on_two_workers(tmp_path / "meeting", worker)
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from act_ray.data.shards import open_data
+from act_ray.errors import StorageError
 from act_ray.generators.reading import read_generator
 from act_ray.train import scoring
 from act_ray.train.follow import describe_scores
@@ -18,6 +20,18 @@ def test_real_images_are_scored_by_the_first_worker_alone(monkeypatch: pytest.Mo
     ranks = Ranks()
     ranks.rank = 1
     scoring.Scorer(tiny(), open_data("digits"), ranks, print)
+
+
+def test_a_disk_that_is_full_while_features_are_learnt_is_a_line(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("act_ray.metrics.learning.save_file", full)
+    monkeypatch.setattr("act_ray.metrics.learning.KEPT_EVERY", 1)
+    with pytest.raises(StorageError, match=f"{own_cache}: what is learnt of the images cannot be written: No space"):
+        scoring.Scorer(tiny({"eval.features": "self_supervised"}), open_data("digits"), Ranks(), print)
 
 
 def test_without_features_there_is_no_score(tmp_path: Path) -> None:
