@@ -101,25 +101,25 @@ step "${hosts[0]}" ray start --head --block --port="$port" --dashboard-host=127.
   --ray-client-server-port="$client" --dashboard-agent-listen-port="$agent" --temp-dir="/tmp/ray-$SLURM_JOB_ID" \
   --resources="{\"trial_slot\": $slots}" "${have[@]}"
 head=$!
-until ray health-check --address "$RAY_ADDRESS" &>/dev/null; do
-  if ! kill -0 "$head" 2>/dev/null; then
-    echo "error: Ray did not start on ${hosts[0]}" >&2
-    exit 1
-  fi
-  sleep 1
-done
+limit=$((SECONDS + 600)) # Python itself comes from a shared folder, and may take its time
+wait_until() { # a command that succeeds once Ray is up: wait_until COMMAND...
+  until "$@" &>/dev/null; do
+    if ((SECONDS > limit)) || ! kill -0 "$head" 2>/dev/null; then
+      echo "error: Ray did not start on all of ${hosts[*]}" >&2
+      exit 1
+    fi
+    sleep 1
+  done
+}
+wait_until ray health-check --address "$RAY_ADDRESS"
 if ((${#hosts[@]} > 1)); then
   others=$(IFS=, && echo "${hosts[*]:1}")
   step "$others" ray start --address="$RAY_ADDRESS" --block "${have[@]}"
-  if ! timeout 300 python -c '
-import sys, time, ray
-ray.init("auto", log_to_driver=False, logging_level="ERROR")
-while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
-    time.sleep(1)' "${#hosts[@]}"; then
-    echo "error: Ray did not start on all of $others" >&2
-    exit 1
-  fi
 fi
+wait_until python -c '
+import sys, ray
+ray.init("auto", log_to_driver=False)
+sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]))' "${#hosts[@]}"
 
 # ------------------------------------------------------------------------------------------------- the driver
 python -m "act_ray.$verb" "${arguments[@]}" &

@@ -92,7 +92,7 @@ def test_anything_but_tune_and_train_is_refused(slurm: Slurm) -> None:
 @pytest.mark.own_ray
 def test_a_search_saves_when_its_time_is_up_and_goes_on_after_the_requeue(slurm: Slurm) -> None:
     space = slurm.folder / "space.yaml"
-    settings = {**ON_RAY, "train.total_steps": 300, "eval.every": 20, "checkpoint.every": 100}
+    settings = {**ON_RAY, "train.total_steps": 100, "eval.every": 10, "checkpoint.every": 40}
     parameters = {"train.seed": {"grid": [0, 1]}}
     space.write_text(json.dumps({"preset": "digits", "set": settings, "scheduler": "none", "parameters": parameters}))
     arguments = ["tune", "--space", str(space), "--storage", str(slurm.folder / "act"), "--cpu"]
@@ -119,4 +119,4 @@ def test_a_search_saves_when_its_time_is_up_and_goes_on_after_the_requeue(slurm:
     assert slurm.calls.read_text().count("requeue") == 1
     for trial in (log.parent / "trials").iterdir():
         steps = [json.loads(line)["step"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
-        assert steps == list(range(300))
+        assert steps == list(range(100))
