@@ -6,6 +6,9 @@ import copy
 import functools
 import re
 import shlex
+import shutil
+import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from tests.helpers import cluster_checks as checks
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
 AWS = checks.load(CLUSTER / "aws-a100.yaml")
+ON_PREM = checks.load(CLUSTER / "on-prem.yaml")
 RAYJOB = checks.load(CLUSTER / "rayjob.yaml")
+RAYCLUSTER = checks.load(CLUSTER / "raycluster.yaml")
 RUNTIME_ENV = checks.load(CLUSTER / "runtime_env.yaml")
 README = (CLUSTER / "README.md").read_text()
 DOCKERFILE = (CLUSTER / "Dockerfile").read_text()
@@ -146,6 +151,43 @@ def test_ours_is_on_loopback() -> None:
     assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][-1]
 
 
+# ------------------------------------------------------------------------------------------------------------ on-prem
+def test_ray_accepts_the_on_prem_file() -> None:
+    prepared = checks.prepared_by_ray(ON_PREM)
+    (machines,) = prepared["available_node_types"].values()
+    assert machines["min_workers"] == machines["max_workers"] == 2  # all of worker_ips
+    assert prepared["worker_setup_commands"] == ON_PREM["setup_commands"] + ON_PREM["worker_setup_commands"]
+
+
+def test_the_on_prem_file_has_no_problem() -> None:
+    assert checks.on_prem_problems(ON_PREM, ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("provider worker_ips", ["192.0.2.10", "192.0.2.11"], "192.0.2.10 twice"),
+        ("auth ssh_private_key", ..., "no ssh_private_key"),
+        ("head_start_ray_commands", ["ray start --head --autoscaling-config=x"], "no --num-cpus=0"),
+        ("head_start_ray_commands", ["ray start --head --autoscaling-config=x --num-cpus=0"], "no trial_slot"),
+        ("docker run_options", [], "no RAY_AUTH_MODE=token"),
+        ("file_mounts", {"/home/ray/act-ray": "."}, "brings no RAY_AUTH_TOKEN_PATH"),
+        ("rsync_exclude", [], ".venv would be copied"),
+    ],
+)
+def test_our_checks_refuse_in_the_on_prem_file(path: str, value: Any, problem: str) -> None:
+    found = checks.on_prem_problems(changed(ON_PREM, path, value), ROOT)
+    assert any(problem in line for line in found), found
+
+
+def test_both_launched_clusters_have_the_same_containers() -> None:
+    for key in ("file_mounts", "rsync_exclude", "rsync_filter", "setup_commands", "worker_setup_commands"):
+        assert ON_PREM[key] == AWS[key]
+    shared, ours = AWS["docker"], dict(ON_PREM["docker"])
+    ours["run_options"] = [option for option in ours["run_options"] if not option.startswith("-v ")]
+    assert ours == shared
+
+
 # ----------------------------------------------------------------------------------------------------------- KubeRay
 def test_ray_derives_an_autoscaling_config_from_the_rayjob() -> None:
     types = checks.derived_by_ray(RAYJOB)["available_node_types"]
@@ -156,15 +198,28 @@ def test_ray_derives_an_autoscaling_config_from_the_rayjob() -> None:
     assert types["a100"]["idle_timeout_s"] == 900
 
 
-def test_the_rayjob_has_no_problem() -> None:
-    assert checks.rayjob_problems(RAYJOB) == []
+@pytest.mark.parametrize("resource", [RAYJOB, RAYCLUSTER], ids=["rayjob", "raycluster"])
+def test_the_resources_have_no_problem(resource: Config) -> None:
+    assert checks.kuberay_problems(resource) == []
+
+
+def test_the_cluster_that_stays_is_the_one_of_a_job() -> None:
+    assert checks.cluster_spec(RAYCLUSTER) == checks.cluster_spec(RAYJOB)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("spec entrypont", "x", "did you mean 'entrypoint'?"),
-        ("spec rayClusterSpec autoscalerOptions idleTimeoutSecond", 1, "'idleTimeoutSeconds'?"),
+        ("spec entrypont", "x", "RayJob.spec: Additional properties are not allowed ('entrypont' was unexpected)"),
+        ("spec rayClusterSpec rayVersoin", "x", "'rayVersoin' was unexpected"),
+        ("spec rayClusterSpec authOptions mod", "token", "'mod' was unexpected"),
+        ("spec rayClusterSpec authOptions mode", "tokens", "'tokens' is not one of ['disabled', 'token']"),
+        ("spec rayClusterSpec autoscalerOptions idleTimeoutSecond", 1, "'idleTimeoutSecond' was unexpected"),
+        ("spec rayClusterSpec headGroupSpec replicas", 1, "'replicas' was unexpected"),
+        ("spec rayClusterSpec workerGroupSpecs 0 maxReplica", 1, "workerGroupSpecs[0]: Additional properties"),
+        ("spec rayClusterSpec workerGroupSpecs 0 maxReplicas", 9.5, "9.5 is not of type 'integer'"),
+        ("metadata name", "Act_Ray", "'Act_Ray' does not match"),
+        ("apiVersion", "ray.io/v1alpha1", "'ray.io/v1' was expected"),
         ("spec rayClusterSpec workerGroupSpecs 0 template spec containers 0 volumeMount", [], "'volumeMounts'?"),
         ("spec rayClusterSpec workerGroupSpecs 0 minReplicas", 5, "minReplicas 5 > maxReplicas 4"),
         ("spec rayClusterSpec workerGroupSpecs 0 replicas", 5, "replicas 5 is not in 0..4"),
@@ -177,24 +232,24 @@ def test_the_rayjob_has_no_problem() -> None:
             "request is not their limit",
         ),
         ("spec rayClusterSpec headGroupSpec rayStartParams num-cpus", "4", "num-cpus must be 0"),
-        ("spec rayClusterSpec headGroupSpec rayStartParams num-cpus", 0, "0 is no text"),
+        ("spec rayClusterSpec headGroupSpec rayStartParams num-cpus", 0, "0 is not of type 'string'"),
         ("spec rayClusterSpec headGroupSpec rayStartParams resources", ..., "no trial_slot"),
         ("spec rayClusterSpec authOptions", ..., "listens on 0.0.0.0 without"),
         ("spec rayClusterSpec authOptions mode", "disabled", "listens on 0.0.0.0 without"),
         ("spec rayClusterSpec autoscalerOptions version", ..., "must be v2"),
         ("spec rayClusterSpec enableInTreeAutoscaling", False, "must be true"),
         ("spec shutdownAfterJobFinishes", False, "outlives its job"),
-        ("kind", "RayCluster", "is not ray.io/v1 RayJob"),
+        ("kind", "RayCluster", "'entrypoint'"),
     ],
 )
 def test_our_checks_refuse_in_the_rayjob(path: str, value: Any, problem: str) -> None:
-    found = checks.rayjob_problems(changed(RAYJOB, path, value))
+    found = checks.kuberay_problems(changed(RAYJOB, path, value))
     assert any(problem in line for line in found), found
 
 
 def test_leaving_the_dashboard_host_out_is_no_way_around_the_token() -> None:
     bad = changed(RAYJOB, "spec rayClusterSpec headGroupSpec rayStartParams dashboard-host", ...)
-    found = checks.rayjob_problems(changed(bad, "spec rayClusterSpec authOptions", ...))
+    found = checks.kuberay_problems(changed(bad, "spec rayClusterSpec authOptions", ...))
     assert any("0.0.0.0 without" in line for line in found)
 
 
@@ -210,7 +265,7 @@ def test_one_version_of_ray_and_python() -> None:
     base = re.search(r"^FROM (rayproject/ray:(\S+?)-py(\d)(\d+)-cu\d+)$", DOCKERFILE, flags=re.MULTILINE)
     assert base is not None
     assert base[2] == ray.__version__ == RAYJOB["spec"]["rayClusterSpec"]["rayVersion"]
-    assert AWS["docker"]["image"] == base[1]
+    assert AWS["docker"]["image"] == ON_PREM["docker"]["image"] == base[1]
     assert f">={base[3]}.{base[4]}" in (ROOT / "pyproject.toml").read_text()
 
 
@@ -268,18 +323,49 @@ def test_slots_fill_the_largest_cluster() -> None:
             types["a100"]["max_workers"], types["a100"]["resources"]["GPU"], arguments
         )
         assert types[head]["resources"]["trial_slot"] == fit
+    eights = len(ON_PREM["provider"]["worker_ips"])
+    assert checks.trial_slots(ON_PREM["head_start_ray_commands"][-1]) == checks.trials_of_largest_cluster(
+        eights, 8, arguments
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- what is uploaded
+def test_the_recipe_shows_what_ray_uploads(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    folder = tmp_path / "clone"
+    for name in ("act_ray/data/x.py", "data/a.png", "my-images/a.png", "runs/a/x", "docs/x.md", "left-out/x"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    shutil.copy(ROOT / ".gitignore", folder)
+    (folder / ".gitignore").open("a").write("/left-out/\n")
+    (listed,) = re.findall(r"^(git ls-files .*?) \| du ", README, flags=re.MULTILINE)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    shown = subprocess.run(listed, shell=True, cwd=folder, capture_output=True, text=True, check=True).stdout
+    create_package(str(folder), tmp_path / "package.zip", True, excludes=RUNTIME_ENV["excludes"])
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        uploaded = {name for name in package.namelist() if not name.endswith("/")}
+    assert set(shown.split("\0")) - {""} == uploaded == {".gitignore", "act_ray/data/x.py", "my-images/a.png"}
+
+
+# ---------------------------------------------------------------------------------------------------- linters
+@pytest.mark.parametrize("command", ["shellcheck cluster/slurm.sh", "hadolint cluster/Dockerfile"])
+def test_linters_find_nothing(command: str) -> None:
+    found = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
 
 
 # ---------------------------------------------------------------------------------------------------- commands
 def test_commands_name_search_spaces_that_ship() -> None:
-    assert len(all_tune_arguments()) == 2
+    assert len(all_tune_arguments()) == 4
     assert [p for arguments in all_tune_arguments() for p in checks.missing_spaces(arguments)] == []
 
 
-def test_commands_store_in_a_bucket() -> None:
+def test_commands_store_where_all_nodes_read() -> None:
     for arguments in all_tune_arguments():
+        place = "/mnt/act/" if "--shared-storage" in arguments else "s3://"
         for flag in ("--storage", "--data"):
-            assert arguments[arguments.index(flag) + 1].startswith("s3://")
+            assert arguments[arguments.index(flag) + 1].startswith(place)
 
 
 def test_commands_use_options_that_act_ray_tune_has() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import jsonschema
 import yaml
 
 # ---------------------------------------------------------------------------------------------------------- schemas
@@ -63,7 +64,7 @@ _CONTAINER = _keys("args command env envFrom image imagePullPolicy name security
     "resources": {"limits": None, "requests": None},
     "volumeMounts": [_keys("mountPath name readOnly subPath")],
 }
-_POD = {
+POD: dict[str, Any] = {
     "metadata": None,
     "spec": _keys("affinity nodeSelector priorityClassName restartPolicy serviceAccountName")
     | {
@@ -74,42 +75,6 @@ _POD = {
         "terminationGracePeriodSeconds": None,
         "tolerations": [_keys("effect key operator tolerationSeconds value")],
         "volumes": None,
-    },
-}
-_GROUP = {"labels": None, "rayStartParams": None, "resources": None, "template": _POD}
-
-# KubeRay 1.6's RayJob, the parts that a batch search can want. `kubectl` drops or refuses what it does not know.
-RAYJOB: dict[str, Any] = {
-    "apiVersion": None,
-    "kind": None,
-    "metadata": None,
-    "spec": _keys(
-        "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint "
-        "entrypointNumCpus entrypointNumGpus entrypointResources jobId metadata runtimeEnvYAML "
-        "shutdownAfterJobFinishes submissionMode submitterPodTemplate suspend "
-        "ttlSecondsAfterFinished"
-    )
-    | {
-        "submitterConfig": {"backoffLimit": None},
-        "rayClusterSpec": {
-            "authOptions": {"enableK8sTokenAuth": None, "mode": None, "secretName": None},
-            "autoscalerOptions": _keys(
-                "env envFrom idleTimeoutSeconds image imagePullPolicy resources securityContext "
-                "upscalingMode version volumeMounts"
-            ),
-            "enableInTreeAutoscaling": None,
-            "gcsFaultToleranceOptions": None,
-            "headGroupSpec": _GROUP | {"enableIngress": None, "headService": None, "serviceType": None},
-            "headServiceAnnotations": None,
-            "networkPolicy": None,
-            "rayVersion": None,
-            "workerGroupSpecs": [
-                _GROUP
-                | _keys(
-                    "groupName idleTimeoutSeconds maxReplicas minReplicas numOfHosts replicas scaleStrategy suspend"
-                )
-            ],
-        },
     },
 }
 
@@ -295,39 +260,75 @@ def _head_start_problems(config: dict[str, Any]) -> list[str]:
     return problems
 
 
+# ---------------------------------------------------------------------------------------------- our own checks, on-prem
+def on_prem_problems(config: dict[str, Any], root: Path) -> list[str]:
+    """What Ray's validation lets through in a cluster launcher file for machines of one's own."""
+    provider, problems = config["provider"], []
+    machines = [provider["head_ip"], *provider["worker_ips"]]
+    problems += [f"provider: {ip} twice" for ip in sorted(set(machines)) if machines.count(ip) > 1]
+    if not config.get("auth", {}).get("ssh_private_key"):
+        problems.append("auth: no ssh_private_key, and Ray makes none for machines that are there")
+    start = " ".join(command for command in config["head_start_ray_commands"] if "ray start" in command)
+    if "--num-cpus=0" not in start:
+        problems.append("head_start_ray_commands: no --num-cpus=0, training does not belong on the head")
+    if trial_slots(start) < 1:
+        problems.append("head_start_ray_commands: no trial_slot, so no trial could start")
+    return problems + _command_problems(config, root) + _head_start_problems(config)
+
+
+def trial_slots(command: str) -> int:
+    """Of a `ray start`."""
+    found = re.search(r"--resources='(.*?)'", command)
+    slots: int = json.loads(found[1]).get("trial_slot", 0) if found else 0
+    return slots
+
+
 # -------------------------------------------------------------------------------------------------------- KubeRay
-def derived_by_ray(job: dict[str, Any]) -> dict[str, Any]:
-    """The autoscaler's own reading of the RayJob's cluster, validated by Ray; raises as the autoscaler would."""
+def cluster_spec(resource: dict[str, Any]) -> dict[str, Any]:
+    """The cluster of a RayJob, or of a RayCluster."""
+    spec: dict[str, Any] = resource["spec"]
+    return spec.get("rayClusterSpec", spec)
+
+
+def derived_by_ray(resource: dict[str, Any]) -> dict[str, Any]:
+    """The autoscaler's own reading of the resource's cluster, validated by Ray; raises as the autoscaler would."""
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-    return _derive_autoscaling_config_from_ray_cr({"metadata": job["metadata"], "spec": job["spec"]["rayClusterSpec"]})
+    return _derive_autoscaling_config_from_ray_cr({"metadata": resource["metadata"], "spec": cluster_spec(resource)})
 
 
-def rayjob_problems(job: dict[str, Any]) -> list[str]:
-    """What Ray's derivation lets through in a RayJob."""
-    problems = unknown_keys(job, RAYJOB, "rayjob")
-    if (job.get("apiVersion"), job.get("kind")) != ("ray.io/v1", "RayJob"):
-        problems.append(f"rayjob: {job.get('apiVersion')} {job.get('kind')} is not ray.io/v1 RayJob")
-    cluster = job["spec"]["rayClusterSpec"]
+def schema_problems(resource: dict[str, Any]) -> list[str]:
+    """What KubeRay's API has no place for."""
+    schema = load(Path(__file__).parents[1] / "cluster" / "kuberay_schema.yaml")
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(resource)
+    return [f"{error.json_path.replace('$', str(resource.get('kind')))}: {error.message}" for error in errors]
+
+
+def kuberay_problems(resource: dict[str, Any]) -> list[str]:
+    """What Ray's derivation lets through in a RayJob or a RayCluster."""
+    problems = schema_problems(resource)
+    cluster = cluster_spec(resource)
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    for group in [head, *workers]:
+        problems += unknown_keys(group["template"], POD, group.get("groupName", "headGroupSpec"))
     problems += _head_group_problems(head, token=cluster.get("authOptions", {}).get("mode") == "token")
     for group in workers:
         problems += _worker_group_problems(group)
     if cluster.get("enableInTreeAutoscaling") is not True:
-        problems.append("rayClusterSpec.enableInTreeAutoscaling: must be true")
+        problems.append("enableInTreeAutoscaling: must be true")
     if cluster.get("autoscalerOptions", {}).get("version") != "v2":
-        problems.append("rayClusterSpec.autoscalerOptions.version: must be v2")
-    if job["spec"].get("shutdownAfterJobFinishes") is not True:
+        problems.append("autoscalerOptions.version: must be v2")
+    if resource["kind"] == "RayJob" and resource["spec"].get("shutdownAfterJobFinishes") is not True:
         problems.append("spec.shutdownAfterJobFinishes: must be true, or the cluster outlives its job")
     images = {c["image"] for g in [head, *workers] for c in g["template"]["spec"]["containers"][:1]}
     if len(images) != 1:
-        problems.append(f"rayClusterSpec: head and workers run different images {sorted(images)}")
+        problems.append(f"head and workers run different images {sorted(images)}")
     return problems
 
 
 def _head_group_problems(head: dict[str, Any], token: bool) -> list[str]:
     params = head["rayStartParams"]
-    problems = [f"headGroupSpec.rayStartParams.{k}: {v!r} is no text" for k, v in params.items() if type(v) is not str]
+    problems = []
     if str(params.get("num-cpus")) != "0":
         problems.append("headGroupSpec.rayStartParams: num-cpus must be 0, training does not belong on the head")
     # KubeRay hands this to a shell, so it is JSON in quotes in a string.
