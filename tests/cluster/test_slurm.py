@@ -16,7 +16,7 @@ from tests.helpers.tiny_settings import ON_RAY
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "slurm.sh"
-DEADLINE_S = 240  # on a busy machine Ray alone takes a minute
+DEADLINE_S = 400  # on a busy machine Ray alone takes a minute
 
 # Each node of a step is a process of the command; a signal to srun goes on to all of them.
 SRUN = """#!/usr/bin/env bash
@@ -61,14 +61,18 @@ class Slurm:
         output = self.folder / "slurm.out"
         with output.open("w") as out:
             script = subprocess.Popen(command, env=self.env | env, cwd=self.folder, stdout=out, stderr=out)
+        try:
+            end = time.monotonic() + DEADLINE_S
+            while terminate_once is not None and not terminate_once():
+                assert script.poll() is None, output.read_text()
+                assert time.monotonic() < end, output.read_text()
+                time.sleep(0.1)
             if terminate_once is not None:
-                end = time.monotonic() + DEADLINE_S
-                while not terminate_once():
-                    assert script.poll() is None, output.read_text()
-                    assert time.monotonic() < end, output.read_text()
-                    time.sleep(0.1)
                 script.send_signal(signal.SIGTERM)
             return script.wait(DEADLINE_S), output.read_text()
+        finally:
+            script.terminate()
+            script.wait(DEADLINE_S)
 
     def processes(self) -> list[str]:
         """What is still there of the job's Ray."""
