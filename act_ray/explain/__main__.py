@@ -68,7 +68,7 @@ def explain_search(location: str) -> Iterator[str]:
         yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
     more = sorted((t for t in experiment.trials.values() if t.flag or t.waiting), key=lambda t: not t.flag)
     if more:
-        yield f"more: {typed('explain')} {experiment.trial_location(more[0].plan)}"
+        yield f"more: {typed('explain', experiment.trial_location(more[0].plan))}"
 
 
 def explain_run(location: str, out: Path | None, explained: bool = False) -> int:

@@ -54,8 +54,8 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on") from None
     click.echo(f"a step takes {made.seconds_per_step:.2g} s here; {made.total_steps:,} of them fit into {hours:g} h")
-    click.echo(f"train:  {typed('train')} --config {made.config} --workers 0")
-    click.echo(f"search: {typed('tune')} --space {made.space}")
+    click.echo(f"train:  {typed('train', '--config', made.config, '--workers', 0)}")
+    click.echo(f"search: {typed('tune', '--space', made.space)}")
 
 
 if __name__ == "__main__":
