@@ -84,7 +84,7 @@ def sha256(path: Path) -> str:
 def in_units(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # which three digits round to less than 1000
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -17,4 +17,4 @@ def test_a_command_is_printed_so_that_it_can_be_typed_here(monkeypatch: pytest.M
     assert typed("sample") == f"{here.relative_to(Path.cwd())} -m act_ray.sample"
     monkeypatch.chdir("/")
     monkeypatch.setattr(sys, "executable", "/a b/bin/python")
-    assert typed("sample") == "'a b/bin/python' -m act_ray.sample"
+    assert typed("sample", "mein modell", "-n", 4) == "'a b/bin/python' -m act_ray.sample 'mein modell' -n 4"

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import mean, stdev
@@ -102,12 +101,10 @@ def evaluation(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def how_to_use(folder: Path, found: Found) -> Iterator[tuple[str, str]]:
     """Commands."""
-    model = shlex.quote(str(folder / "model"))
-    yield "draw samples", f"{typed('sample')} {model} -n 64 -o samples.png"
+    yield "draw samples", typed("sample", folder / "model", "-n", 64, "-o", "samples.png")
     yield "without act_ray", (f'diffusers.ConsistencyModelPipeline.from_pretrained("{folder / "model"}")'
                               "(batch_size=4).images")  # fmt: skip
-    winner = shlex.quote(found["winner"])
-    yield "edit with it", f"{typed('edit')} inpaint {winner} photo.png --pattern center -o out.png"
+    yield "edit with it", typed("edit", "inpaint", found["winner"], "photo.png", "--pattern", "center", "-o", "out.png")
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -32,7 +32,10 @@ def command(results: tuple[str, ...], host: str, port: int, token: str | None, a
         raise UserError("--token: needs 8 characters at least, or 'new'")
     if not is_loopback(host) and token is None:
         raise UserError(f"--host {host}: others reach it there; add --token new")
-    serve(Results(results), host, port, token, allow_host, click.echo)
+    try:
+        serve(Results(results), host, port, token, allow_host, click.echo)
+    except KeyboardInterrupt:  # as its help says
+        return 0
     return 128 + signal.SIGTERM
 
 

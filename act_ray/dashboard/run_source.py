@@ -1,6 +1,5 @@
 """A single run on the page, from its folder."""
 
-import shlex
 from collections.abc import Iterator
 
 from act_ray.config import Config
@@ -92,4 +91,4 @@ class RunSource(Source):
         return self.cfg
 
     def rerun(self, index: int) -> str:
-        return f"{typed('train')} --config {shlex.quote(f'{self.folder.location}/config.yaml')}"
+        return typed("train", "--config", f"{self.folder.location}/config.yaml")

@@ -148,14 +148,14 @@ def _not_prepared(path: str) -> str:
         sibling = near(local.name, [name for name in siblings if not name.startswith(".")])
         if sibling:
             return f"{path}: no such folder; did you mean {local.parent / sibling}?"
-        return f'{path}: no such folder; `{typed("prepare")} SRC {path}` makes one, and "digits" is built in'
+        return f'{path}: no such folder; `{typed("prepare", "SRC", path)}` makes one, and "digits" is built in'
     if (local / store.PROGRESS).exists():
         return _unfinished(path)
     try:
         kind = formats.detect(local).format
     except UserError:
         return f"{path}: not a prepared data set: it has no {store.MANIFEST}"
-    return f"{path}: looks like unprepared data ({kind}): run `{typed('prepare')} {path} DST` first, and give DST"
+    return f"{path}: looks like unprepared data ({kind}): run `{typed('prepare', path, 'DST')}` first, and give DST"
 
 
 # ---------------------------------------------------------------- the decoded cache

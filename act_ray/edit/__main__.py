@@ -33,7 +33,7 @@ SETTINGS = {"context_settings": {"show_default": True}, "epilog": MODEL_HELP}
 task_options = options(
     click.option("-o", "--out", type=PATH, metavar="OUT.png", help="Default: TASK.png."),
     overwrite_option,
-    click.option("--label", type=int, help="The images' class, for a class-conditional model."),
+    click.option("--label", help="The images' class, by number or name, for a class-conditional model."),
     model_options,
     gpu_option,
 )

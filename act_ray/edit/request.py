@@ -17,9 +17,10 @@ from act_ray.core.options import Schedule
 from act_ray.data.decoding import MAX_BYTES, BadImage, decode, probe
 from act_ray.device import best_device
 from act_ray.errors import UserError
+from act_ray.generators.class_names import parse_label
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.reading import read_generator
-from act_ray.generators.sampling import check_label, require_finite
+from act_ray.generators.sampling import require_finite
 from act_ray.pictures import from_uint8, grid_image, save_png, to_picture, to_uint8
 
 COMPARE_SIDE = 96  # pixels, to which small images are enlarged side by side
@@ -60,7 +61,7 @@ def open_request(
     *,
     out: Path | None,
     overwrite: bool,
-    label: int | None,
+    label: str | None,
     gpu: bool | None,
     images: tuple[Path, ...] = (),
     count: int | None = None,
@@ -82,10 +83,11 @@ def open_request(
         require_free(path, overwrite)
     generator = read_generator(location, **model)
     require_editable(task, generator, label)
-    return EditRequest(generator, best_device(gpu), out, images, samples, seed, label)
+    number = parse_label(generator, label)
+    return EditRequest(generator, best_device(gpu), out, images, samples, seed, number)
 
 
-def require_editable(task: str, generator: Generator, label: int | None) -> None:
+def require_editable(task: str, generator: Generator, label: str | None) -> None:
     """Raises UserError for a network that cannot edit images, or that needs to be told their class."""
     if generator.kind is Kind.DENOISER:
         raise UserError(f"{task}: {generator.origin} is a denoiser; give a consistency model")
@@ -96,7 +98,6 @@ def require_editable(task: str, generator: Generator, label: int | None) -> None
     classes = generator.cfg.model.num_classes
     if label is None and classes is not None:
         raise UserError(f"{task}: {generator.origin} is class-conditional; give --label 0 to {classes - 1}")
-    check_label(generator, label)
 
 
 def check_level(request: EditRequest, option: str, level: float) -> None:

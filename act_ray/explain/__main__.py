@@ -68,7 +68,7 @@ def explain_search(location: str) -> Iterator[str]:
         yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
     more = sorted((t for t in experiment.trials.values() if t.flag or t.waiting), key=lambda t: not t.flag)
     if more:
-        yield f"more: {typed('explain')} {experiment.trial_location(more[0].plan)}"
+        yield f"more: {typed('explain', experiment.trial_location(more[0].plan))}"
 
 
 def explain_run(location: str, out: Path | None, explained: bool = False) -> int:
@@ -114,8 +114,12 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
             return 0 if rescues or explained else 1
         record, how = detector.record, "found in its rows; there is no prune.json yet"
     best = min(zip(*reversed(history.points("score")), strict=True), default=(None, None))
+    ended = None
+    if folder.read("result.json") is not None:
+        ended = "" if best[0] is None else f"; its best score, {best[0]:.4g}, came at step {int(best[1] or 0):,}"
+        ended += "; the run has ended"
     later = None if rescues else describe_since(record, *best)
-    for line in [*filter(None, [later]), *describe(record)]:
+    for line in [*filter(None, [later]), *describe(record, ended)]:
         click.echo(line)
     click.echo(how)
     marked = replace(history, marks=[Mark.of(record.to_dict())])

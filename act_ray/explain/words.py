@@ -24,13 +24,15 @@ def describe_rescues(rescues: Sequence[Rescue]) -> Iterator[str]:
         )
 
 
-def describe(record: PruneRecord) -> Iterator[str]:
-    """The decision in sentences."""
+def describe(record: PruneRecord, ended: str | None = None) -> Iterator[str]:
+    """The decision in sentences; ended: that the run came to its end, and with what."""
     share = record.step / record.planned_steps
     yield f"{record.signature} at step {record.step:,} of {record.planned_steps:,} ({share:.0%}): {record.message}"
     scores = [(e.step, e.score) for e in Trace.from_dict(record.trace).evals if e.score is not None]
     if record.confirmed is None:
-        yield "flagged only: its scores have not confirmed it so far"
+        yield "flagged only: its scores " + (
+            "have not confirmed it so far" if ended is None else "never confirmed it" + ended
+        )
     else:
         yield f"confirmed at step {record.confirmed:,}: {record.because}"
     if scores:

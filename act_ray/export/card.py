@@ -1,9 +1,11 @@
 """The model card of an export: what it is, how to sample it, what was measured of it, how it was trained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from act_ray import __version__, settings
+from act_ray.errors import LISTED
+from act_ray.generators.class_names import NAMES, class_names
 from act_ray.generators.generator import Generator
 from act_ray.generators.sampling import NOISE_SEED
 from act_ray.runs.rows import Row
@@ -74,7 +76,7 @@ def write_card(generator: Generator, name: str, form: Format, license: str, diff
     classes = generator.cfg.model.num_classes
     front = {
         "library_name": form,
-        "pipeline_tag": "unconditional-image-generation",
+        **({} if classes else {"pipeline_tag": "unconditional-image-generation"}),  # there is none for classes
         "license": license,
         "tags": ["consistency-model", "one-step", "act-ray", *(["class-conditional"] if classes else [])],
     }
@@ -90,7 +92,7 @@ def write_card(generator: Generator, name: str, form: Format, license: str, diff
         title=generator.name or name,
         what=what,
         snippet=snippet,
-        notes=notes,
+        notes=notes + about_classes(class_names(generator)),
         measured=table(generator.measured),
         training=training(generator),
         settings=write_yaml(shareable_settings(generator)),
@@ -106,6 +108,12 @@ def usage(generator: Generator, name: str, form: Format) -> tuple[str, str]:
     shape = ", ".join(str(side) for side in generator.shape)
     labels = f', "labels": np.array({numbers})' if classes else ""
     return ONNX.format(name=name, graph=GRAPH, shape=shape, labels=labels), ONNX_NOTES
+
+
+def about_classes(names: Sequence[str]) -> str:
+    """Their numbers and names, of many the first; nothing where there are none."""
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(names[:LISTED]))
+    return f"\n\nClasses (`{NAMES}`): {listed}{', ...' if len(names) > LISTED else '.'}" if names else ""
 
 
 def training_method(generator: Generator) -> str:
@@ -132,11 +140,9 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def values(row: Row) -> Iterator[tuple[str, float]]:
-    for name, value in row.items():
-        if isinstance(value, dict):
-            yield from values(value)
-        elif isinstance(value, float) and name not in ("time", "seconds"):
-            yield name, value
+    """Of a row of scores, which also has losses and logits, or of evaluations."""
+    found = {"score": row.get("score"), "diversity": row.get("diversity"), **row.get("metrics", {})}
+    return ((name, value) for name, value in found.items() if isinstance(value, float))
 
 
 def conditions(row: Row) -> Iterator[str]:

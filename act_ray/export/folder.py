@@ -7,18 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from act_ray import jsonfile
 from act_ray.core.consistency import Preconditioned, one_step
 from act_ray.errors import UserError
 from act_ray.export import onnx_graph
 from act_ray.export.card import GRAPH, Format, provenance, shareable_settings, write_card
 from act_ray.files import publish
+from act_ray.generators.class_names import NAMES, class_names
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.sampling import NOISE_SEED
 from act_ray.yamlfile import write_yaml
 
 TOLERANCE = 1e-4  # of samples in [-1, 1], against our own
 COMPARED = 3  # samples
-OURS = {"README.md", "config.yaml", "model_index.json", "unet", "scheduler", GRAPH, f"{GRAPH}.data"}
+OURS = {"README.md", "config.yaml", "model_index.json", "unet", "scheduler", GRAPH, f"{GRAPH}.data", NAMES}
 
 
 def write_export(generator: Generator, dst: str, kind: Format, license: str, overwrite: bool) -> float:
@@ -37,6 +39,8 @@ def write_export(generator: Generator, dst: str, kind: Format, license: str, ove
             raise UserError(f"--format {kind}: its samples differ from act_ray's by {difference:.1e}; nothing written")
         (aside / "README.md").write_text(write_card(generator, folder.name, kind, license, difference))
         (aside / "config.yaml").write_text(write_yaml(shareable_settings(generator)))
+        if names := class_names(generator):
+            (aside / NAMES).write_text(jsonfile.text(names))
         _put_in_place(aside, folder)
     except OSError as error:
         raise UserError(f"{dst}: cannot be written: {error.strerror or error}") from error

@@ -43,6 +43,8 @@ def command(
     warnings.simplefilter("ignore")
     if labels is not None and no_labels:
         raise UserError(f"--labels {labels}: not with --no-labels; leave one out")
+    if size is not None and size % 4:
+        raise UserError(f"--size {size}: must be a multiple of 4; the nearest is {(size + 2) // 4 * 4}")
     from act_ray.data.records import LabelChoice
     from act_ray.init.start import Ask, TooFewHours, start
 
@@ -54,8 +56,8 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted("the same command goes on") from None
     click.echo(f"a step takes {made.seconds_per_step:.2g} s here; {made.total_steps:,} of them fit into {hours:g} h")
-    click.echo(f"train:  {typed('train')} --config {made.config} --workers 0")
-    click.echo(f"search: {typed('tune')} --space {made.space}")
+    click.echo(f"train:  {typed('train', '--config', made.config, '--workers', 0)}")
+    click.echo(f"search: {typed('tune', '--space', made.space)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from act_ray.errors import UserError
 from act_ray.init.candidates import Speed
 from act_ray.init.look import Look
 from act_ray.tune.freeze_thaw import SHARE
@@ -14,6 +15,9 @@ WIDTHS = (16, 32, 64, 128)  # channels at the finest level
 GROWTH = (1, 2, 2, 4, 4, 4)  # times as many at the coarser levels
 ENOUGH_STEPS = 3_000  # that the largest network which is chosen can make in the time
 LEAST_STEPS = 100
+LEAST_IMAGES = 16  # what act-ray evaluate needs
+BY_HEART = 100
+FEW = f"fewer than {BY_HEART} images: a model will mostly learn them by heart"
 SCORES = 12  # during a training
 TRAINING = 0.85  # of the time; the rest goes to scores and checkpoints
 TRIALS = 12  # of a search
@@ -46,6 +50,12 @@ class Network:
     width: int
     batch: int
     threads: int | None
+
+
+def require_enough(found: Look) -> None:
+    """Raises UserError for fewer images than a score needs."""
+    if found.whole and (usable := found.seen - len(found.broken)) < LEAST_IMAGES:
+        raise UserError(f"{usable} images can be used, and {LEAST_IMAGES} are the least that a model is scored against")
 
 
 def image_size(found: Look, hours: float, gpu: bool) -> tuple[int, str]:

@@ -88,6 +88,9 @@ def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: 
     found = look(source, ask.grey, say)
     for line in described(found):
         say(line)
+    choose.require_enough(found)
+    if found.seen - len(found.broken) < choose.BY_HEART:
+        say(choose.FEW)
     machine = this_machine(ask.gpu)
     size, why = (ask.size, "as asked") if ask.size else choose.image_size(found, hours, machine.gpu is not None)
     say(f"prepared as {size}x{size}: {why}")

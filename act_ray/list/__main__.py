@@ -20,12 +20,16 @@ DEFAULT = "runs"
 
 @click.command("list")
 @click.option("--storage", type=click.Path(path_type=Path), default=DEFAULT, show_default=True, help="Folder of runs.")
-def command(storage: Path) -> None:
-    """List the presets, the recipes, the search spaces, and the runs and searches in a folder of this machine."""
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+def command(storage: Path, folder: Path | None) -> None:
+    """List the presets, the recipes, the search spaces, and the runs and searches in FOLDER, or in --storage."""
     from act_ray.tune.space_files import shipped_spaces, space_text
 
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     if storage != Path(DEFAULT) and not storage.is_dir():
         raise UserError(f"--storage {storage}: no such folder")
+    storage = folder or storage
     show("Presets (act-ray train --preset NAME)", ((name, about_preset(name)) for name in settings.preset_names()))
     recipes = ((name, comment(settings.recipe_text(name))) for name in settings.recipe_names())
     show("Recipes (act-ray train --recipe NAME)", recipes)
@@ -91,7 +95,8 @@ def state(folder: Path) -> str:
         if progress is None:
             return "no step yet"
         return f"{'' if has_news(folder) else 'unfinished, '}at step {progress.step:,} of {progress.total_steps:,}"
-    why = f" ({result['prune']['signature']})" if result.get("prune") else ""
+    flag = result["prune"]["signature"] if result.get("prune") else None
+    why = "" if flag is None else f"; flagged once: {flag}" if result["outcome"] == "completed" else f" ({flag})"
     best = "" if result.get("best_step") is None else f", best score {result['best_score']:.4g}"
     return f"{result['outcome']} at step {result['step']:,}{why}{best}"
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--nfe", type=click.IntRange(1), help="Network evaluations per image. Default: 1.")
 @click.option("--levels", metavar="T,T,..", help="The noise levels after T, descending, instead of --nfe's even ones.")
 @click.option("--seed", type=click.IntRange(0), help="Default: that of the run's own grids.")
-@click.option("--label", type=int, help="All of one class. Default: classes as frequent as in the data.")
+@click.option("--label", help="All of one class: its number or name. Default: classes as frequent as in the data.")
 @click.option("--batch", type=click.IntRange(1), help="Images at once. Default: the run's eval.batch.")
 @model_options
 @gpu_option
@@ -45,7 +45,7 @@ def command(
     nfe: int | None,
     levels: str | None,
     seed: int | None,
-    label: int | None,
+    label: str | None,
     batch: int | None,
     gpu: bool | None,
     overwrite: bool,
@@ -58,22 +58,23 @@ def command(
     started = time.monotonic()
     with waiting("loading PyTorch"):
         from act_ray.device import best_device
+        from act_ray.generators.class_names import parse_label
         from act_ray.generators.levels import plan_levels
         from act_ray.generators.reading import read_generator
-        from act_ray.generators.sampling import NOISE_SEED, check_label
+        from act_ray.generators.sampling import NOISE_SEED
         from act_ray.sample.outputs import check_paths, draw_samples, open_output
 
     check_paths(paths, overwrite)
     with waiting(f"reading {location}"):
         generator = read_generator(location, **model)
-        check_label(generator, label)
+        number = parse_label(generator, label)
         evaluations, noise_levels = plan_levels(generator, nfe, levels)
         f = generator.build(best_device(gpu))
     seed = NOISE_SEED if seed is None else seed
     batch = batch or min(generator.cfg.eval.batch, generator.cfg.eval.samples)
     about = {"model": generator.origin, "weights": generator.weights, "levels": noise_levels, "clip": generator.clip,
              "seed": seed, "batch": batch}  # fmt: skip
-    batches = draw_samples(f, generator, count, batch=batch, seed=seed, levels=noise_levels, label=label)
+    batches = draw_samples(f, generator, count, batch=batch, seed=seed, levels=noise_levels, label=number)
     write(batches, [open_output(path, count, generator.shape, about, overwrite) for path in paths], count, batch)
     plural = "s" if evaluations > 1 else ""
     click.echo(

@@ -216,7 +216,7 @@ def nothing_yet(location: str, starts: int, resume: str) -> str | None:
 
 def how_to_resume(location: str, workers: int) -> str:
     """What to type to go on."""
-    return f"go on with: {typed('train')} --resume {location}" + (f" --workers {workers}" if workers != 1 else "")
+    return f"go on with: {typed('train', '--resume', location, *(['--workers', workers] if workers != 1 else []))}"
 
 
 def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:

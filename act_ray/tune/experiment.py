@@ -9,7 +9,6 @@ table.txt  table.csv  results.parquet  best.png    what the search ends with
 import contextlib
 import copy
 import re
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -158,7 +157,7 @@ class Experiment:
     def how_to_resume(self) -> str:
         """What to type to go on."""
         storage, _, name = self.location.rpartition("/")
-        return f"go on with: {typed('tune')} --resume {shlex.quote(name)} --storage {shlex.quote(storage)}"
+        return f"go on with: {typed('tune', '--resume', name, '--storage', storage)}"
 
     def trial_location(self, plan: TrialPlan) -> str:
         """Where the trial's folder is: a path, or a URI."""

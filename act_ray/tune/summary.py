@@ -1,7 +1,6 @@
 """What a search ends with: the ranked table, the compute saved, the best trial, and files for other tools."""
 
 import math
-import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -138,7 +137,7 @@ def describe_best(experiment: Experiment) -> list[str]:
         f"best: {best.plan.name}, score {format_value(best.best_score)} at step {best.best_step:,} of {best.total:,}; "
         + describe_end(experiment, best),
         f"its checkpoint: {checkpoint}",
-        f"sample from it: {typed('sample')} {shlex.quote(location)}",
+        f"sample from it: {typed('sample', location)}",
         f"run it again: {rerun_command(experiment, best)}{note}",
     ]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -13,6 +14,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,9 +23,11 @@ from act_ray.core.consistency import multistep, multistep_levels, one_step
 from act_ray.errors import UserError
 from act_ray.export.__main__ import command
 from act_ray.export.folder import write_export
+from act_ray.generators.class_names import parse_label
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.reading import read_generator
 from act_ray.models.unet import UNet
+from act_ray.prepare.conversion import PrepareOptions, prepare
 from act_ray.yamlfile import read_yaml
 from tests.helpers.tiny_settings import PAIRED
 
@@ -185,7 +189,14 @@ def test_missing_onnx_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_the_card_says_what_was_measured_and_nothing_of_this_machine(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"step": 7, "score": 12.345, "diversity": 0.91, "metric": "FD (classifier features, 500 samples)"},
+        {
+            "step": 7,
+            "score": 12.345,
+            "diversity": 0.91,
+            "metric": "FD (classifier features, 500 samples)",
+            "loss_ct_low": 0.125,
+            "d_fake": -0.75,
+        },
         {
             "model": "/srv/secret/runs/a, step 7",
             "step": 7,
@@ -216,7 +227,8 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(tmp_path: P
     assert "| score | 12.345 | FD (classifier features, 500 samples) |\n" in card
     how = "inception features, 50,000 samples, NFE 2, against 1,797 images"
     assert f"| fid | 3.25 | {how} |\n| recall | 0.5 | {how} |\n" in card
-    assert "3.5" not in card.split("## Measured")[1].split("## Training")[0]
+    measured = card.split("## Measured")[1].split("## Training")[0]
+    assert not [other for other in ("3.5", "loss_ct_low", "d_fake") if other in measured]
     for line in ("adversarial consistency distillation (ACT", "- seed: 31\n", "- data checksum: c0ffee\n"):
         assert line in card
     assert text in card
@@ -226,6 +238,25 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(tmp_path: P
     told = settings.build(read_yaml(text, "config.yaml"))
     assert (told.data.path, told.distill.teacher, told.model.init) == (".../digits", ".../teacher", ".../start")
     assert (told.train, told.loss) == (source.cfg.train, source.cfg.loss)
+
+
+def test_the_names_of_the_classes_outlive_the_data(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", tmp_path / "model"
+    for name in ("plain", "striped"):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "src" / name / "0.png")
+    checksum = prepare(str(tmp_path / "src"), data, PrepareOptions(), 0)["checksum"]
+    source = untrained(1, {"model.num_classes": 2, "data.path": str(data)}, data_checksum=checksum)
+    assert [parse_label(source, text) for text in (None, "1", "striped")] == [None, 1, 1]
+    with pytest.raises(UserError, match="has the classes 0 to 1; did you mean 'plain'"):
+        parse_label(source, "plane")
+    write_export(source, str(model), "diffusers", "unknown", overwrite=False)
+    assert "Classes (`class_names.json`): 0 plain, 1 striped." in (model / "README.md").read_text()
+    assert parse_label(read_generator(str(model)), "striped") == 1
+    shutil.rmtree(data)
+    assert parse_label(source, "1") == 1
+    with pytest.raises(UserError, match=f"0 to 1; their names are not \\(or no longer\\) in {data}"):
+        parse_label(source, "striped")
 
 
 # ---------------------------------------------------------------------------------------------- the verb

@@ -87,7 +87,7 @@ def test_the_classes_are_those_of_the_prepared_images(
 def test_what_is_the_users_stays(
     tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pictures(tmp_path / "few", 3, (8, 9))
+    pictures(tmp_path / "few", 16, (8, 9))
     out = tmp_path / "out"
     out.mkdir()
     for name in ("config.yaml", "space.yaml"):
@@ -107,7 +107,7 @@ def test_the_advice_for_too_few_hours_can_be_followed(
 ) -> None:
     """The size goes with the hours, and the images are prepared in that of the first call."""
     monkeypatch.setattr(start, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
-    pictures(tmp_path / "few", 3, (40, 41))
+    pictures(tmp_path / "few", 16, (40, 41))
     call = ("init", tmp_path / "few", "--out", tmp_path / "out", "--cpu", "--hours")
     said = Ended(capfd, *call, 0.4).mistake()
     assert said.endswith("give 0.99 at least, with --size 16 as it is prepared, or with another --out")
@@ -154,7 +154,7 @@ def test_the_training_part_is_taken_and_grey_is_seen(
 
 def test_mistakes(tmp_path: Path, own_cache: Path, quick: None, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    pictures(tmp_path / "few", 3, (8, 9))
+    pictures(tmp_path / "few", 16, (8, 9))
     for arguments, said in (
         ((tmp_path / "nowhere",), "no such file or folder"),
         ((tmp_path / "empty",), "found nothing; accepted: a folder of images"),
@@ -212,3 +212,14 @@ def test_the_size_goes_with_the_images_and_the_time(
 ) -> None:
     found = Look("x", 5_000, True, sides, same, 3, (), (), 0)
     assert choose.image_size(found, hours, gpu)[0] == size
+
+
+def test_a_size_that_no_network_fits_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = Ended(capfd, "init", tmp_path, "--out", tmp_path / "out", "--size", 15).mistake()
+    assert said == "--size 15: must be a multiple of 4; the nearest is 16"
+
+
+def test_too_few_images_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pictures(tmp_path / "few", 5, (8, 9))
+    said = Ended(capfd, "init", tmp_path / "few", "--out", tmp_path / "out").mistake()
+    assert said == "5 images can be used, and 16 are the least that a model is scored against"
