@@ -62,6 +62,15 @@ class Start:
     total_steps: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """init.json."""
+
+    asked: dict[str, Any]
+    seconds_per_step: float
+    total_steps: int
+
+
 class TooFewHours(UserError):
     """This machine makes too few steps in the time given."""
 
@@ -101,16 +110,19 @@ def _before(out: Path, asked: dict[str, Any]) -> Start | None:
     """What a call with the same question has made. Raises UserError where it was another question."""
     if not (out / DONE).exists():
         return None
-    done = json.loads((out / DONE).read_text())
-    other = [name for name, value in json.loads(json.dumps(asked)).items() if done["asked"].get(name) != value]
+    try:
+        done = jsonfile.read(out / DONE, Done)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / DONE}: damaged: {error}; choose a new folder") from None
+    other = [name for name, value in json.loads(json.dumps(asked)).items() if done.asked.get(name) != value]
     if other:
         raise UserError(f"--out {out}: holds what was made with another {other[0]}; choose a new folder")
     return _start(out, done)
 
 
-def _start(out: Path, done: dict[str, Any]) -> Start:
+def _start(out: Path, done: Done) -> Start:
     return Start(
-        out, out / "config.yaml", out / "space.yaml", str(out / "data"), done["seconds_per_step"], done["total_steps"]
+        out, out / "config.yaml", out / "space.yaml", str(out / "data"), done.seconds_per_step, done.total_steps
     )
 
 
@@ -189,6 +201,6 @@ def _write(
     for name, text in texts.items():
         replace_atomically(out / name, partial(Path.write_text, data=text))
     total = next(choice.value for choice in chosen if choice.name == "train.total_steps")
-    done = {"asked": json.loads(json.dumps(asked)), "seconds_per_step": speed.seconds, "total_steps": total}
-    jsonfile.write(out / DONE, done)
+    done = Done(json.loads(json.dumps(asked)), speed.seconds, total)
+    jsonfile.write(out / DONE, asdict(done))
     return _start(out, done)

@@ -4,7 +4,6 @@ The noise and the order of images of step k are functions of (seed, k), so a for
 a change it is its parent, bit for bit. lineage.json in its folder says where it comes from.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -34,8 +33,7 @@ class Lineage:
 
 def read_lineage(run: RunFolder) -> Lineage | None:
     """A fork's lineage; None for a run that is none."""
-    text = run.read(LINEAGE)
-    return None if text is None else Lineage(**json.loads(text))
+    return run.read_json(LINEAGE, Lineage)
 
 
 def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
@@ -76,7 +74,7 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
     """
     source, child = RunFolder(parent.rstrip("/"), scratch="views"), RunFolder(location)
     source.fetch_root("samples")
-    best = json.loads((_fetched(source, at) / "state.json").read_text())["best"]
+    best = _read_state(source, at).best
     for name in ("checkpoints", "samples"):
         shutil.rmtree(child.path / name, ignore_errors=True)
         (child.path / name).mkdir(parents=True)
@@ -90,6 +88,13 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
             shutil.copy(grid, child.path / "samples")
     child.json(LINEAGE, asdict(Lineage(parent, at, dict(changes))))
     child.push()
+
+
+def _read_state(source: RunFolder, step: int) -> checkpoint.Saved:
+    try:
+        return checkpoint.read_state(_fetched(source, step))
+    except checkpoint.CorruptCheckpoint as error:
+        raise UserError(f"--fork {source.location}: checkpoint damaged: {error}") from None
 
 
 def _kept(source: RunFolder) -> list[int]:
