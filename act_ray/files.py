@@ -66,6 +66,14 @@ def publish(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def read_text(path: Path) -> str:
+    """A file of text. Raises UserError where it cannot be read, or is none."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
 def sync(path: Path) -> None:
     """Flush a file, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)

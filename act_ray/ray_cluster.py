@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -70,6 +72,7 @@ def _start(cpus: int | None, env: dict[str, str], quiet: dict[str, object]) -> N
     With RAY_AUTH_MODE unset, Ray creates the token in ~/.ray and says so; the message is silenced where it comes from.
     """
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    keep_token_private()
     port = free_port()
     # Ray Train frees a stopped run's placement group through the dashboard's API. Without this address Ray takes
     # the one that another cluster on this machine has left in a file.
@@ -92,6 +95,32 @@ def _ray_says(data: dict[str, Any], ignore_prefix: bool = False) -> None:
     for line in data["lines"]:
         if not line.startswith("A worker died"):
             print(f"ray: {' '.join(line.split())[:300]}", file=sys.stderr)
+
+
+def keep_token_private() -> None:
+    """Have Ray's token in a file that its owner alone can read: Ray would make one that all of this machine can.
+
+    Who has the token runs what he likes in the cluster, as the user who started it.
+    """
+    if {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return  # somebody has decided
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            path.chmod(0o600)
+            return
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(fresh, path)  # whole, and no other's is replaced
+        except FileExistsError:
+            path.chmod(0o600)  # another process was first
+        finally:
+            fresh.unlink()
+    except OSError:
+        return  # a home that is another's, or cannot be written: Ray says what it needs
 
 
 def free_port() -> int:

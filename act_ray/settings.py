@@ -13,6 +13,7 @@ from act_ray.collapse.rules import CollapseConfig
 from act_ray.config import Config
 from act_ray.core.options import Augment
 from act_ray.errors import UserError, nearest
+from act_ray.files import read_text
 from act_ray.yamlfile import read_yaml, write_yaml
 
 # ---------------------------------------------------------------------------------------------- dotted names
@@ -184,7 +185,7 @@ def load_file(path: Path, dotted: Mapping[str, Any] | None = None, recipe_name: 
     if not path.is_file():
         near = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise UserError(f"{path}: no such file" + (f"; {nearest(str(path), near)}" if near else ""))
-    values = read_yaml(path.read_text(), str(path))
+    values = read_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must be a mapping of sections, as a run's config.yaml")
     given = set(dotted_names(values))

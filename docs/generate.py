@@ -1,12 +1,16 @@
 """`make docs`: docs/settings.md from the schema, and the pages of the public API, build/api, from its docstrings."""
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -15,6 +19,7 @@ from act_ray import settings
 from act_ray.config import Config
 
 PAGE = Path(__file__).with_name("settings.md")
+LICENCE_PAGE = PAGE.with_name("licences.md")
 API = Path(__file__).parents[1] / "build" / "api"
 HEAD = """# Settings
 
@@ -23,6 +28,12 @@ Made from the schema in act_ray/config.py by `make docs`; do not edit.
 Change a setting with `--set NAME=VALUE`, in the `set:` or `parameters:` of a search space, or in a YAML file. A value
 is written as in YAML: `true`, `null`, `1e-4`, `[64, 128]`. The defaults are the paper's settings for CIFAR-10; a
 preset changes those in the table at the end.
+"""
+LICENCES = """# Licences
+
+What `pip install act-ray` brings, by what the packages say of themselves; made by `make docs`, do not edit. The extras
+of act-ray (`onnx`, `projected`, `dev`) are not in it.
+
 """
 KINDS = {"int": "integer", "float": "number", "str": "text", "bool": "`true` or `false`", "dict": "mapping"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
@@ -119,6 +130,31 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in lines) + "\n"
 
 
+# ---------------------------------------------------------------------------------------------- licences
+
+
+def licences() -> str:
+    """The whole of docs/licences.md: what `pip install act-ray` brings, as installed here."""
+    rows = []
+    for name in sorted(needed("act-ray", frozenset(), set()) - {"act-ray"}):
+        found = metadata.metadata(name)
+        trove = [line.split(" :: ")[-1] for line in found.get_all("Classifier", []) if line.startswith("License :: ")]
+        own = found.get("License", "").strip().partition("\n")[0]
+        rows.append((name, found["Version"], found.get("License-Expression") or ", ".join(trove) or own or "not said"))
+    return LICENCES + table(("package", "version", "licence"), rows)
+
+
+def needed(name: str, extras: frozenset[str], known: set[tuple[str, str]]) -> set[str]:
+    """A package and its requirements on this machine, and theirs, with the extras that are asked for."""
+    for extra in {"", *extras} - {extra for package, extra in known if package == name}:
+        known.add((name, extra))
+        for one in map(Requirement, metadata.requires(name) or []):
+            if one.marker is None or one.marker.evaluate({"extra": extra}):
+                with contextlib.suppress(metadata.PackageNotFoundError):  # not for this machine
+                    needed(canonicalize_name(metadata.metadata(one.name)["Name"]), frozenset(one.extras), known)
+    return {package for package, _ in known}
+
+
 # ---------------------------------------------------------------------------------------------- the API's pages
 
 
@@ -135,5 +171,6 @@ def write_api(folder: Path) -> None:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    LICENCE_PAGE.write_text(licences())
     write_api(API)
     print(f"wrote {PAGE} and {API}/index.html")

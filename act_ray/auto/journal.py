@@ -5,10 +5,10 @@ call that was killed, and is given again a day later, has as much time left as i
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,18 @@ FILE = "auto.json"
 SIGN_S = 2.0  # between two signs of life
 
 Found = dict[str, Any]  # what a step found out
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The file."""
+
+    data: str
+    hours: float
+    sessions: list[tuple[float, float]]
+    done: dict[str, Found]
+    at: dict[str, float]
+    notes: list[str]
 
 
 class Journal:
@@ -38,12 +50,12 @@ class Journal:
 
     def _read(self) -> None:
         try:
-            saved = json.loads(self.path.read_text())
-            data, hours = saved["data"], float(saved["hours"])
-            self.sessions, self.done, self.at = saved["sessions"], saved["done"], saved["at"]
-            self.notes = saved["notes"]
-        except (OSError, ValueError, KeyError, TypeError):
+            saved = jsonfile.read(self.path, Saved)
+        except (OSError, ValueError):
             raise UserError(f"{self.path}: cannot be read; choose another --out") from None
+        data, hours = saved.data, saved.hours
+        self.sessions = [[began, seen] for began, seen in saved.sessions]
+        self.done, self.at, self.notes = saved.done, saved.at, saved.notes
         if data != self.data:
             raise UserError(f"--out {self.path.parent}: was begun with {data}; choose another --out for {self.data}")
         if hours != self.hours:

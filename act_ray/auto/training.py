@@ -9,7 +9,7 @@ from act_ray.auto.plan import STARTUP, Plan, fit_repeats, measured_pace, measure
 from act_ray.errors import Interrupted, UserError
 from act_ray.metrics.scores import metric_name
 from act_ray.runs.interrupt import was_interrupted
-from act_ray.runs.rows import parse_rows
+from act_ray.runs.rows import read_rows
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.finalists import grouped, mean_score, without_seed
 from act_ray.tune.results import rank
@@ -125,7 +125,7 @@ def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
 
 def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
     """How many finalists, and how many steps for each of their runs; by what the search took."""
-    rows, _ = parse_rows((folder / SEARCH / "events.jsonl").read_bytes())
+    rows = read_rows(folder / SEARCH / "events.jsonl")
     scored = sum(trial.best_score is not None for trial in experiment.trials.values())
     pace, startup = measured_pace(rows) or plan.repeats / plan.steps, measured_startup(rows) or STARTUP
     count, steps = fit_repeats(seconds, startup, pace, plan, scored)

@@ -1,13 +1,12 @@
 """Why a run was stopped: a record that stands on its own and can be replayed to the same decision."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from act_ray import jsonfile
-from act_ray.collapse.rules import DETECTOR_VERSION, CollapseConfig, confirmation, first_finding
+from act_ray.collapse.rules import DETECTOR_VERSION, SIGNATURES, CollapseConfig, confirmation, first_finding
 from act_ray.collapse.series import diversities, losses
 from act_ray.collapse.trace import Block, Evaluation, Finding, Trace, Window
 
@@ -69,19 +68,27 @@ class PruneRecord:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "PruneRecord":
-        """Inverse of `to_dict`; raises ValueError when a field is missing or unknown."""
+        """Inverse of `to_dict`; raises ValueError when a field is missing, unknown, or not what it can be."""
         names = {f.name for f in fields(cls)}
+        if not isinstance(data, dict):
+            raise ValueError("not a prune record")
         data = {"evidence": None, "confirmed": None, "because": None, **data}
         if set(data) != names:
             raise ValueError(f"not a prune record: missing {names - set(data)}, unknown {set(data) - names}")
-        windows = {k: [(int(s), float(v)) for s, v in data[k]] for k in names if k.endswith("window")}
-        numbers = {k: float(data[k]) for k in ("value", "threshold")}
-        return cls(**{**data, **windows, **numbers})
+        record = jsonfile.checked(data, cls)
+        if record.signature not in SIGNATURES or not record.window or record.planned_steps < 1:
+            raise ValueError("not a prune record: no such signature, or no steps that it is of")
+        CollapseConfig.model_validate(record.config)
+        try:
+            Trace.from_dict(record.trace)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a prune record: {type(error).__name__} in its trace") from None
+        return record
 
     @classmethod
     def from_json(cls, text: str) -> "PruneRecord":
         """Inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(jsonfile.parse(text))
 
 
 def make_record(found: Finding, trace: Trace, cfg: CollapseConfig) -> PruneRecord:

@@ -63,14 +63,16 @@ class Trace:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trace":
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`. Raises ValueError, KeyError or TypeError for what is none."""
+        rows = list[tuple[int, float | None, float | None]]
         trace = cls(int(data["total_steps"]), float(data["block_steps"]))
+        if trace.total_steps < 1 or not trace.block_steps > 0:
+            raise ValueError("no steps")
         trace.gp_weight = float(data.get("gp_weight", 0.0))  # 0.1.0 had none
-        trace.blocks = [Block(*b) for b in data["blocks"]]
-        trace.evals = [Evaluation(*e) for e in data["evals"]]
+        trace.blocks = [Block(*b) for b in jsonfile.checked(data["blocks"], rows)]
+        trace.evals = [Evaluation(*e) for e in jsonfile.checked(data["evals"], rows)]
         if data["broken"] is not None:
-            step, name, value = data["broken"]
-            trace.not_finite = NotFinite(step, name, float(value))
+            trace.not_finite = NotFinite(*jsonfile.checked(data["broken"], tuple[int, str, float]))
         return trace
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from act_ray.config import Config
-from act_ray.dashboard.source import Entry, Source, finite_score, parsed
+from act_ray.dashboard.source import Entry, Source, finite_score
 from act_ray.metrics.scores import WORST, metric_name
 from act_ray.runs.folder import RunFolder, read_config
 from act_ray.runs.progress import has_news, read_progress
+from act_ray.runs.reports import as_report
 from act_ray.runs.rows import Row, Tail
 from act_ray.typed import typed
 
@@ -52,7 +53,7 @@ class RunSource(Source):
                 images = row["step"] * self.cfg.train.global_batch
                 self.best.append([images, 0.0, score, 0.0, row["step"]])
         self.bad = self.tail.bad + self.scores.bad
-        live, result = read_progress(self.folder.path), parsed(self.folder.read("result.json")) or {}
+        live, result = read_progress(self.folder.path), as_report(self.folder.read("result.json")) or {}
         best = self.best[-1] if self.best else None
         flag = result.get("prune") or next((r for r in reversed(entry.story) if r["event"] == "signature"), None)
         marks = [row for row in self.notes() if "mark" in row]

@@ -1,13 +1,12 @@
 """What the page shows of a search or of a single run, read from its own log while it is written. No torch, no Ray."""
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from act_ray import settings
+from act_ray import jsonfile, settings
 from act_ray.config import Config
 from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import NOTES, Folder, RunFolder
@@ -95,6 +94,6 @@ def finite_score(value: Any) -> float | None:
 def parsed(text: str | None) -> Any:
     """JSON, or None where a file is missing or torn."""
     try:
-        return None if text is None else json.loads(text)
+        return None if text is None else jsonfile.parse(text)
     except ValueError:
         return None

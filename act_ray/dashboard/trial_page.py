@@ -1,11 +1,13 @@
 """What the page of one trial says: its story, its evidence, its settings; and what a search has taught."""
 
-import json
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from act_ray.collapse.record import PruneRecord
 from act_ray.dashboard.run_source import RunSource
 from act_ray.dashboard.search_source import SearchSource
+from act_ray.errors import UserError
 from act_ray.explain.words import describe, describe_since
 from act_ray.runs.folder import LINEAGE, RunFolder
 from act_ray.runs.rows import Row
@@ -37,13 +39,17 @@ def story(source: Target, index: int, run: RunFolder) -> Iterator[Row]:
     rows = [{**row, "of": "search"} for row in source.entries[index].story] if source.kind == "search" else []
     rows += [{**row, "of": "run"} for row in run.rows("events.jsonl") if "event" in row]
     kept = [*(run.path / "checkpoints").glob("step-*")]
-    rows += [{"time": p.stat().st_mtime, "event": "checkpoint", "of": "run", "step": int(p.name[5:])} for p in kept]
-    text = run.read(LINEAGE)
-    if text is not None:
-        rows.append({"time": 0.0, "event": "forked", "of": "run", **json.loads(text)})
+    rows += [{"time": p.stat().st_mtime, "event": "checkpoint", "of": "run", "step": int(p.name[5:])} for p in kept
+             if p.name[5:].isdigit()]  # fmt: skip
+    with contextlib.suppress(UserError):  # a damaged one
+        if lineage := run.read_json(LINEAGE, dict[str, Any]):
+            rows.append({"time": 0.0, "event": "forked", "of": "run", **lineage})
     begun = False
     for row in sorted(rows, key=lambda row: float(row.get("time", 0.0))):
-        text = "the search lets it go on" if begun and row["event"] == "trial_started" else sentence(row)
+        try:
+            text = "the search lets it go on" if begun and row["event"] == "trial_started" else sentence(row)
+        except (KeyError, TypeError, ValueError, AttributeError):  # a damaged line
+            text = str(row["event"])
         begun = begun or row["event"] == "trial_started"
         if text is not None:
             yield {"time": row.get("time") or None, "event": row["event"], "text": text}
@@ -68,11 +74,8 @@ def sentence(row: Row) -> str | None:
             return f"a fork of {row['parent']} from step {row['step']:,} on{changes}"
         case _, "checkpoint":
             return f"checkpoint of step {row['step']:,}, which is kept"
-        case "run", event:
-            try:
-                return tell(row)
-            except (KeyError, TypeError, ValueError):  # a damaged line
-                return str(event)
+        case "run", _:
+            return tell(row)
     return None
 
 

@@ -1,6 +1,5 @@
 """Images in zip and tar archives, streamed out of them; nothing is extracted, and no name leads out of an archive."""
 
-import json
 import lzma
 import re
 import stat
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from act_ray import jsonfile
 from act_ray.data.decoding import MAX_BYTES, BadImage
 from act_ray.data.records import LabelChoice, Record, Source, is_image, labelled
 from act_ray.errors import UserError
@@ -73,7 +73,7 @@ def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> b
 
 def edm_labels(raw: bytes) -> dict[str, Any] | None:
     """Labels by file name out of dataset.json; None when it has none."""
-    content = json.loads(raw)
+    content = jsonfile.parse(raw)
     pairs = content.get("labels") if isinstance(content, dict) else None
     return {str(name): label for name, label in pairs} if pairs else None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, cast
 
 import numpy as np
@@ -69,7 +70,10 @@ def _npy_header(path: Path, key: str, file: IO[bytes]) -> tuple[tuple[int, ...],
     """Shape and dtype; only C order and plain numbers pass."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except (SyntaxError, TokenError) as error:  # NumPy tries again as if Python 2 had written it, and lets these out
+        raise UserError(f"{path}: {key} is damaged: its head is not one of NumPy's") from error
     if fortran or dtype.kind not in "ui" or not shape:
         raise UserError(f"{path}: {key} is {dtype} {list(shape)}{' in Fortran order' if fortran else ''}, not readable")
     return shape, dtype

@@ -3,7 +3,6 @@
 A batch is the same, bit for bit, as out of the memory map of all images; it takes processor time instead of disk.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +145,7 @@ def open_shards(
 def _known(folder: Path, manifest: dict[str, Any], at: Path) -> list[Shard] | None:
     """The shards as they were checked, or None when they were not, or when a file has changed."""
     try:
-        shards = [Shard(*entry) for entry in json.loads((folder / CHECKED).read_bytes())]
+        shards = [Shard(*entry) for entry in jsonfile.parse((folder / CHECKED).read_bytes())]
         same = all(_stat(shard.path) == (shard.size, shard.mtime_ns) for shard in shards)
     except (OSError, ValueError, TypeError):
         return None

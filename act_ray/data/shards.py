@@ -1,11 +1,9 @@
 """open_data: a name, folder or URI to images: decoded once per node to a memory map, or where they are asked for."""
 
 import hashlib
-import json
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from act_ray import jsonfile
 from act_ray.data import formats, store
 from act_ray.data.on_the_fly import ShardImages, open_shards
 from act_ray.errors import UserError, near
-from act_ray.files import cache_dir, in_units, locked, open_uri, publish
+from act_ray.files import cache_dir, in_units, locked, open_uri, publish, sha256
 from act_ray.progress_bar import ProgressBar
 from act_ray.typed import typed
 
 Decode = Literal["ahead", "on_the_fly"]
 Say = Callable[[str], None]
+WRITTEN = "written.json"
+CHECKED_BYTES = 1 << 30  # of a file of the cache, beyond which its content is not read at each opening: about a second
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file of a decoded cache, as it was written."""
+
+    name: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
     """The checked manifest of a complete data set; raises UserError that names the nearest valid thing."""
     try:
         with files.open_input_stream(f"{root}/{store.MANIFEST}") as stream:
-            manifest = json.loads(stream.read())
+            manifest = jsonfile.parse(stream.read())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(_not_prepared(path)) from error
     except (OSError, ValueError) as error:
@@ -122,12 +133,11 @@ def _read_manifest(files: Any, root: str, path: str) -> dict[str, Any]:
     if manifest.get("complete") is not True:
         raise UserError(_unfinished(path))
     try:
-        whole = manifest["checksum"] == store.checksum(manifest)
-        counts = sum(shard["count"] for shard in manifest["shards"]) == manifest["count"]
-        safe = all(re.fullmatch(r"shard-\d{5,}\.parquet", shard["file"]) for shard in manifest["shards"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}/{store.MANIFEST}: damaged: {type(error).__name__} {error}") from error
-    if not (whole and counts and safe):
+        jsonfile.checked(manifest, store.Manifest)
+    except ValueError as error:
+        raise UserError(f"{path}/{store.MANIFEST}: damaged: {error}") from error
+    whole = manifest["checksum"] == store.checksum(manifest)
+    if not whole or sum(shard["count"] for shard in manifest["shards"]) != manifest["count"]:
         raise UserError(f"{path}/{store.MANIFEST}: damaged: its checksum does not match its content")
     return manifest
 
@@ -162,9 +172,11 @@ def _not_prepared(path: str) -> str:
 
 
 def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
-    """Map a decoded cache; None when it is missing or not whole."""
+    """Map a decoded cache; None when it is missing, or not what was written."""
     classes = store.num_classes(manifest)
     try:
+        if not all(_unchanged(folder / file.name, file) for file in jsonfile.read(folder / WRITTEN, list[Written])):
+            return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False) if classes else None
     except (OSError, ValueError, EOFError):
@@ -172,6 +184,14 @@ def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
     if images.shape != _shape(manifest) or (labels is not None and labels.shape != images.shape[:1]):
         return None
     return ImageData(images, labels, classes, manifest["checksum"], name)
+
+
+def _unchanged(path: Path, written: Written) -> bool:
+    """By its size and time where it is large, or else by its content."""
+    stat = path.stat()
+    if stat.st_size > CHECKED_BYTES and stat.st_mtime_ns == written.mtime_ns:
+        return stat.st_size == written.bytes
+    return stat.st_size == written.bytes and sha256(path) == written.sha256
 
 
 def _shape(manifest: dict[str, Any]) -> tuple[int, ...]:
@@ -207,6 +227,8 @@ def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: 
                 progress.advance(shard["count"])
         if labels:
             np.save(temporary / "labels.npy", np.concatenate(labels), allow_pickle=False)
+        files_written = sorted(temporary.iterdir())
+        jsonfile.write(temporary / WRITTEN, [asdict(_written(path)) for path in files_written])
         shutil.rmtree(folder, ignore_errors=True)  # there only when it could not be mapped
         publish(temporary, folder)
     finally:
@@ -218,6 +240,11 @@ def about(data: ImageData) -> str:
     n, channels, height, width = data.images.shape
     kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     return f"{n:,} images of {height}x{width}, {kind}, {data.num_classes or 'no'} classes"
+
+
+def _written(path: Path) -> Written:
+    stat = path.stat()
+    return Written(path.name, stat.st_size, stat.st_mtime_ns, sha256(path))
 
 
 def label_counts(data: ImageData) -> list[int] | None:

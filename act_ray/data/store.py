@@ -14,17 +14,20 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from act_ray import files
 from act_ray.errors import UserError
 from act_ray.files import in_units
 
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 FORMAT, VERSION = "act_ray.images", 1
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 GROUP_BYTES = 128 << 10  # pixels per Parquet row group, or one image: less makes their list in each shard long
@@ -33,6 +36,28 @@ COPY_BYTES = 4 << 20
 
 
 # ---------------------------------------------------------------- manifest
+
+
+class ShardEntry(TypedDict):
+    """A shard in the manifest."""
+
+    file: Annotated[str, Field(pattern=r"^shard-\d{5,}\.parquet$")]
+    count: Count
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(TypedDict):
+    """What a data set must say of itself."""
+
+    count: Annotated[Count, Field(ge=1)]
+    channels: Annotated[Count, Field(ge=1)]
+    height: Annotated[Count, Field(ge=1)]
+    width: Annotated[Count, Field(ge=1)]
+    classes: Count | list[str]
+    shards: Annotated[list[ShardEntry], Field(min_length=1)]
+    quarantined: list[Any]
+    checksum: str
 
 
 def checksum(manifest: dict[str, Any]) -> str:
@@ -125,7 +150,6 @@ def read_shard(
     """
     width = manifest["channels"] * manifest["height"] * manifest["width"]
     classes = num_classes(manifest)
-    labels = np.empty(shard["count"], dtype=np.int64)
     columns = ["image"] * (images is not None) + ["label"] * bool(classes)
     try:
         with pq.ParquetFile(path) as file:
@@ -133,14 +157,14 @@ def read_shard(
                 raise UserError(f"{name}: {file.metadata.num_rows} images where {MANIFEST} says {shard['count']}")
             if file.schema_arrow.field("image").type != pa.binary(width):
                 raise UserError(f"{name}: images are not of {width} bytes, which {MANIFEST} says")
-            row = 0
+            row, labels = 0, np.empty(shard["count"], dtype=np.int64)  # not before its size is known to be right
             for batch in file.iter_batches(max(1, READ_BYTES // width), columns=columns) if columns else ():
                 if images is not None:
                     _append_pixels(batch.column("image"), width, images)
                 if classes:
                     labels[row : row + len(batch)] = batch.column("label").to_numpy(zero_copy_only=False)
                 row += len(batch)
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise UserError(f"{name}: not a shard of this format: {error}") from error
     if classes and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise UserError(f"{name}: labels {labels.min()} to {labels.max()} where there are {classes} classes")

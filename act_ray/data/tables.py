@@ -3,7 +3,6 @@
 Both are streamed, a few MB in memory at a time.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from act_ray import jsonfile
 from act_ray.data.decoding import BadImage
 from act_ray.data.records import LABEL_NAMES, LabelChoice, Record, Source, choose_label, unread_note
 from act_ray.errors import UserError
@@ -23,14 +23,17 @@ def find_saved_source(folder: Path, choice: LabelChoice) -> Source | None:
     splits = _field(folder / SPLITS, "splits")
     if splits:
         raise UserError(f"{folder}: choose one of {', '.join(f'--split {name}' for name in splits)}")
-    files = [folder / Path(file["filename"]).name for file in _field(folder / SAVED, "_data_files")]
+    try:
+        files = [folder / Path(file["filename"]).name for file in _field(folder / SAVED, "_data_files")]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / SAVED}: damaged: {type(error).__name__} {error}") from error
     return find_table_source(files, choice, "Hugging Face save_to_disk") if files else None
 
 
 def _field(path: Path, name: str) -> list[Any]:
     """A list in a file of JSON; empty for a file of another kind: its name is a common one."""
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None
+        content = jsonfile.parse(path.read_bytes()) if path.is_file() else None
     except ValueError:
         return []
     found = content.get(name) if isinstance(content, dict) else None
@@ -155,6 +158,7 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 def _class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     """Class names out of the `huggingface` metadata, where `datasets` writes its features."""
-    content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = content.get("info", {}).get("features", {}).get(label, {})
-    return tuple(map(str, feature["names"])) if isinstance(feature, dict) and feature.get("names") else None
+    found = jsonfile.parse((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for name in ("info", "features", label, "names"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return tuple(map(str, found)) if isinstance(found, list) and found else None

@@ -1,10 +1,10 @@
 """WebDataset tars: `key.jpg`, and its label in `key.cls` (a number or a name) or under a key of `key.json`."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from act_ray import jsonfile
 from act_ray.data.archives import tar_files
 from act_ray.data.decoding import MAX_BYTES, BadImage, Raw
 from act_ray.data.records import (
@@ -95,7 +95,7 @@ def _find_label_file(files: Sequence[Path], choice: LabelChoice) -> tuple[LabelF
 
 def _fields(content: Content) -> dict[str, object] | None:
     try:
-        fields = None if isinstance(content, BadImage) else json.loads(content)
+        fields = None if isinstance(content, BadImage) else jsonfile.parse(content)
     except ValueError:
         return None
     return fields if isinstance(fields, dict) else None

@@ -7,6 +7,7 @@ from typing import Any
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
+from act_ray.files import read_text
 from act_ray.tune.space import Space
 from act_ray.tune.space_files import load_space, shipped_spaces
 from act_ray.yamlfile import read_yaml
@@ -56,7 +57,7 @@ def _is_space(name: str) -> bool:
     """A preset goes before a search space of its name; a file is one where it has parameters to search over."""
     path = Path(name)
     if path.is_file():
-        content = read_yaml(path.read_text(), name)
+        content = read_yaml(read_text(path), name)
         return isinstance(content, dict) and "parameters" in content
     return name in shipped_spaces() and name not in settings.preset_names()
 

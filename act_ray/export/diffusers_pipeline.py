@@ -36,7 +36,9 @@ def run_pipeline(folder: Path, labels: Tensor | None, count: int, noise: torch.G
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        pipeline = ConsistencyModelPipeline.from_pretrained(folder, low_cpu_mem_usage=False, local_files_only=True)
+        pipeline = ConsistencyModelPipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        )
     finally:
         if shown:
             logging.enable_progress_bar()

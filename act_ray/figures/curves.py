@@ -1,6 +1,5 @@
 """Training curves, the paper's Figs. 4, 5, 8 and 9: the gradient penalty, L_CT and the score against the steps."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,16 @@ class Mark:
             limit = float(record["threshold"])
         span = (seen[0][0], seen[-1][0])
         weight = record.get("trace", {}).get("gp_weight")
-        return cls(record["signature"], record["step"], span, record["message"], seen if limit else (), limit, weight)
+        message = str(record["message"])
+        return cls(str(record["signature"]), int(record["step"]), span, message, seen if limit else (), limit, weight)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """evidence.json."""
+
+    step: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -96,12 +104,15 @@ def read_history(location: str) -> History:
 def _marks(run: RunFolder) -> list[Mark]:
     """The signature that was found and, of older runs, the first value that was not finite."""
     marks = []
-    if (text := run.read("prune.json")) is not None:
-        marks.append(Mark.of(json.loads(text)))
+    if (record := run.read_json("prune.json", dict[str, Any])) is not None:
+        try:
+            marks.append(Mark.of(record))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UserError(f"{run.location}/prune.json: damaged: {type(error).__name__} {error}") from None
     # Runs from before prune.json held the evidence: evidence.json may tell of a value after another signature.
-    if (text := run.read("evidence.json")) is not None and "divergence" not in [mark.signature for mark in marks]:
-        broken = json.loads(text)
-        marks.append(Mark("not finite", broken["step"], (broken["step"],) * 2, broken["what"]))
+    broken = run.read_json("evidence.json", Broken)
+    if broken is not None and "divergence" not in [mark.signature for mark in marks]:
+        marks.append(Mark("not finite", broken.step, (broken.step,) * 2, broken.what))
     return marks
 
 

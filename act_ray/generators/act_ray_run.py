@@ -1,9 +1,9 @@
 """The generator of a run of act_ray: of its folder or URI, or of one of its checkpoints."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from act_ray.config import Config
@@ -46,9 +46,9 @@ def read_checkpoint(folder: Path, weights: Weights | None) -> Generator:
         raise UserError(f"{folder}: a checkpoint outside of its run: no config.yaml in {run.location}")
     try:
         checkpoint.verify(folder)
+        return _read(run, cfg, folder, weights)
     except CorruptCheckpoint as error:
         raise UserError(f"checkpoint damaged: {error}") from None
-    return _read(run, cfg, folder, weights)
 
 
 def _choose(run: RunFolder, which: str) -> Path:
@@ -61,7 +61,7 @@ def _choose(run: RunFolder, which: str) -> Path:
         except CorruptCheckpoint as error:
             problems.append(str(error))
             continue
-        best = json.loads((folder / "state.json").read_text())["best"]
+        best = checkpoint.read_state(folder).best
         return _whole(run, best[1]) if which == "best" and best and best[1] in steps and best[1] != step else folder
     raise UserError(f"{run.location}: no whole checkpoint yet" + (f" ({problems[0]})" if problems else ""))
 
@@ -81,24 +81,24 @@ def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None) -> G
     weights = asked or cfg.scored_weights[0]
     if weights == "teacher" and cfg.train.method == "diffusion":
         raise UserError(f"--weights teacher: {run.location} is a diffusion run, which has none; ema or model")
-    state = json.loads((folder / "state.json").read_text())
-    if "image_shape" not in state:
-        raise UserError(f"{folder}: the checkpoint does not say 'image_shape': an older act_ray wrote it")
-    tensors = load_file(folder / f"{weights}.safetensors")
-    channels, height, width = state["image_shape"]
-    texts = ((run.read(name) or "").encode() for name in MEASURED)
-    rows = [row for text in texts for row in parse_rows(text)[0] if row["step"] == state["step"]]
+    state = checkpoint.read_state(folder)
+    try:
+        tensors = load_file(folder / f"{weights}.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise CorruptCheckpoint(f"{folder}/{weights}.safetensors: {error}") from None
+    texts = ((name, (run.read(name) or "").encode()) for name in MEASURED)
+    rows = [row for name, text in texts for row in parse_rows(text, name)[0] if row.get("step") == state.step]
     measured = [found for row in rows if (found := _of_weights(row, weights)) is not None]
     return Generator(
         cfg,
-        (channels, height, width),
+        state.image_shape,
         {name.removeprefix(PREFIX): value for name, value in tensors.items()},
-        f"{run.location}, step {state['step']:,}",
+        f"{run.location}, step {state.step:,}",
         Kind.DENOISER if cfg.train.method == "diffusion" else Kind.CONSISTENCY,
-        step=state["step"],
+        step=state.step,
         score=next((float(row["score"]) for row in measured if row.get("score") is not None), None),  # "NaN"
-        label_counts=state["label_counts"],
-        data_checksum=state["data_checksum"],
+        label_counts=state.label_counts,
+        data_checksum=state.data_checksum,
         weights=weights,
         name=run.name,
         measured=measured,

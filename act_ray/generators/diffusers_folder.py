@@ -1,11 +1,11 @@
 """A diffusers pipeline's folder, or a UNet2DModel's, as a generator."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from act_ray import jsonfile
 from act_ray.errors import UserError, nearest
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.imported import imported_generator
@@ -25,8 +25,10 @@ def read_diffusers_folder(folder: Path) -> Generator:
     scheduler = folder / "scheduler" / "scheduler_config.json"
     where = folder / "unet" if (folder / "model_index.json").exists() else folder
     try:
-        _require_supported(json.loads((where / "config.json").read_text()), where)
-        settings: dict[str, Any] = json.loads(scheduler.read_text()) if scheduler.exists() else {}
+        _require_supported(
+            jsonfile.checked(jsonfile.parse((where / "config.json").read_bytes()), dict[str, Any]), where
+        )
+        settings: dict[str, Any] = jsonfile.parse(scheduler.read_bytes()) if scheduler.exists() else {}
         unet, found = UNet2DModel.from_pretrained(
             where, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )

@@ -65,6 +65,15 @@ class Start:
     total_steps: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """init.json."""
+
+    asked: dict[str, Any]
+    seconds_per_step: float
+    total_steps: int
+
+
 class TooFewHours(UserError):
     """This machine makes too few steps in the time given, of images of the `size` that they are prepared in."""
 
@@ -114,20 +123,20 @@ def _before(out: Path, asked: dict[str, Any]) -> Start | None:
     if not (out / DONE).exists():
         return None
     try:
-        done = json.loads((out / DONE).read_text())
-        other = [name for name, value in json.loads(json.dumps(asked)).items() if done["asked"].get(name) != value]
-        start = _start(out, done)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{out / DONE}: cannot be read; choose another --out") from None
+        done = jsonfile.read(out / DONE, Done)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / DONE}: cannot be read: {error}; choose another --out") from None
+    other = [name for name, value in json.loads(json.dumps(asked)).items() if done.asked.get(name) != value]
     if other:
         what = "other files in the source" if other[0] == "files" else f"another {other[0]}"
         raise UserError(f"--out {out}: holds what was made with {what}; choose a new folder")
+    start = _start(out, done)
     return start if start.config.exists() and start.space.exists() else None
 
 
-def _start(out: Path, done: dict[str, Any]) -> Start:
+def _start(out: Path, done: Done) -> Start:
     return Start(
-        out, out / "config.yaml", out / "space.yaml", str(out / "data"), done["seconds_per_step"], done["total_steps"]
+        out, out / "config.yaml", out / "space.yaml", str(out / "data"), done.seconds_per_step, done.total_steps
     )
 
 
@@ -220,8 +229,8 @@ def _write(
     parse_space({"preset": BASE, **space}, "space.yaml")  # our bug where it is none
     texts = {"config.yaml": config_text(BASE, chosen, described(found)), "space.yaml": space_text(BASE, space, hours)}
     total = next(choice.value for choice in chosen if choice.name == "train.total_steps")
-    done = {"asked": json.loads(json.dumps(asked)), "seconds_per_step": speed.seconds, "total_steps": total}
-    jsonfile.write(out / DONE, done)  # first: a folder with the other files alone is taken for the user's
+    done = Done(json.loads(json.dumps(asked)), speed.seconds, total)
+    jsonfile.write(out / DONE, asdict(done))  # first: a folder with the other files alone is taken for the user's
     for name, text in texts.items():
         replace_atomically(out / name, partial(Path.write_text, data=text))
     return _start(out, done)

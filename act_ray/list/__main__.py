@@ -1,7 +1,6 @@
 """`python -m act_ray.list`: what there is to start from, and what was run."""
 
 import itertools
-import json
 import re
 import shutil
 import textwrap
@@ -74,10 +73,10 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
             rows = read_rows(folder / "events.jsonl")
             states = [row.get("state") for row in rows if row["event"] == "search"] or ["of an earlier version"]
             trials = len([*(folder / "trials").glob("*")])
-            ended = len({row["trial"] for row in rows if row["event"] == "ended"})
-            scores = [
-                s for row in rows if row["event"] == "reported" and (s := row["report"]["best_score"]) is not None
-            ]
+            ended = len({row.get("trial") for row in rows if row["event"] == "ended"})
+            reports = [row.get("report") for row in rows if row["event"] == "reported"]
+            found = [report.get("best_score") for report in reports if isinstance(report, dict)]
+            scores = [score for score in found if isinstance(score, int | float)]
             best = f", best score {min(scores):.4g}" if scores else ""
             yield folder.name, f"search, {states[-1]}: {trials} trial(s) begun, {ended} came to an end{best}"
         elif (folder / "config.yaml").exists():
@@ -86,11 +85,12 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
 
 def state(folder: Path) -> str:
     """How far a run is, how it ended, and its best score."""
+    from act_ray.runs.folder import Folder
     from act_ray.runs.progress import has_news, read_progress
+    from act_ray.runs.reports import as_report
 
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
+    result = as_report(Folder(str(folder)).read("result.json"))
+    if result is None:
         progress = read_progress(folder)
         if progress is None:
             return "no step yet"

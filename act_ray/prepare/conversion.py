@@ -1,7 +1,6 @@
 """Any accepted source to the one format training reads; streaming, and resumable shard by shard."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -118,7 +117,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = jsonfile.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}; remove {path.parent} to start anew") from error
     return content if isinstance(content, dict) else {}

@@ -10,12 +10,13 @@ There is no random state to save: every draw depends on (seed, step) alone (core
 """
 
 import hashlib
-import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -31,6 +32,17 @@ OWN = ("lr", "betas")  # of an optimizer, from the run's settings and not from t
 
 class CorruptCheckpoint(Exception):
     """A checkpoint that is not what was written; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What others than training need of state.json."""
+
+    step: NonNegativeInt
+    best: tuple[float, NonNegativeInt] | None  # score, step
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    label_counts: list[NonNegativeInt] | None
+    data_checksum: str
 
 
 # ---------------------------------------------------------------------------------------------- what a checkpoint holds
@@ -149,14 +161,16 @@ def verify(folder: Path) -> None:
     path = folder / MANIFEST
     try:
         text = path.read_bytes().decode()
-        files = json.loads(text)["files"]
+        files = jsonfile.parse(text)["files"]
         if text != jsonfile.text(_manifest(files)):
             raise CorruptCheckpoint(f"{path} is not what was written")
         for name, expected in files.items():
             path = folder / name
+            if Path(name).name != name or not path.is_file():  # a device would never end
+                raise CorruptCheckpoint(f"{path} is not what was written")
             if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
                 raise CorruptCheckpoint(f"{path} is not what was written")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpoint(f"{path} cannot be read ({type(error).__name__})") from None
 
 
@@ -173,12 +187,21 @@ def newest_whole(root: Path) -> tuple[int | None, list[str]]:
     return None, problems
 
 
+def read_state(folder: Path) -> Saved:
+    """state.json of a verified checkpoint. Raises CorruptCheckpoint."""
+    path = folder / "state.json"
+    try:
+        return jsonfile.read(path, Saved)
+    except (OSError, ValueError) as error:
+        raise CorruptCheckpoint(f"{path}: {error}") from None
+
+
 def load(folder: Path, state: TrainState) -> dict[str, Any]:
     """Put a verified checkpoint into `state`, in place; returns state.json."""
     device = state.controller.p_aug.device
     for name, module in modules(state).items():
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-    extra: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    extra: dict[str, Any] = jsonfile.parse((folder / "state.json").read_bytes())
     for name, optimizer in optimizers(state).items():
         _restore(optimizer, load_file(folder / f"{name}.safetensors"), extra["optimizers"][name])
     for name, scaler in scalers(state).items():

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from act_ray import jsonfile, settings
 from act_ray.config import Config
@@ -29,6 +29,8 @@ GO_ON = "GO-"  # and an index: create it in a search's folder, and that waiting 
 LINEAGE = "lineage.json"  # of a fork (train/fork.py)
 RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
 MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
+
+T = TypeVar("T")
 
 
 class Folder:
@@ -93,8 +95,16 @@ class Folder:
             return self.remote.read(name).decode()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.location}/{name}: cannot be read: {error}") from error
+
+    def read_json(self, name: str, kind: type[T]) -> T | None:
+        """A file of JSON as a `kind` (jsonfile.checked); None when there is none. Raises UserError."""
+        text = self.read(name)
+        try:
+            return None if text is None else jsonfile.checked(jsonfile.parse(text), kind)
+        except ValueError as error:
+            raise UserError(f"{self.location}/{name}: damaged: {error}") from None
 
     def write(self, name: str, text: str) -> None:
         """A whole file, atomically."""
@@ -252,7 +262,10 @@ def read_config(run: Folder) -> Config | None:
     """The run's config.yaml, from the object store for a remote run; None when there is none."""
     text = run.read("config.yaml")
     where = f"{run.location}/config.yaml"
-    return None if text is None else settings.build(settings.upgrade(read_yaml(text, where) or {}), where)
+    values = {} if text is None else read_yaml(text, where) or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: must be a mapping of sections")
+    return None if text is None else settings.build(settings.upgrade(values), where)
 
 
 def grid_name(step: int) -> str:

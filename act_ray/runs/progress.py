@@ -1,6 +1,5 @@
 """progress.json: the step, speed and losses of a run, for other processes to read."""
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,12 +36,9 @@ class Progress:
 def read_progress(folder: Path) -> Progress | None:
     """The folder's progress; None where there is none yet, or none that can be read."""
     try:
-        values = json.loads((folder / FILE).read_text())
-        known = {name: values[name] for name in ("step", "total_steps", "steps_per_second", "images_per_second")}
-    except (OSError, ValueError, KeyError, TypeError):
+        return jsonfile.read(folder / FILE, Progress)
+    except (OSError, ValueError):
         return None
-    score = values.get("score")
-    return Progress(**known, score=None if score is None else float(score))
 
 
 def format_seconds(seconds: float) -> str:

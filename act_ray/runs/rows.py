@@ -1,14 +1,18 @@
-"""Logs of rows: one line of strict JSON each, appended; the torn last line of a killed writer is cut off."""
+"""Logs of rows: one line of strict JSON each, appended; the torn last line of a killed writer is cut off.
 
-import json
+A line that is no row of its file (torn, of other types, not even text) is left out, and costs no other.
+"""
+
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from act_ray import jsonfile
 
 Row = dict[str, Any]
+TEXTS = ("metric", "weights")  # of scores.jsonl; all else in it, and in metrics.jsonl, is numbers
+MOST = 1 << 53  # of a whole number, which a float still tells from the next
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -25,22 +29,57 @@ def rows_text(rows: Iterable[Row]) -> str:
 
 def read_rows(path: Path) -> list[Row]:
     """All whole rows of a .jsonl file, without the torn last line of a killed writer; none where there is no file."""
-    return parse_rows(path.read_bytes())[0] if path.exists() else []
+    return parse_rows(path.read_bytes(), path.name)[0] if path.exists() else []
 
 
-def parse_rows(text: bytes) -> tuple[list[Row], int]:
-    """The whole rows of a .jsonl file's text, and how many of its lines are none and left out."""
-    rows, bad = list[Row](), 0
+def parse_rows(text: bytes, name: str) -> tuple[list[Row], int]:
+    """The whole rows of a .jsonl file's text, and how many of its lines are none and left out; `name`: the file's."""
+    rows, bad, fits = list[Row](), 0, FITS.get(name)
     for line in text.split(b"\n")[:-1]:  # what follows the last newline is still being written
         try:
-            row = json.loads(line)  # ValueError: no JSON, or no UTF-8
+            row = jsonfile.parse(line)  # ValueError: no JSON, or no UTF-8
         except ValueError:
             row = None
-        if isinstance(row, dict):
+        if isinstance(row, dict) and (fits is None or fits(row)):
             rows.append(row)
         else:
             bad += 1
     return rows, bad
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number that can count something."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
+
+
+def number(value: Any) -> bool:
+    """Whether a value is a number, finite or not, or None."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and (isinstance(value, float) or abs(value) < MOST)
+    return value is None or value in ("NaN", "Infinity", "-Infinity")
+
+
+def _measured(row: Row) -> bool:
+    texts = all(isinstance(row[name], str) for name in TEXTS if name in row)
+    return whole(row.get("step")) and texts and all(number(row[name]) for name in row if name not in TEXTS)
+
+
+def _event(row: Row) -> bool:
+    steps = all(whole(row[name]) for name in ("step", "trial") if name in row)
+    return isinstance(row.get("event"), str) and isinstance(row.get("time", 0), int | float) and steps
+
+
+def _note(row: Row) -> bool:
+    return whole(row.get("trial", 0)) and all(isinstance(row.get(name, ""), str) for name in ("mark", "text"))
+
+
+FITS: dict[str, Callable[[Row], bool]] = {  # whether a row is one of its file's
+    "metrics.jsonl": _measured,
+    "scores.jsonl": _measured,
+    "events.jsonl": _event,
+    "evaluations.jsonl": lambda row: row.get("step") is None or whole(row["step"]),
+    "notes.jsonl": _note,
+}
 
 
 class Tail:
@@ -72,7 +111,7 @@ class Tail:
 
     def rows(self) -> list[Row]:
         """Their rows."""
-        found, bad = parse_rows(self.text())
+        found, bad = parse_rows(self.text(), self.path.name)
         self.bad += bad
         return found
 

@@ -102,7 +102,8 @@ class Follow:
 
 def count_starts(location: str) -> int:
     """How often a process has begun with the steps of the run there, as its events say."""
-    rows, _ = parse_rows((RunFolder(location, scratch="views").read("events.jsonl") or "").encode())
+    name = "events.jsonl"
+    rows, _ = parse_rows((RunFolder(location, scratch="views").read(name) or "").encode(), name)
     return sum(row["event"] in ("started", "resumed") for row in rows)
 
 

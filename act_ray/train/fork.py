@@ -4,7 +4,6 @@ The noise and the order of images of step k are functions of (seed, k), so a for
 a change it is its parent, bit for bit. lineage.json in its folder says where it comes from.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -35,8 +34,7 @@ class Lineage:
 
 def read_lineage(run: RunFolder) -> Lineage | None:
     """A fork's lineage; None for a run that is none."""
-    text = run.read(LINEAGE)
-    return None if text is None else Lineage(**json.loads(text))
+    return run.read_json(LINEAGE, Lineage)
 
 
 def forked_config(parent: str, at: int, changes: Mapping[str, Any]) -> Config:
@@ -77,7 +75,7 @@ def fork(parent: str, at: int, changes: Mapping[str, Any], location: str) -> Non
     """
     source, child = RunFolder(parent.rstrip("/"), scratch="views"), RunFolder(location)
     source.fetch_root("samples")
-    best = json.loads((_fetched(source, at) / "state.json").read_text())["best"]
+    best = _read_state(source, at).best
     for name in ("checkpoints", "samples"):
         shutil.rmtree(child.path / name, ignore_errors=True)
         (child.path / name).mkdir(parents=True)
@@ -97,6 +95,13 @@ def scored_in(run: RunFolder, step: int) -> str | None:
     """The metric of a run's last score up to `step`, where there is one that says so."""
     rows = [row for row in run.rows("scores.jsonl") if row["step"] <= step]
     return rows[-1].get("metric") if rows else None
+
+
+def _read_state(source: RunFolder, step: int) -> checkpoint.Saved:
+    try:
+        return checkpoint.read_state(_fetched(source, step))
+    except checkpoint.CorruptCheckpoint as error:
+        raise UserError(f"--fork {source.location}: checkpoint damaged: {error}") from None
 
 
 def _kept(source: RunFolder) -> list[int]:

@@ -4,7 +4,6 @@ It stays the same run, in the same folder: config.yaml keeps what was asked for,
 since, and rescues/1/ keeps the rows that were given up. A killed run reads rescues.json and goes on as changed.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -42,7 +41,7 @@ class Rescue:
 
 def read_rescues(run: RunFolder) -> list[Rescue]:
     """What was changed in a run, the first first; empty for a run that was never rescued."""
-    return [Rescue(**row) for row in json.loads(run.read(RESCUES) or "[]")]
+    return run.read_json(RESCUES, list[Rescue]) or []
 
 
 def changed(cfg: Config, rescues: list[Rescue]) -> Config:

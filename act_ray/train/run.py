@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from act_ray import settings
 from act_ray.collapse.record import PruneRecord, first_flag
@@ -36,6 +37,8 @@ from act_ray.train.witnesses import measure_witnesses
 
 Report = dict[str, Any]
 
+# What torch, safetensors and our own code raise for a checkpoint that is whole and is of another network.
+LOADING = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 LOSSES = ("loss_ct", "loss_g", "loss_d", "loss_dsm")  # shown in progress.json
 
 
@@ -87,7 +90,16 @@ class TrainingRun:
 
     def _load(self, at: Path, scored: str | None) -> None:
         self.folder.fetch(at / checkpoint.MANIFEST)
-        saved = checkpoint.load(at, self.state)
+        try:
+            saved = checkpoint.load(at, self.state)
+            self._restore(saved, scored)
+        except LOADING as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{at}: does not fit this run's settings: {type(error).__name__} {said}") from error
+
+    def _restore(self, saved: dict[str, Any], scored: str | None) -> None:
         if saved["data_checksum"] != self.data.checksum:
             raise UserError(f"{self.folder.location}: was trained on other images than {self.cfg.data.path} holds now")
         lineage = read_lineage(self.folder)

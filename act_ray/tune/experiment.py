@@ -15,10 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
+from typing_extensions import TypedDict
+
+from act_ray import jsonfile
 from act_ray.errors import UserError, nearest
 from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import GO_ON, Folder
 from act_ray.runs.lock import LOCK
+from act_ray.runs.reports import Ended, Report, check
 from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
@@ -27,7 +32,24 @@ from act_ray.tune.trials import TrialPlan, TrialRecord, plan_trial
 from act_ray.typed import typed
 from act_ray.yamlfile import read_yaml, write_yaml
 
-REPORTED = {"step", "images", "score", "best_score", "best_step", "seconds", "outcome", "prune"}  # a report has them
+
+class Options(TypedDict, total=False):
+    """How the trials are placed: what --resume may change."""
+
+    workers_per_trial: NonNegativeInt
+    concurrent: PositiveInt | None
+    gpu: bool | None
+    max_failures: NonNegativeInt
+    budget: str | None
+    finalists: PositiveInt | None
+    tensorboard: bool | None
+
+
+class Settings(TypedDict):
+    """experiment.yaml."""
+
+    space: dict[str, Any]
+    options: dict[str, Any]
 
 
 class Experiment:
@@ -91,11 +113,11 @@ class Experiment:
         Raises UserError for one of an earlier version.
         """
         where = f"{location}/experiment.yaml"
-        saved = read_yaml(Folder(location).read("experiment.yaml") or "", where)
+        saved = read_settings(Folder(location).read("experiment.yaml") or "", where)
         experiment = cls(location, parse_space(saved["space"], where), saved["options"] | (options or {}), scratch)
         experiment.dir.open_root()
         path = experiment.dir.path / "events.jsonl"
-        rows, experiment.bad = parse_rows(path.read_bytes()) if log and path.exists() else ([], 0)
+        rows, experiment.bad = parse_rows(path.read_bytes(), path.name) if log and path.exists() else ([], 0)
         for row in rows:
             if row.get("event") == "ended" and "outcome" not in row:
                 raise UserError(
@@ -223,11 +245,13 @@ class Experiment:
     def take(self, row: dict[str, Any]) -> None:
         """Take in a row of the log."""
         if row["event"] == "search":
-            self.state = row["state"]
+            self.state = str(row["state"])
             return
-        index, report = int(row["trial"]), row.get("report")
-        if row["event"] == "reported" and not (isinstance(report, dict) and set(report) >= REPORTED):
-            raise ValueError("a report that is not whole")
+        index = int(row["trial"])
+        if row["event"] == "reported":
+            check(row["report"], Report)
+        if row["event"] == "ended":
+            check(row, Ended)
         if row["event"] == "waiting" and not isinstance(row["reason"], str):
             raise ValueError("no reason")
         outcome = TrialOutcome(row["outcome"]) if row["event"] == "ended" else None
@@ -243,6 +267,22 @@ class Experiment:
             trial.outcome = trial.reason = None
         elif row["event"] == "ended":
             trial.outcome, trial.reason, trial.prune = outcome, row.get("reason"), row.get("prune")
+
+
+def read_settings(text: str, where: str) -> Settings:
+    """What experiment.yaml says. Raises UserError in one line, also for an empty one."""
+    if not text.strip():
+        raise UserError(
+            f"{where}: is empty, so the search's settings are lost; its trials' folders are runs as any other"
+        )
+    saved = read_yaml(text, where)
+    try:
+        jsonfile.checked(saved, Settings)
+        jsonfile.checked(saved["options"], Options)
+    except ValueError as error:
+        raise UserError(f"{where}: damaged, or of another version: {error}") from None
+    found: Settings = saved
+    return found
 
 
 def require_search(location: str, option: str) -> None:

@@ -63,6 +63,14 @@ class Recorded:
             yield {"step": step, **{n: v for n, v in zip(WATCHED, values, strict=True) if not math.isnan(v)}}
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is needed of prune.json here."""
+
+    step: int
+    value: float
+
+
 # ---------------------------------------------------------------------------------------------- reading
 
 
@@ -92,10 +100,10 @@ def read_run(location: str, group: str) -> Recorded | None:
         return None
     diverged = None
     if scores[-1]["step"] < cfg.train.total_steps:
-        found = json.loads(run.read("prune.json") or "{}")
-        if not isinstance(found.get("value"), str):  # it was finite
+        found = run.read_json("prune.json", Found)
+        if found is None or math.isfinite(found.value):
             return None
-        diverged = int(found["step"])
+        diverged = found.step
         scores.append({"step": cfg.train.total_steps, "score": WORST, "diversity": None})
     table = {name: np.full(cfg.train.total_steps, np.nan) for name in STEPS}
     for row in run.rows("metrics.jsonl"):

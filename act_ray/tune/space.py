@@ -11,6 +11,7 @@ constraints: ["loss.w_mid <= loss.w"]
 
 import contextlib
 import itertools
+import math
 import operator
 import re
 from collections import Counter
@@ -34,6 +35,7 @@ Specs = dict[str, tuple[str, list[Any]]]  # dotted name -> (kind, its values)
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
              "!=": operator.ne}  # fmt: skip
 TRIES = 2_000
+MOST_TRIALS = 10_000
 Search = Literal["random", "grid", "optuna"]
 SEARCHES: tuple[str, ...] = get_args(Search)
 
@@ -52,7 +54,7 @@ class SpaceFile(BaseModel):
         [], description="these trials, each with a value for every parameter, not draws"
     )
     constraints: list[str] = []
-    trials: int | None = Field(None, ge=1, description="null: 8, or every combination of a grid")
+    trials: int | None = Field(None, ge=1, le=MOST_TRIALS, description="null: 8, or every combination of a grid")
     search: Search = "random"
     scheduler: str = "freeze-thaw"
     objectives: list[Literal["score", "compute"]] = Field(
@@ -244,6 +246,8 @@ class Space:
         """All combinations of what is crossed, and how the others are drawn."""
         specs = self.specs
         crossed = [name for name, (kind, _) in specs.items() if kind == "grid" or self.file.search == "grid"]
+        if (count := math.prod(len(specs[name][1]) for name in crossed)) > MOST_TRIALS:
+            raise UserError(f"search space: {count:,} combinations of a grid; at most {MOST_TRIALS:,}")
         cells = [dict(zip(crossed, cell, strict=True)) for cell in itertools.product(*(specs[n][1] for n in crossed))]
         return cells, {name: spec for name, spec in specs.items() if name not in crossed}
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
+from act_ray.files import read_text
 from act_ray.tune.kinds import endpoints
 from act_ray.tune.space import OPERATORS, Constraint, Space, SpaceFile
 from act_ray.yamlfile import read_yaml
@@ -42,7 +43,7 @@ def space_text(name: str) -> tuple[str, str]:
     """A search space's file, and what messages call it. Raises UserError naming what is near."""
     path = Path(name)
     if path.is_file():
-        return path.read_text(), name
+        return read_text(path), name
     if name in shipped_spaces():
         with as_file(files("act_ray") / "search_spaces" / f"{name}.yaml") as shipped:
             return shipped.read_text(), f"search space {name}"

@@ -10,11 +10,11 @@ from act_ray.collapse.rules import CollapseConfig
 from act_ray.runs.folder import RunFolder
 
 
-def write_drifted_run(folder: Path) -> None:
+def write_drifted_run(folder: Path, blocks: int = CollapseConfig().blocks) -> None:
     """The rows of a run without penalty that drifts from step 500 on, and what the detector says of it; no weights."""
     folder.mkdir()
     cfg = settings.load("digits", {"loss.gp_weight": 0})
-    detector, rng = Detector(CollapseConfig(), 1200), np.random.default_rng(0)
+    detector, rng = Detector(CollapseConfig(blocks=blocks), 1200), np.random.default_rng(0)
     rows, run = [], RunFolder(str(folder))
     for step in range(1200):
         row = {"step": step, "loss_ct": 1 + 0.1 * rng.random()}
