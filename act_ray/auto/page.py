@@ -48,9 +48,8 @@ def cards(found: Found, done: dict[str, Any]) -> Iterator[str]:
     """The figures that matter."""
     for title, value in (
         (found["metric"], format_value(found["best"])),
-        (f"with new seeds, {done['fit']['steps']:,} steps: mean ± spread", spread(found["scores"])),
+        (f"mean ± spread of {len(found['scores'])} runs with new seeds", spread(found["scores"])),
         ("trials searched", done["search"]["trials"]),
-        ("runs with new seeds", found["runs"]),
     ):
         yield f'<div class="card"><b>{text(value)}</b><span>{text(title)}</span></div>'
 
@@ -66,8 +65,9 @@ def why(found: Found, journal: Journal, plan: Plan) -> Iterator[str]:
     """How the winner was found."""
     done, took = journal.done, format_seconds(journal.took("repeats"))
     fit = done["fit"]
-    yield (f"{done['search']['trials']} settings were tried, of {plan.steps:,} steps each; all but the most promising "
-           f"gave way on the way ({format_seconds(journal.took('search'))}).")  # fmt: skip
+    tried, far = done["search"]["trials"], done["search"]["furthest"]
+    yield (f"{tried} of {plan.trials} settings were tried, of {plan.steps:,} steps each, with most steps for the most "
+           f"promising: the furthest did {far:,} ({format_seconds(journal.took('search'))}).")  # fmt: skip
     if found["scores"]:
         scores = ", ".join(map(format_value, found["scores"]))
         best = "The best was" if fit["finalists"] == 1 else f"The best {fit['finalists']} were"
@@ -96,7 +96,7 @@ def evaluation(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield (f"<p>{first['samples']:,} samples against {first['images']:,} real images, in {text(first['features'])} "
            "features. fd, or fid: the Frechet distance, lower is better; compare it only with others in the same "
            "features. precision: share of samples that look like real ones; recall: share of real ones that the "
-           "samples cover.</p>")  # fmt: skip
+           "samples cover. High precision with a recall near 0: the samples are all alike.</p>")  # fmt: skip
 
 
 def how_to_use(folder: Path, found: Found) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from act_ray.tune.summary import conclude
 from act_ray.tune.trials import TrialRecord
 
 SEARCH = "search"  # the folder's name
+FAR = 0.5  # of its steps that one trial should have done before the best settings are trained again
 TOGETHER = 5.0  # steps are written down about so often, in seconds: a stop is seen then
 
 
@@ -70,11 +71,21 @@ def search(folder: Path, space: Space, plan: Plan, journal: Journal) -> Found:
     experiment = open_search(folder, space, budget, plan.at_once)
     if seconds > 0:
         run_until(experiment, seconds)
+    if furthest(experiment) < FAR * plan.steps and (seconds := journal.left - plan.rest) > STARTUP:
+        journal.note("The search had lost time, so it got that of the repeats as well.")
+        spent = sum(trial.last["seconds"] for trial in experiment.trials.values() if trial.last)
+        experiment = open_search(folder, space, search_budget(seconds, plan, spent), plan.at_once)
+        run_until(experiment, seconds)
     if not experiment.trials:
         asked = f"--hours {journal.hours}"
         raise UserError(f"{asked}: the time was over before a trial began; give more, and another --out")
     show(experiment)
-    return {"trials": len(experiment.trials)}
+    return {"trials": len(experiment.trials), "furthest": furthest(experiment)}
+
+
+def furthest(experiment: Experiment) -> int:
+    """Steps of the trial that has come furthest."""
+    return max((trial.last["step"] for trial in experiment.trials.values() if trial.last), default=0)
 
 
 def logged(location: Path) -> list[TrialRecord]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diffusers import ConsistencyModelPipeline
 
@@ -83,7 +84,8 @@ def test_too_few_hours_for_one_trial_takes_the_images_as_they_are_prepared(
     """A trial's share of the time asks for smaller images than all of it."""
     monkeypatch.setattr(init, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
     monkeypatch.setattr(init, "this_machine", lambda _: Machine(None, 2, 8 << 30, lpips=False))
-    make_folder(tmp_path / "pictures", random_pixels().repeat(5, 1).repeat(5, 2), labels_in_turn())
+    pixels = np.concatenate([random_pixels(), 255 - random_pixels()])
+    make_folder(tmp_path / "pictures", pixels.repeat(5, 1).repeat(5, 2), 2 * labels_in_turn())
     begun = begin(str(tmp_path / "pictures"), tmp_path / "out", 1.0, print)
     assert image_side(begun["data"]) == 16
     with pytest.raises(UserError, match=r"give 0\.99 at least, and another --out"):

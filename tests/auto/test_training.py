@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from act_ray.auto import training
 from act_ray.auto.journal import Journal
 from act_ray.auto.plan import Plan
 from act_ray.auto.training import chosen, open_repeats, search
@@ -49,7 +50,24 @@ def test_the_settings_of_the_best_mean_and_the_best_run_of_them(own: float, wher
 def test_a_search_for_which_no_time_is_left_is_a_mistake(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "data", 0.01)
     with pytest.raises(UserError, match=r"--hours 0\.01: the time was over before a trial began; give more"):
-        search(tmp_path, parse_space(RAW, "x"), replace(PLAN, repeats=100.0), journal)
+        search(tmp_path, parse_space(RAW, "x"), replace(PLAN, rest=100.0), journal)
+
+
+def test_a_search_that_lost_its_time_gets_that_of_the_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials that are there did half of what they need; run_until is Ray's part, and here takes no time."""
+    searched(tmp_path, [10.0, 30.0, 50.0])
+    asked = list[float]()
+    monkeypatch.setattr(training, "run_until", lambda experiment, seconds: asked.append(seconds))
+    monkeypatch.setattr(training, "show", lambda experiment: None)
+    journal = Journal(tmp_path, "data", 1.0)
+    with journal.at_work():
+        for steps, calls in ((1200, 1), (1201, 2)):
+            asked.clear()
+            plan = replace(PLAN, steps=steps, repeats=1000.0)
+            assert search(tmp_path, parse_space(RAW, "x"), plan, journal)["furthest"] == 600
+            assert len(asked) == calls
+    assert asked[1] - asked[0] == pytest.approx(1000, abs=60)
+    assert len(journal.notes) == 1
 
 
 def test_a_repeat_that_the_clock_stopped_spoils_no_mean(tmp_path: Path) -> None:
