@@ -19,7 +19,7 @@ from act_ray.train.loop import train_here
 from act_ray.train.ray_workers import fit
 from tests.helpers.tiny_settings import ON_RAY
 
-DEADLINE_S = 120
+DEADLINE_S = 240
 
 
 def digest(location: Path) -> str:
@@ -42,16 +42,19 @@ def test_two_workers_score_like_one(cluster: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_changes_nothing(cluster: None, tmp_path: Path) -> None:
-    """kill -9 to one of two workers mid-run: same final state, bit for bit, no step missing or twice."""
-    cfg = settings.load("digits", {**ON_RAY, "train.total_steps": 160, "checkpoint.every": 20, "eval.every": 80})
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_worker_changes_nothing(how: signal.Signals, cluster: None, tmp_path: Path) -> None:
+    """One of two is killed, or stopped and then killed by the watch: same final state, no step missing or twice."""
+    short = {"train.total_steps": 160, "checkpoint.every": 20, "eval.every": 80, "train.hang_timeout": 15}
+    cfg, said = settings.load("digits", {**ON_RAY, **short}), list[str]()
     fit(cfg, str(tmp_path / "whole"), workers=2)
 
     box: dict[str, Any] = {}
-    thread = threading.Thread(target=lambda: box.update(fit(cfg, str(tmp_path / "killed"), workers=2)))
+    thread = threading.Thread(target=lambda: box.update(fit(cfg, str(tmp_path / "killed"), workers=2, say=said.append)))
     thread.start()
-    _kill_a_worker_after(tmp_path / "killed", step=30)
+    _send_to_a_worker_after(tmp_path / "killed", 30, how)
     thread.join(DEADLINE_S)
+    assert [line[:7] for line in said] == ([] if how == signal.SIGKILL else ["worker "]), said
     assert box["outcome"] == "completed"
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
     rows = [RunFolder(str(tmp_path / name)).rows("metrics.jsonl") for name in ("killed", "whole")]
@@ -60,14 +63,14 @@ def test_a_killed_worker_changes_nothing(cluster: None, tmp_path: Path) -> None:
     assert events == ["started", "resumed", "completed"]
 
 
-def _kill_a_worker_after(location: Path, step: int) -> None:
+def _send_to_a_worker_after(location: Path, step: int, how: signal.Signals) -> None:
     run, end = RunFolder(str(location)), time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         rows = run.rows("metrics.jsonl")
         if rows and rows[-1]["step"] >= step:
             actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
             workers = [actor.pid for actor in actors if "TrainWorker" in actor.class_name]
-            os.kill(workers[-1], signal.SIGKILL)
+            os.kill(workers[-1], how)
             return
         time.sleep(0.02)
     raise AssertionError("the run never got that far")
