@@ -58,7 +58,8 @@ def checked(value: Any, kind: type[T]) -> T:
 
 @functools.cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, kind))
+    found: TypeAdapter[Any] = TypeAdapter(cast(Any, kind))
+    return found
 
 
 def line(value: Any) -> str:
