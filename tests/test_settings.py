@@ -104,6 +104,7 @@ def test_a_run_of_0_1_0_keeps_what_it_did(tmp_path: Path) -> None:
         "augment.tau_ratio": 0.7,
         "discriminator.head": "plain",
         "train.discriminator_images": "shared",
+        "train.hang_timeout": None,
         "eval.weights": ("ema",),
         "loss.lpips_resize": "area",
         "loss.lpips_clip_target": False,

@@ -57,7 +57,7 @@ def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pyt
     assert "with another hours" in Ended(capfd, "init", src, "--out", out, "--hours", 0.2).mistake()
     whole = (out / "init.json").read_text()
     (out / "init.json").write_text(whole[:40])
-    assert "init.json: cannot be read; choose another --out" in Ended(capfd, "init", src, "--out", out).mistake()
+    assert "init.json: cannot be read: Unterminated string" in Ended(capfd, "init", src, "--out", out).mistake()
     (out / "init.json").write_text(whole)
     shorter = [part for text in ("train.total_steps=2", "eval.every=2", "eval.samples=16") for part in ("--set", text)]
     ran = Ended(capfd, "train", "--config", out / "config.yaml", "--workers", 0, "--storage", tmp_path / "r", *shorter)
