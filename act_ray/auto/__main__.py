@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +36,7 @@ def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
     folder = (out or Path("runs") / f"auto-{Path(source).name}-{hours:g}h").expanduser().resolve()
     journal = Journal(folder, source, hours)
     where = [] if out is None else ["--out", str(out)]
-    again = f"{typed('auto')} {shlex.join([data, '--hours', str(hours), *where])}"
+    again = typed("auto", data, "--hours", hours, *where)
     if "took" in journal.done:
         return tell(folder, journal)
     if not journal.done:

@@ -1,7 +1,6 @@
 """The whole way from a folder of pictures to a model and its report, step by step; what is done is not done again."""
 
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,8 +50,7 @@ def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bo
     train_all(folder, space, plan, journal)
     found = journal.done["repeats"]
     if found["winner"] is None:
-        why = f"{typed('explain')} {shlex.quote(str(folder / 'search'))}"
-        raise UserError(f"{folder}: no trial has a score; {why} says why")
+        raise UserError(f"{folder}: no trial has a score; {typed('explain', folder / 'search')} says why")
     journal.step("samples", lambda: draw(found["winner"], folder))
     journal.step("evaluate", lambda: evaluate(found["winner"], journal, costs, say))
     journal.step("export", lambda: export(found["winner"], folder / MODEL))
