@@ -145,7 +145,7 @@ def assert_usable(out: Path, done: dict[str, Any]) -> None:
         asked, wrong = watched(page)
         page.goto((out / "report.html").as_uri())
         page.wait_for_selector("#summary img")
-        page.wait_for_selector("#best .legendtext")  # the search's own page, below
+        page.wait_for_selector("#best .scatterlayer .trace", state="attached")  # the search's own page, below
         assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
         assert wrong == []
         assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []

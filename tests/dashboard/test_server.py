@@ -175,15 +175,15 @@ def test_an_answer_is_strict_json(search: Path) -> None:
     asked(search, None, talk)
 
 
-@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "interrupted")])
-def test_a_signal_ends_the_command_without_a_traceback(number: int, code: int, said: str, search: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_a_signal_ends_the_command_without_a_word(number: int, code: int, search: Path) -> None:
     args = [sys.executable, "-m", "act_ray.dashboard", str(search), "--port", "0"]
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("http://127.0.0.1:")
         server.send_signal(number)
         _, err = server.communicate(timeout=60)
-    assert (server.returncode, err.strip()) == (code, said and f"error: {said}")
+    assert (server.returncode, err) == (code, "")
 
 
 @pytest.mark.parametrize(
