@@ -1,6 +1,9 @@
 """How a run, and how a trial of a search, can end. None, where one of these is expected: it has not ended."""
 
 from enum import StrEnum
+from typing import Any
+
+Report = dict[str, Any]  # what the training loop yields (train/loop.py); runs/reports.py says what one must have
 
 HALTED = "halted"  # what a trial tells its search when the storage fails: neither has ended
 

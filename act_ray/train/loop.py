@@ -10,13 +10,13 @@ from act_ray.core.diffusion import diffusion_step
 from act_ray.core.noise import Noise
 from act_ray.core.step import train_step
 from act_ray.device import best_device, prepare_process
-from act_ray.outcomes import RunOutcome
+from act_ray.outcomes import Report, RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
 from act_ray.train.batches import Batches
 from act_ray.train.notice import Ask, Notice, nobody
 from act_ray.train.ranks import Ranks
-from act_ray.train.run import Report, TrainingRun
+from act_ray.train.run import TrainingRun
 
 
 def train(

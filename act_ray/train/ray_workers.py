@@ -13,13 +13,11 @@ from act_ray import settings
 from act_ray.config import Config
 from act_ray.device import prepare_process
 from act_ray.errors import UserError
+from act_ray.outcomes import Report
 from act_ray.ray_watch import Watch, beat, beating
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
 from act_ray.runs.storage import join
-from act_ray.train.loop import train
-from act_ray.train.ranks import Ranks
-from act_ray.train.run import Report
 
 Hook = Callable[[Report], None]
 
@@ -48,7 +46,14 @@ def taken_away() -> float | None:
 
 
 def worker_loop(job: dict[str, Any]) -> Report | UserError:
-    """What each worker runs. A user's mistake is returned: raised, it would come back as a traceback."""
+    """What each worker runs. A user's mistake is returned: raised, it would come back as a traceback.
+
+    The networks' libraries take six seconds to import, and Ray Train's controller, which imports this module, trains
+    nothing: so they are imported here.
+    """
+    from act_ray.train.loop import train
+    from act_ray.train.ranks import Ranks
+
     context = ray.train.get_context()
     cfg = settings.build(job["config"])
     prepare_process(cfg, context.get_local_world_size())

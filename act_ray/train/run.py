@@ -18,7 +18,7 @@ from act_ray.core.step import Metrics, unwrap
 from act_ray.data.shards import label_counts, open_data
 from act_ray.errors import UserError
 from act_ray.metrics.scores import WORST, finite_or_worst, metric_name
-from act_ray.outcomes import RunOutcome
+from act_ray.outcomes import Report, RunOutcome
 from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
 from act_ray.runs.failing_storage import told
@@ -34,8 +34,6 @@ from act_ray.train.scoring import Scorer
 from act_ray.train.setup import build_state
 from act_ray.train.warm_start import warm_start
 from act_ray.train.witnesses import measure_witnesses
-
-Report = dict[str, Any]
 
 # What torch, safetensors and our own code raise for a checkpoint that is whole and is of another network.
 LOADING = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)

@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from act_ray.metrics.scores import WORST
-from act_ray.outcomes import HALTED, RunOutcome, TrialOutcome
+from act_ray.outcomes import HALTED, Report, RunOutcome, TrialOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.tensorboard import FOLDER, EventFiles
 from act_ray.tune.experiment import Experiment
@@ -18,7 +18,7 @@ from act_ray.tune.ray_placement import Placement
 from act_ray.tune.ray_schedulers import index_of
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
-from act_ray.tune.trials import Report, TrialPlan
+from act_ray.tune.trials import TrialPlan
 
 KEYS = (
     "step", "images", "score", "best_score", "best_step", "diversity", "seconds", "outcome", "rescues", "given_up",

@@ -15,14 +15,13 @@ from act_ray.config import Config
 from act_ray.device import best_device, prepare_process
 from act_ray.errors import StorageError, UserError
 from act_ray.metrics.scores import WORST
-from act_ray.outcomes import HALTED, TrialOutcome
+from act_ray.outcomes import HALTED, Report, TrialOutcome
 from act_ray.ray_watch import beating
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
 from act_ray.train.ray_workers import fit
-from act_ray.train.run import Report
 
 STOP_WAIT_S = 120.0  # a stopped trial's workers get this long to save and return
 

@@ -1,10 +1,9 @@
 """Where a search's trials stand: the scheduler as the log leaves it, and what it holds of a trial, in words."""
 
-from act_ray.outcomes import TrialOutcome
+from act_ray.outcomes import Report, TrialOutcome
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.freeze_thaw import FreezeThaw
 from act_ray.tune.schedulers import SCHEDULERS, Scheduler, Sign, State, sign_of
-from act_ray.tune.trials import Report
 
 
 def fill_scheduler(experiment: Experiment) -> Scheduler:

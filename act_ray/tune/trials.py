@@ -8,10 +8,8 @@ from typing import Any
 
 from act_ray.config import Config
 from act_ray.metrics.scores import finite_or_worst
-from act_ray.outcomes import TrialOutcome
+from act_ray.outcomes import Report, TrialOutcome
 from act_ray.tune.space import Space
-
-Report = dict[str, Any]  # a run's report (train/loop.py); `score` and `best_score` are None where there is none
 
 
 @dataclass(frozen=True)

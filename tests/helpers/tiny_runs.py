@@ -18,12 +18,12 @@ from torch import Tensor
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.core import losses
+from act_ray.outcomes import Report
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.train import loop
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
-from act_ray.train.run import Report
 from tests.helpers.tiny_settings import TINY
 
 KEYS = {

@@ -20,12 +20,13 @@ from act_ray.config import Config
 from act_ray.core.options import Steer
 from act_ray.core.steer import Steering
 from act_ray.errors import UserError
+from act_ray.outcomes import Report
 from act_ray.runs.checkpoint import saved_steps
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.train.detect import make_detector
 from act_ray.train.fork import fork, forked_config
 from act_ray.train.rescue import changed, next_change, read_rescues
-from act_ray.train.run import Report, TrainingRun
+from act_ray.train.run import TrainingRun
 from tests.helpers.tiny_runs import assert_same_run, go, in_child, killed_at, nan_at, newest, rows, tiny
 
 RESCUE = {"collapse.action": "rescue", "checkpoint.good": 9, "checkpoint.keep": 9}
