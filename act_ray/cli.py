@@ -72,7 +72,7 @@ def _end(number: int, frame: object) -> NoReturn:
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print `error: message` as one line on stderr and exit with `code`."""
     complain(message)
-    sys.exit(code)
+    leave(code)
 
 
 def complain(message: str) -> None:

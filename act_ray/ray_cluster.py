@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import warnings
@@ -61,7 +62,10 @@ def connected(cpus: int | None = None) -> Iterator[None]:
         auto_init_hook.enable_auto_connect = False
         raise
     finally:
-        ray.shutdown()
+        if lost() is None:
+            ray.shutdown()
+        else:  # which would wait a minute for an answer, and then abort
+            ray._private.worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -89,6 +93,24 @@ def _start(cpus: int | None, quiet: dict[str, object]) -> None:
         dashboard_port=port,
         **quiet,
     )
+
+
+def lost() -> str | None:
+    """Why the local Ray that this process started will never answer again; None as long as it lives.
+
+    A process that has ended stays in the list of processes until its parent looks: Ray's workers, which end with their
+    raylet, take it for one that lives.
+    """
+    node = ray._private.worker._global_node
+    for kind in ("gcs_server", "raylet"):
+        for started in node.all_processes.get(kind, ()) if node is not None else ():
+            if (code := started.process.poll()) is not None:
+                return f"Ray on this machine is lost: its {kind} ended ({_how(code)})"
+    return None
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _ray_says(data: dict[str, Any], ignore_prefix: bool = False) -> None:

@@ -22,6 +22,7 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from act_ray.ray_cluster import lost
 from act_ray.runs.pulse import Pulse
 
 PERIOD_S = 1.0
@@ -79,7 +80,8 @@ class Watch:
     def __exit__(self, *raised: object) -> None:
         self._over.set()
         with contextlib.suppress(Exception):  # as in _run
-            _internal_kv_del(self.board.encode(), del_by_prefix=True)
+            if lost() is None:  # else it would wait a minute for an answer
+                _internal_kv_del(self.board.encode(), del_by_prefix=True)
 
     def _run(self) -> None:
         before = time.monotonic()

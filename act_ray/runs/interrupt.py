@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from act_ray.errors import Interrupted
+from act_ray.errors import Interrupted, UserError
 
 T = TypeVar("T")
 # What a terminal sends; what Kubernetes, Slurm, systemd and `ray job stop` send; what a terminal that is closed sends.
@@ -37,12 +37,17 @@ def leave(code: int) -> NoReturn:
 
 
 def on_interrupt(
-    function: Callable[[], T], ask: Callable[[], None], resume: str, early: Callable[[], str | None] = lambda: None
+    function: Callable[[], T],
+    ask: Callable[[], None],
+    resume: str,
+    early: Callable[[], str | None] = lambda: None,
+    broken: Callable[[], str | None] = lambda: None,
 ) -> T:
     """`function()` in a thread; the first signal calls `ask` and waits for the end, Ctrl-C then raises Interrupted.
 
     early: as long as there is nothing to save, how to go on: the first signal then raises Interrupted with that.
     resume: what to type to continue, the message of Interrupted otherwise.
+    broken: asked all the time; why `function` will never end, which then is a UserError.
 
     A handler rather than `except KeyboardInterrupt`: an exception may come at any line, and inside Thread.join it
     leaves a thread that is still running marked as ended (CPython issue 90882). A signal that is ignored, as nohup does
@@ -72,7 +77,8 @@ def on_interrupt(
         _threads[:] = [threading.Thread(target=call, daemon=True)]
         _threads[0].start()
         while not done.wait(0.2):
-            pass
+            if (why := broken()) is not None:
+                raise UserError(f"{why}; {resume}")
     if "error" in box:
         raise box["error"]
     result: T = box["result"]

@@ -192,7 +192,7 @@ def train_run(
             return on_interrupt(lambda: train_here(cfg, location, gpu), ask, resume, early)
 
     click.echo("starting Ray")
-    from act_ray.ray_cluster import connected, gpu_per_worker, require_shared_storage
+    from act_ray.ray_cluster import connected, gpu_per_worker, lost, require_shared_storage
     from act_ray.train.ray_workers import fit
 
     with connected(), follow:
@@ -200,7 +200,7 @@ def train_run(
         use_gpu = gpu_per_worker(workers, gpu)
         click.echo(f"starting {workers} worker(s)")
         train = partial(fit, cfg, location, workers, gpu=use_gpu, max_failures=max_failures, say=click.echo)
-        return on_interrupt(train, ask, resume, early)
+        return on_interrupt(train, ask, resume, early, lost)
 
 
 def nothing_yet(location: str, starts: int, resume: str) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ray import tune
 
 from act_ray.errors import StorageError
+from act_ray.ray_cluster import lost
 from act_ray.ray_watch import Watch
 from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder
@@ -62,7 +63,9 @@ def run_trials(experiment: Experiment, until: float | None = None) -> bool:
     configure_tune(place)
     with ProgressLine(experiment), interrupted_at(until, recorder), Watch(announce) as watch:
         recorder.board = watch.board
-        on_interrupt(make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume)
+        on_interrupt(
+            make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume, broken=lost
+        )
     if recorder.halted is not None:
         raise StorageError(f"{recorder.halted}; no trial has ended by it; {experiment.how_to_resume}")
     cut_short = any(t.outcome is None and t.waiting is None for t in experiment.trials.values())
