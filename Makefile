@@ -1,5 +1,6 @@
 # make tune   search ACT's hyper-parameters on scikit-learn's digits, here and now
 # make test   run the test suite          make test-all  with the tests that take minutes
+# make test-faults   inject faults alone and print what they did; FAULTS=full: all points, all tries (hours)
 # make lint   ruff and mypy               make docs      docs/settings.md, and the API's pages in build/api
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ RUN := $(VENV)/bin/python
 JOBS ?= 2
 PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: tune test test-all lint docs clean
+.PHONY: tune test test-all test-faults lint docs clean
 
 tune: $(VENV)/ready
 	$(RUN) -m act_ray.tune
@@ -19,6 +20,9 @@ test: $(VENV)/ready
 
 test-all: $(VENV)/ready
 	$(PYTEST) $(ARGS)
+
+test-faults: $(VENV)/ready
+	FAULTS=$(FAULTS) $(PYTEST) tests/faults $(ARGS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

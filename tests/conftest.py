@@ -15,7 +15,7 @@ import torch
 
 from act_ray.config import Config
 from act_ray.core.step import TrainState
-from tests.helpers import sources, toy_networks
+from tests.helpers import fault_ledger, sources, toy_networks
 from tests.helpers.drifted_run import write_drifted_run
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
@@ -33,6 +33,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_ray = "cluster" in getattr(item, "fixturenames", ()) or item.get_closest_marker("own_ray")
         item.add_marker(pytest.mark.xdist_group("ray" if on_ray else f"{item.path.parent.name}/{item.path.stem}"))
     items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args[0] != "ray")
+
+
+def pytest_sessionstart() -> None:
+    """The faults that were injected last time are forgotten."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        fault_ledger.NOTES.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A table of the faults that were injected."""
+    if lines := fault_ledger.table():
+        terminalreporter.section("injected faults")
+        terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,20 +1,12 @@
 """Searches on a real Ray, at the smallest size: inline trials, trials on Ray Train, prunes, failures, resumption."""
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ray
-from ray.util.state import list_actors, list_placement_groups
 
 from act_ray import settings
 from act_ray.collapse.record import PruneRecord, replay
@@ -26,38 +18,12 @@ from act_ray.tune import ray_search, summary
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
-from act_ray.tune.space_files import parse_space
 from tests.helpers.mistakes import refusal
+from tests.helpers.ray_searches import DEADLINE_S, everything_is_free, experiment, until
 from tests.helpers.small_disk import resize, small_disk
 from tests.helpers.tiny_runs import assert_same_run
-from tests.helpers.tiny_settings import ON_RAY
 
-DEADLINE_S = 240  # only a failure takes it; a busy machine takes over 60 to start a trial
-OPTIONS = {"workers_per_trial": 0, "concurrent": None, "max_failures": 0}
 BLOWS_UP = {"optim.lr_g": 1e3}  # not finite within a few steps: the fastest real collapse
-
-
-def experiment(folder: Path, settings: dict[str, Any] | None = None, workers: int = 0, **fields: Any) -> Experiment:
-    raw = {"preset": "digits", "set": {**ON_RAY, **(settings or {})}, "scheduler": "none", **fields}
-    raw.setdefault("parameters", {"loss.w": {"grid": [0.7, 0.9]}})
-    options = {**OPTIONS, "workers_per_trial": workers}
-    return Experiment.create(str(folder / "search"), parse_space(raw, "test"), options)
-
-
-def until(reached: Callable[[], bool]) -> bool:
-    """Whether it came true within the deadline; looked at often, never slept out."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if reached():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def everything_is_free() -> bool:
-    busy = [g for g in list_placement_groups() if g.state not in ("REMOVED",)]
-    workers = [a for a in list_actors(filters=[("state", "=", "ALIVE")]) if "TrainWorker" in a.class_name]
-    return ray.available_resources().get("CPU") == 2.0 and not busy and not workers
 
 
 def test_inline_search_ends_with_a_table_and_a_picture(
@@ -193,51 +159,3 @@ def test_prunes_in_a_row_leave_nothing_behind(trials: int, cluster: None, tmp_pa
         events = (done.local_trial(trial.plan) / "events.jsonl").read_text()
         assert '"event": "pruned"' in events  # the workers ended by themselves
     assert until(everything_is_free)
-
-
-@pytest.mark.slow
-@pytest.mark.own_ray
-def test_killed_and_interrupted_driver_loses_no_trial(tmp_path: Path) -> None:
-    """SIGKILL to a search's process, then Ctrl-C to the resumed one: --resume runs only what had not ended."""
-    space = tmp_path / "space.yaml"
-    settings = {**ON_RAY, "train.total_steps": 300, "eval.every": 20, "checkpoint.every": 100}
-    parameters = {"train.seed": {"grid": [0, 1, 2]}}
-    space.write_text(json.dumps({"preset": "digits", "set": settings, "scheduler": "none", "parameters": parameters}))
-    base = [sys.executable, "-m", "act_ray.tune", "--storage", str(tmp_path)]
-    resume = [*base, "--resume", "search"]
-    log = tmp_path / "search" / "events.jsonl"
-
-    def trials_with(kind: str) -> list[int]:
-        rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        return [row["trial"] for row in rows if row["event"] == kind]
-
-    def send(number: int, command: list[str], once: Callable[[], bool]) -> tuple[int, str]:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-            assert until(once)
-            os.kill(driver.pid, number)
-            printed, _ = driver.communicate(timeout=DEADLINE_S)
-            return driver.returncode, printed
-
-    first = [*base, "--space", str(space), "--name", "search", "--concurrent", "1"]
-    send(signal.SIGKILL, first, lambda: 1 in trials_with("reported"))
-    assert trials_with("ended") == [0]
-    code, printed = send(signal.SIGINT, resume, lambda: 2 in trials_with("reported"))
-    assert code == 130, printed
-    assert "go on with: python -m act_ray.tune --resume search" in printed
-    assert "Traceback" not in printed
-    assert trials_with("ended") == [0, 1]
-    third = next((tmp_path / "search" / "trials").glob("002-*"))
-    step, _ = checkpoint.newest_whole(third / "checkpoints")
-    assert step is not None
-    assert step % 100  # saved when it was asked to, not at its next checkpoint
-
-    end = subprocess.run(resume, capture_output=True, text=True, check=False)
-    assert end.returncode == 0, end.stdout + end.stderr
-    assert "3 trials: 3 ran to their end" in end.stdout
-    assert trials_with("ended") == [0, 1, 2]
-    assert trials_with("trial_started").count(0) == 1
-    for name in ("001-*", "002-*"):
-        trial = next((tmp_path / "search" / "trials").glob(name))
-        assert '"event": "resumed"' in (trial / "events.jsonl").read_text()
-        steps = [json.loads(line)["step"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
-        assert steps == list(range(300))
