@@ -70,19 +70,26 @@ def worker_loop(job: dict[str, Any]) -> Report | UserError:
 
 
 def fit(
-    cfg: Config, location: str, workers: int, *, gpu: bool = False, max_failures: int = 3,
-    on_report: Hook | None = None, say: Callable[[str], None] = lambda line: None,
+    cfg: Config, location: str, workers: int, *, fewest: int | None = None, gpu: bool = False, max_failures: int = 3,
+    on_report: Hook | None = None, say: Callable[[str], None] = lambda line: None, grow_after: float = 60.0,
 ) -> Report:  # fmt: skip
     """Train `cfg` in `location` on `workers` Ray Train workers; returns the last report.
 
     A lost worker or node costs the steps since the last checkpoint and one of `max_failures`; one that is stopped, or
-    hangs, is killed, and `say` hears of it. Raises UserError for a
-    mistake that shows only in the workers, and what Ray Train raises when the failures are used up.
+    hangs, is killed, and `say` hears of it. fewest: where there is no room for all of them it goes on with as many as
+    there is room for, at least so many, and every `grow_after` seconds takes what has become free; None: it waits.
+    Raises UserError for a mistake that shows only in the workers, and what Ray Train raises when the failures are used
+    up.
     """
+    scaling = ray.train.ScalingConfig(
+        num_workers=workers if fewest in (None, workers) else (fewest, workers),
+        use_gpu=gpu,
+        elastic_resize_monitor_interval_s=grow_after,
+    )
     for attempt in range(max_failures + 1):
         with Watch(say) as watch:
             try:
-                return _fit(cfg, location, workers, gpu, max_failures, on_report, watch.board)
+                return _fit(cfg, location, scaling, max_failures, on_report, watch.board)
             except ActorDiedError:
                 if attempt == max_failures:
                     raise UserError(f"{location}: Ray Train's controller was lost {attempt + 1} times") from None
@@ -91,15 +98,15 @@ def fit(
 
 
 def _fit(
-    cfg: Config, location: str, workers: int, gpu: bool, max_failures: int, on_report: Hook | None, board: str
+    cfg: Config, location: str, scaling: ray.train.ScalingConfig, max_failures: int, on_report: Hook | None, board: str
 ) -> Report:
     """One Ray Train run; see fit. Raises ActorDiedError where its controller is lost."""
     trainer = TorchTrainer(
         worker_loop,
         train_loop_config={"config": cfg.model_dump(mode="json"), "location": location, "board": board},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
+        scaling_config=scaling,
         # An hour: the others wait while one node decodes the data or the first worker scores all real images, once.
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=3600),
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo", timeout_s=3600),
         run_config=ray.train.RunConfig(
             name="ray_train",
             storage_path=join(location, "ray"),
