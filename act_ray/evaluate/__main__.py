@@ -30,7 +30,7 @@ LEAST = 16  # images, of either kind; what eval.samples allows
 
 @click.command("evaluate", context_settings={"show_default": True}, epilog=MODEL_HELP)
 @model_argument
-@click.option("--data", help="Real images, as for training. Default: the run's data.path.")
+@click.option("--data", help="Real images, as for training. Default: the run's data.path; an exported model needs it.")
 @click.option("--metrics", default="fid", help="Some of fid,is,kid,prc (precision and recall).")
 @click.option("--samples", default=50_000, type=click.IntRange(LEAST), help="Samples to draw.")
 @click.option("--batch", type=click.IntRange(1), help="Samples per forward pass. Default: the run's eval.batch.")
@@ -45,7 +45,10 @@ LEAST = 16  # images, of either kind; what eval.samples allows
 @model_options
 @click.option("--workers", type=click.IntRange(0), help="Ray workers; 0: this process. Default: what the cluster has.")
 @click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
-@click.option("--out", "-o", type=PATH, metavar="FILE", help=f"Append the rows to it. Default: MODEL/{EVALUATIONS}.")
+@click.option(
+    "--out", "-o", type=PATH, metavar="FILE",
+    help=f"Append the rows to it. Default: MODEL/{EVALUATIONS}; an exported model needs it.",
+)  # fmt: skip
 def command(
     location: str,
     data: str | None,
