@@ -53,7 +53,11 @@ def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pyt
         assert line in said
     cfg = settings.load_file(out / "config.yaml")
     assert (cfg.model.num_classes, cfg.data.path, cfg.train.threads) == (2, str(out / "data"), 1)
-    assert "is there already" in Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded()
+    assert f"\n27 usable of 28 images: {out}/data/manifest.json lists" in said
+    again = Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded().splitlines()
+    assert again[again.index(f"{out}: is there already") + 1 :] == [line for line in said.splitlines() if line in again]
+    assert [line.split(":")[0] for line in again[-2:]] == ["train", "search"]
+    assert "prepared as 8x8: the largest that 19 of 20 images have without being enlarged" in again
     assert "with another hours" in Ended(capfd, "init", src, "--out", out, "--hours", 0.2).mistake()
     whole = (out / "init.json").read_text()
     (out / "init.json").write_text(whole[:40])
