@@ -105,9 +105,8 @@ def command(
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
-            raise UserError(
-                f"--name {name}: {location} exists; continue it with --resume {location}, or choose another name"
-            )
+            go_on = resume_command(location, workers)
+            raise UserError(f"--name {name}: {location} exists; continue it with `{go_on}`, or choose another name")
     location = location if "://" in location else os.path.abspath(location)
     if workers == 0 or not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
         from act_ray.train.preflight import preflight
@@ -214,9 +213,14 @@ def nothing_yet(location: str, starts: int, resume: str) -> str | None:
     return f"nothing was trained yet; {resume if there else 'the same command goes on from what it has prepared'}"
 
 
-def how_to_resume(location: str, workers: int) -> str:
+def resume_command(location: str, workers: int) -> str:
     """What to type to go on."""
-    return f"go on with: {typed('train', '--resume', location, *(['--workers', workers] if workers != 1 else []))}"
+    return typed("train", "--resume", location, *(["--workers", workers] if workers != 1 else []))
+
+
+def how_to_resume(location: str, workers: int) -> str:
+    """A line that says it."""
+    return f"go on with: {resume_command(location, workers)}"
 
 
 def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:

@@ -70,7 +70,10 @@ def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
         (["--data", "gopher://x/y"], "gopher://x/y: not a usable URI"),
         (["--storage", "gopher://x"], "not a usable URI"),
         (["--storage", "taken/file"], "taken/file"),
-        (["--name", "old"], "--name old: runs/old exists; continue it with --resume runs/old, or choose another"),
+        (
+            ["--name", "old"],
+            "runs/old exists; continue it with `python -m act_ray.train --resume runs/old --workers 0`, or choose",
+        ),
         (
             ["--resume", "runs/none"],
             "--resume runs/none: no config.yaml there; give the folder of a run, e.g. runs/NAME",
@@ -102,7 +105,10 @@ def test_a_name_that_is_taken_on_a_store_is_refused(
 ) -> None:
     ended = verb(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *short({"loss.w": 0.9}))
     assert ended.code == 2
-    assert f"{tmp_path.as_uri()}/a exists; continue it with --resume {tmp_path.as_uri()}/a" in ended.err
+    assert (
+        f"{tmp_path.as_uri()}/a exists; continue it with `python -m act_ray.train --resume {tmp_path.as_uri()}/a"
+        in ended.err
+    )
 
 
 def test_gpu_or_cpu_is_what_was_asked_for(
