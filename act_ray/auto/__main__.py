@@ -39,6 +39,7 @@ def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
     again = typed("auto", data, "--hours", hours, *where)
     if "took" in journal.done:
         return tell(folder, journal)
+    click.echo(f"folder: {folder}")  # before what takes long: importing PyTorch
     if not journal.done:
         from act_ray.init.start import check_places
 

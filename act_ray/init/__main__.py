@@ -45,6 +45,7 @@ def command(
         raise UserError(f"--labels {labels}: not with --no-labels; leave one out")
     if size is not None and size % 4:
         raise UserError(f"--size {size}: must be a multiple of 4; the nearest is {(size + 2) // 4 * 4}")
+    click.echo(f"looking at {data}")  # before what takes long: importing PyTorch
     from act_ray.data.records import LabelChoice
     from act_ray.init.start import Ask, TooFewHours, start
 
