@@ -20,7 +20,7 @@ from act_ray.doctor.machine import available_memory
 from act_ray.errors import UserError
 from act_ray.files import replace_atomically
 from act_ray.init import choose
-from act_ray.init.candidates import Speed, measure_all
+from act_ray.init.candidates import Measured, Speed
 from act_ray.init.choose import Choice, Machine, Network
 from act_ray.init.look import Look, described, look, recognise
 from act_ray.init.writing import config_text, space_text
@@ -31,6 +31,7 @@ from act_ray.weight_files import LPIPS_FILES
 BASE = "small"  # the preset that the rest comes from
 BROKEN = 0.5  # share of images that may be quarantined: it is said how many are
 DONE = "init.json"
+SPEEDS = ".speeds.json"  # beside the prepared data, until all is done
 OURS = ("data", "auto.json")  # that may be there before it
 BATCH = 32
 GPU_BATCHES = (128, 64, 32)
@@ -158,10 +159,10 @@ def require_free(out: Path) -> None:
         raise UserError(f"--out {out}: is not empty (found {other[0]}); choose a new folder")
 
 
-def check_places(src: str, out: Path) -> None:
+def check_places(src: str, out: Path, ask: Ask = NOTHING) -> None:
     """Raises UserError where `start` would, before it has made anything: for `src`, and for where `out` lies."""
     require_free(out)
-    refuse_inside(out, recognise(src, None, ANY_LABELS)[0].path)
+    refuse_inside(out, recognise(src, ask.split, ask.labels)[0].path)
 
 
 def this_machine(gpu: bool | None) -> Machine:
@@ -191,12 +192,12 @@ def measured(
     looked: Look, machine: Machine, size: int, data: str, hours: float, say: Say, search: bool
 ) -> tuple[Network, Speed]:
     """The network that is chosen, and what a step of it takes. search: many trainings matter rather than one."""
-    cpu = machine.gpu is None
+    cpu, measure_once = machine.gpu is None, Measured(Path(data).parent / SPEEDS, (machine.gpu, machine.cores), say)
     candidates = [Network(width, BATCH, 1 if cpu else None) for width in choose.widths(looked.seen)]
 
     def measure(networks: Sequence[Network], last: Callable[[Speed], bool]) -> list[Speed]:
         configs = [trial_config(net, size, looked, data) for net in networks]
-        return measure_all(configs, None if not cpu else False, say, last)
+        return measure_once(configs, None if not cpu else False, last)
 
     speeds = measure(candidates, lambda speed: not choose.fits(speed, hours, machine))
     if not speeds:
@@ -244,4 +245,5 @@ def _write(
     jsonfile.write(out / DONE, asdict(done))  # first: a folder with the other files alone is taken for the user's
     for name, text in texts.items():
         replace_atomically(out / name, partial(Path.write_text, data=text))
+    (out / SPEEDS).unlink(missing_ok=True)
     return _start(out, done)
