@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from act_ray import __version__
-from act_ray.errors import Interrupted, UserError, nearest
+from act_ray.errors import Interrupted, UserError, nearest, too_many_workers
 from act_ray.runs.interrupt import leave
 
 VERBS = {
@@ -198,6 +199,13 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise UserError(f"--out {path}: is a folder; name a file")
     if path.exists() and not overwrite:
         raise UserError(f"--out {path}: is there already; name another file, or --overwrite it")
+
+
+def require_cpus(option: str, workers: int) -> None:
+    """Raises UserError, before Ray is started on this machine, for more workers than it will count CPUs."""
+    cpus = os.cpu_count() or 1
+    if workers > cpus and not os.environ.get("RAY_ADDRESS"):
+        raise too_many_workers(option, workers, cpus)
 
 
 data_option = click.option(

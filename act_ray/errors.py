@@ -20,6 +20,11 @@ class Interrupted(Exception):
         self.code = code
 
 
+def too_many_workers(option: str, workers: int, cpus: int) -> UserError:
+    """For a machine that is all there is."""
+    return UserError(f"{option} {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
+
+
 LISTED = 12  # valid names that an error message lists at most
 
 

@@ -17,7 +17,7 @@ import ray
 import ray._private.worker
 from ray._private import auto_init_hook
 
-from act_ray.errors import Interrupted, UserError
+from act_ray.errors import Interrupted, UserError, too_many_workers
 from act_ray.runs.storage import storage_is_local
 
 # Read by Ray in workers and controllers; docs/design.md says what each is for.
@@ -188,7 +188,7 @@ def gpu_per_worker(workers: int, asked: bool | None) -> bool:
     have = ray.cluster_resources()
     cpus, gpus, fixed = int(have.get("CPU", 0)), int(have.get("GPU", 0)), nodes() == 1
     if fixed and 0 < cpus < workers:
-        raise UserError(f"--workers {workers}: this machine has {cpus} CPUs, one per worker; at most {cpus}")
+        raise too_many_workers("--workers", workers, cpus)
     if asked and fixed and cpus and gpus < workers:
         raise UserError(f"--gpu: {workers} workers need {workers} GPUs, this machine has {gpus}; try --cpu")
     if asked is not None:

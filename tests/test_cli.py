@@ -78,6 +78,25 @@ def test_the_list_names_presets_spaces_and_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (["train", "--workers", "0", "--storage", "runs", "--name", "a"], "run: {here}/runs/a"),
+        (["init", "pictures", "--out", "mine"], "looking at pictures"),
+        (["auto", "pictures", "--hours", "1", "--out", "mine"], "folder: {here}/mine"),
+    ],
+)
+def test_the_first_line_comes_before_pytorch_is_loaded(arguments: list[str], first: str, tmp_path: Path) -> None:
+    """In a process that cannot load it; what is printed goes into a pipe."""
+    (tmp_path / "pictures").mkdir()
+    code = "import sys; sys.modules['torch'] = None; from act_ray.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines()[:1] == [first.format(here=tmp_path)], ended.stderr
+    assert "import of torch halted" in ended.stderr
+
+
+@pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
         (UserError("loss.w = 2:\n too much"), 2, "error: loss.w = 2: too much\n"),

@@ -12,14 +12,19 @@ import click
 
 from act_ray.cli import PATH, run
 from act_ray.errors import Interrupted, UserError
+from act_ray.init.options import check_options, prepare_options
 
 
 @click.command("auto")
 @click.argument("data", metavar="DATA")
 @click.option("--hours", type=click.FloatRange(0.01, 10_000), required=True, help="Time that it may take in all.")
 @click.option("--out", type=PATH, metavar="DIR", help="Folder for everything.  [runs/auto-DATA-Hh]")
+@prepare_options
 @click.option("--dry-run", is_flag=True, help="Look, prepare and measure, print the plan, and stop.")
-def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
+def command(
+    data: str, hours: float, out: Path | None, size: int | None, grey: bool, split: str | None, labels: str | None,
+    no_labels: bool, dry_run: bool,
+) -> int:  # fmt: skip
     """Make a one-step generator of the images in DATA, a folder or whatever act-ray prepare reads, in H hours.
 
     Prepares the data, measures this machine, plans, searches settings, trains the best again with new seeds, evaluates
@@ -28,21 +33,28 @@ def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
     Exit code 0: all is done; 2: a mistake in the input, or too few hours; 130, 143, 129: interrupted.
     """
     warnings.simplefilter("ignore")
+    check_options(size, labels, no_labels)
     from act_ray.auto.journal import Journal
     from act_ray.runs.lock import LOCK, exclusive
     from act_ray.typed import typed
 
     source = data if "://" in data else str(Path(data).expanduser().resolve())
     folder = (out or Path("runs") / f"auto-{Path(source).name}-{hours:g}h").expanduser().resolve()
-    journal = Journal(folder, source, hours)
-    where = [] if out is None else ["--out", str(out)]
-    again = typed("auto", data, "--hours", hours, *where)
+    options = {"size": size, "grey": grey, "split": split, "labels": labels, "no-labels": no_labels}
+    asked = {name: value for name, value in options.items() if value not in (None, False)}
+    journal = Journal(folder, source, hours, asked)
+    words = [*([] if out is None else ["--out", out]),
+             *(word for name, value in asked.items() for word in (f"--{name}", value) if word is not True)]  # fmt: skip
+    again = typed("auto", data, "--hours", hours, *words)
     if "took" in journal.done:
         return tell(folder, journal)
-    if not journal.done:
-        from act_ray.init.start import check_places
+    click.echo(f"folder: {folder}")  # before what takes long: importing PyTorch
+    from act_ray.data.records import LabelChoice
+    from act_ray.init.start import Ask, check_places
 
-        check_places(source, folder)
+    ask = Ask(size, grey, split, LabelChoice(labels, not no_labels), search=True)
+    if not journal.done:
+        check_places(source, folder, ask)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()
@@ -53,7 +65,7 @@ def command(data: str, hours: float, out: Path | None, dry_run: bool) -> int:
 
         try:
             with journal.at_work():
-                carry_out(source, folder, journal, click.echo, dry_run)
+                carry_out(source, folder, journal, ask, click.echo, dry_run)
         except UserError:
             if not journal.done:  # so that the right data may go there
                 journal.path.unlink(missing_ok=True)

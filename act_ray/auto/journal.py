@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,19 @@ class Saved:
     done: dict[str, Found]
     at: dict[str, float]
     notes: list[str]
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 class Journal:
     """The file, and this process's part of it."""
 
-    def __init__(self, folder: Path, data: str, hours: float) -> None:
-        """Read the file in `folder`, or begin one. Raises UserError for one of other data or other hours."""
+    def __init__(self, folder: Path, data: str, hours: float, asked: dict[str, Any] | None = None) -> None:
+        """Read the file in `folder`, or begin one. Raises UserError for one of other data, other hours or options.
+
+        asked: the options that the user gave, by name.
+        """
         self.path, self.lock = folder / FILE, threading.RLock()
-        self.data, self.hours = data, hours
+        self.data, self.hours, self.asked = data, hours, asked or {}
         self.sessions: list[list[float]] = []
         self.done: dict[str, Found] = {}  # step -> what it found out
         self.at: dict[str, float] = {}  # step -> seconds at work when it was done
@@ -61,6 +65,10 @@ class Journal:
         if hours != self.hours:
             raise UserError(f"--hours {self.hours}: {self.path.parent} was begun with --hours {hours}; give that "
                             "to go on, or another --out to begin anew")  # fmt: skip
+        for name in sorted(saved.asked.keys() | self.asked.keys()):
+            if saved.asked.get(name) != self.asked.get(name):
+                raise UserError(f"--{name}: {self.path.parent} was begun with another one; give the same options to go "
+                                "on, or another --out to begin anew")  # fmt: skip
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -89,7 +97,8 @@ class Journal:
             if self.sessions:
                 self.sessions[-1][1] = time.time()
             jsonfile.write(self.path, {"data": self.data, "hours": self.hours, "sessions": self.sessions,
-                                       "done": self.done, "at": self.at, "notes": self.notes})  # fmt: skip
+                                       "done": self.done, "at": self.at, "notes": self.notes,
+                                       "asked": self.asked})  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ steps and time
 

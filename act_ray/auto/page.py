@@ -93,9 +93,11 @@ def evaluation(rows: list[dict[str, Any]]) -> Iterator[str]:
     body = ((row["nfe"], *(format_value(row["metrics"][name]) for name in names)) for row in rows)
     yield table(("network evaluations", *names), body)
     first = rows[0]
+    scale = first.get("real_distance")  # not in what an earlier version found
+    real = "" if scale is None else f" between real images it is {format_value(scale)};"
     yield (f"<p>{first['samples']:,} samples against {first['images']:,} real images, in {text(first['features'])} "
-           "features. fd, or fid: the Frechet distance, lower is better; compare it only with others in the same "
-           "features. precision: share of samples that look like real ones; recall: share of real ones that the "
+           f"features. fd, or fid: the Frechet distance, lower is better;{real} compare it only with others in the "
+           "same features. precision: share of samples that look like real ones; recall: share of real ones that the "
            "samples cover. High precision with a recall near 0: the samples are all alike.</p>")  # fmt: skip
 
 

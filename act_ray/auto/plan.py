@@ -107,6 +107,14 @@ def least_hours(used: float, costs: Costs, at_once: int) -> float:
     return rounded_up(hours)
 
 
+def require_hours(hours: float) -> None:
+    """Raises UserError for fewer than any machine needs, before anything is measured."""
+    least = least_hours(0.0, Costs(0.0, 0.0, 0), 1)
+    if hours < least:
+        what = "starting Ray, an evaluation and a report"
+        raise UserError(f"--hours {hours:g}: too few for {what} alone; give more than {least:g}, rather some hours")
+
+
 def search_budget(seconds: float, plan: Plan, spent: float = 0.0) -> str:
     """tune's budget for a search that may take so long by the clock: hours of training, summed over trials.
 

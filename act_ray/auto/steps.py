@@ -14,6 +14,7 @@ from act_ray.auto.plan import Costs, Plan
 from act_ray.config import Config
 from act_ray.errors import UserError
 from act_ray.files import replace_atomically
+from act_ray.init.start import Ask
 from act_ray.metrics.scores import resolve_features
 from act_ray.pictures import grid_image, save_png
 from act_ray.runs.rows import Row
@@ -30,9 +31,10 @@ EVALUATION = 0.6  # of the time that is left after the repeats
 Say = Callable[[str], None]
 
 
-def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bool) -> None:
+def carry_out(source: str, folder: Path, journal: Journal, ask: Ask, say: Say, dry_run: bool) -> None:
     """Everything, or with `dry_run` no more than the plan. Raises UserError, Interrupted."""
-    started = journal.step("init", lambda: begin(source, folder, journal.hours, say))
+    planning.require_hours(journal.hours)
+    started = journal.step("init", lambda: begin(source, folder, journal.hours, ask, say))
     cfg = resolve_features(settings.absolute_paths(load_space(started["space"]).example()))
     at_once = trials_at_once(cfg)
     costs = Costs(**journal.step("measure", lambda: measure(cfg, started["seconds_per_step"], at_once, say)))
@@ -58,11 +60,11 @@ def carry_out(source: str, folder: Path, journal: Journal, say: Say, dry_run: bo
     journal.step("took", lambda: {"seconds": round(journal.used, 1)})
 
 
-def begin(source: str, folder: Path, hours: float, say: Say) -> Found:
+def begin(source: str, folder: Path, hours: float, ask: Ask, say: Say) -> Found:
     """Look at the data, prepare it, choose network and settings for what one trial may take."""
-    from act_ray.init.start import Ask, TooFewHours, start, this_machine
+    from act_ray.init.start import TooFewHours, start, this_machine
 
-    machine, ask = this_machine(None), Ask(search=True)
+    machine = this_machine(None)
     at_once = torch.cuda.device_count() if machine.gpu else machine.cores
     try:
         made = start(source, folder, planning.trial_hours(hours, at_once), say, ask)

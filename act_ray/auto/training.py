@@ -77,7 +77,7 @@ def search(folder: Path, space: Space, plan: Plan, journal: Journal) -> Found:
         experiment = open_search(folder, space, search_budget(seconds, plan, spent), plan.at_once)
         run_until(experiment, seconds)
     if not experiment.trials:
-        asked = f"--hours {journal.hours}"
+        asked = f"--hours {journal.hours:g}"
         raise UserError(f"{asked}: the time was over before a trial began; give more, and another --out")
     show(experiment)
     return {"trials": len(experiment.trials), "furthest": furthest(experiment)}

@@ -19,7 +19,7 @@ from act_ray.data.arrays import find_idx_source, find_npy_source, find_npz_sourc
 from act_ray.data.batches import find_archive, find_batch, find_batches
 from act_ray.data.folders import find_folder_source, split_folder
 from act_ray.data.lmdb_files import find_lmdb_source
-from act_ray.data.records import LabelChoice, Record, Source
+from act_ray.data.records import LabelChoice, Record, Source, is_image
 from act_ray.data.tables import find_saved_source, find_table_source
 from act_ray.data.webdataset import find_tar_source
 from act_ray.errors import UserError, near
@@ -104,6 +104,8 @@ def _detect_file(path: Path, choice: LabelChoice) -> Source:
         if batches := find_archive(path, names, choice):
             return batches
         return find_tar_source([path], "WebDataset tar", choice)
+    if is_image(name):
+        raise UserError(f"{path}: is a single image; give the folder that it is in, {path.absolute().parent}")
     raise UserError(f"{path}: found a file of another kind; accepted: {ACCEPTED}")
 
 

@@ -30,7 +30,7 @@ LEAST = 16  # images, of either kind; what eval.samples allows
 
 @click.command("evaluate", context_settings={"show_default": True}, epilog=MODEL_HELP)
 @model_argument
-@click.option("--data", help="Real images, as for training. Default: the run's data.path.")
+@click.option("--data", help="Real images, as for training. Default: the run's data.path; an exported model needs it.")
 @click.option("--metrics", default="fid", help="Some of fid,is,kid,prc (precision and recall).")
 @click.option("--samples", default=50_000, type=click.IntRange(LEAST), help="Samples to draw.")
 @click.option("--batch", type=click.IntRange(1), help="Samples per forward pass. Default: the run's eval.batch.")
@@ -45,7 +45,10 @@ LEAST = 16  # images, of either kind; what eval.samples allows
 @model_options
 @click.option("--workers", type=click.IntRange(0), help="Ray workers; 0: this process. Default: what the cluster has.")
 @click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
-@click.option("--out", "-o", type=PATH, metavar="FILE", help=f"Append the rows to it. Default: MODEL/{EVALUATIONS}.")
+@click.option(
+    "--out", "-o", type=PATH, metavar="FILE",
+    help=f"Append the rows to it. Default: MODEL/{EVALUATIONS}; an exported model needs it.",
+)  # fmt: skip
 def command(
     location: str,
     data: str | None,
@@ -66,6 +69,9 @@ def command(
     """Draw samples from a trained model and compare them with real images, on one Ray worker per GPU (or CPU).
 
     Networks and formulas are torch-fidelity's. The number of workers changes no result. Appends one JSON row per --nfe.
+
+    With fid it also says how far real images are from other real images, as many as --samples or half of all: a scale
+    for what a good distance is.
     """
     warnings.simplefilter("ignore")
     from act_ray.metrics.metrics import check_network, parse_metrics
@@ -178,6 +184,7 @@ def evaluate(
     from act_ray.metrics.features import load_network
     from act_ray.metrics.kernel_distance import SUBSET, subset_size
     from act_ray.metrics.moments import combine, cut_into_chunks
+    from act_ray.metrics.real_distance import real_distance
     from act_ray.metrics.reference import counted, load_reference
     from act_ray.runs.failing_storage import keeping_features
 
@@ -200,15 +207,20 @@ def evaluate(
                     ),
                     features=metrics.takes(asked, "features"),
                 )
+        started, scale = time.monotonic(), None  # of the first row, whose time includes the scale's
+        if "fid" in asked and reference is not None:
+            scale = real_distance(network, real, reference, n, lambda chunks: measure(chunks, [], None))
         for nfe, levels in samplers:
-            started = time.monotonic()
             parts = measure(cut_into_chunks(n, cfg.eval.batch), metrics.kept_outputs(asked), levels)
             samples = combine(counted(parts, n, f"sampling, NFE {nfe}", click.echo), n)
             found = metrics.compute(asked, samples, reference)
-            yield make_row(comparison, nfe, levels, found, time.monotonic() - started)
+            yield make_row(comparison, nfe, levels, found, scale, time.monotonic() - started)
+            started = time.monotonic()
 
 
-def make_row(comparison: Comparison, nfe: int, levels: list[float], found: dict[str, float], seconds: float) -> Row:
+def make_row(
+    comparison: Comparison, nfe: int, levels: list[float], found: dict[str, float], scale: float | None, seconds: float
+) -> Row:
     """What evaluations.jsonl says of one measurement; docs/files.md has the fields."""
     generator, cfg = comparison.generator, comparison.cfg
     if "fid" in found and cfg.eval.features != "inception":
@@ -218,7 +230,7 @@ def make_row(comparison: Comparison, nfe: int, levels: list[float], found: dict[
         "weights": generator.weights if generator.step is not None else None, "clip": generator.clip,
         "nfe": nfe, "levels": levels, "samples": cfg.eval.samples, "batch": cfg.eval.batch,
         "features": cfg.eval.features, "data": cfg.data.path, "data_checksum": comparison.real.checksum,
-        "images": len(comparison.real.images), "metrics": found, "seconds": round(seconds, 3),
+        "images": len(comparison.real.images), "metrics": found, "real_distance": scale, "seconds": round(seconds, 3),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
@@ -258,6 +270,8 @@ def show(comparison: Comparison, rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from act_ray.metrics.real_distance import drawn
+
     table = Table(box=box.SIMPLE_HEAD, title=comparison.generator.origin, title_justify="left")
     for heading in ("metric", "NFE", "value", "real images"):
         table.add_column(heading, no_wrap=True)
@@ -276,6 +290,10 @@ def show(comparison: Comparison, rows: list[Row]) -> None:
                 "" if name == "is" else against,
             )
     Console(width=120).print(table)
+    if (scale := rows[0]["real_distance"]) is not None:
+        count, name = drawn(cfg.samples, len(real.images)), "FID" if cfg.features == "inception" else "FD"
+        click.echo(f"real images against real images: {name} {scale:.4g} ({count:,} against the other "
+                   f"{len(real.images) - count:,}); samples as good as real ones have about that")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from act_ray.errors import UserError
 from act_ray.generators.generator import Generator
 from act_ray.generators.sampling import draw_batch
 from act_ray.metrics.features import FeatureNetwork, compute_outputs
-from act_ray.metrics.moments import Measured, combine, measured
+from act_ray.metrics.moments import Chunk, Measured, combine, measured
 from act_ray.metrics.reference import measure_images
 from act_ray.pictures import to_uint8
 
 # (chunks, outputs to keep, levels) -> what was measured of each, in order; levels are the sampler's, None stands for
 # the real images.
-Measure = Callable[[Sequence[list[range]], list[int], Sequence[float] | None], Iterator[Measured]]
+Measure = Callable[[Sequence[Chunk], list[int], Sequence[float] | None], Iterator[Measured]]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Measurer:
         """Returns when the worker has started."""
 
     def measure(
-        self, fetch: Callable[[], Setup], chunk: list[range], keep: list[int], levels: Sequence[float] | None
+        self, fetch: Callable[[], Setup], chunk: Chunk, keep: list[int], levels: Sequence[float] | None
     ) -> Measured:
         """The chunk's samples, or with None for levels the data's own images of these indices; `fetch` on first use."""
         self.made = setup, data, model, device = self.made or build_on_device(fetch(), self.gpu)
         cfg, n = setup.cfg, sum(map(len, chunk))
 
-        def samples(batch: range) -> Tensor:
-            index, shape = batch.start // cfg.eval.batch, setup.generator.shape
+        def samples(batch: Sequence[int]) -> Tensor:
+            index, shape = batch[0] // cfg.eval.batch, setup.generator.shape
             args = (model, cfg, shape, setup.label_counts, index, len(batch), device)
             return to_uint8(draw_batch(*args, levels=levels or ())[0])
 

@@ -1,6 +1,7 @@
 """Training curves, the paper's Figs. 4, 5, 8 and 9: the gradient penalty, L_CT and the score against the steps."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from act_ray.runs.rows import Row
 
 MOST = 600  # blocks that a curve is drawn from, however long the run
 SMOOTH = 1 / 30  # share of a curve that its running median spans
+LABEL = 18  # letters of a line beside an axis: longer ones reach the labels of the panels above and below
 LOG_RANGE = 5.0  # largest over smallest value from which an axis is logarithmic
 RATIOS = ("drift", "spike", "worse")  # signatures whose threshold is a ratio to the least value that the rule saw
 DISTANCES = {"lpips": "LPIPS", "l2": "L2", "l1": "L1", "pseudo_huber": "pseudo-Huber"}
@@ -182,14 +184,14 @@ def panels(histories: Sequence[History]) -> list[Panel]:
     weights = {loss.gp_weight for loss in losses}
     penalty = Panel("gp", r"$\Vert\nabla_x D\,\Vert^2$" + "\n(without $w_{gp}$)")
     if len(weights) == 1 and min(weights) > 0:  # else the runs' L_gp are of different units, or none
-        penalty = Panel("loss_gp", f"$L_{{gp}}$\n($w_{{gp}}$ = {min(weights):g} included)")
+        penalty = Panel("loss_gp", f"$L_{{gp}}$\n($w_{{gp}}$ = {min(weights):g}\nincluded)")
     distance = " / ".join(sorted({DISTANCES[loss.distance] for loss in losses}))
     metrics = {row["metric"] for history in histories for row in history.scores}
     wanted = [
         penalty,
         Panel("loss_ct", f"$L_{{CT}}$\n({distance})"),
         Panel("loss_dsm", "denoising loss"),
-        Panel("score", "\nor ".join(sorted(m.replace(" (", "\n(").replace(", ", ",\n") for m in metrics)), dense=False),
+        Panel("score", "\nor ".join(textwrap.fill(metric, LABEL) for metric in sorted(metrics)), dense=False),
         Panel("p_aug", "$p_{aug}$", log=False),
     ]
     if "mode-collapse" in {mark.signature for history in histories for mark in history.marks}:
@@ -305,8 +307,9 @@ def _set_scale(axis: Axes, values: NDArray[Any], log: bool) -> None:
         axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         return
     axis.set_yscale("log")
-    axis.set_ylim(max(positive.min(), low / 10) / 1.2, high * 1.2)
-    if high / low < 100:
+    bottom, top = max(positive.min(), low / 10) / 1.2, high * 1.2
+    axis.set_ylim(bottom, top)
+    if top / bottom < 200:  # with more, these ticks would touch each other
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1 else f"{v:g}"))
     axis.minorticks_off()

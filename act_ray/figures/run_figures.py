@@ -37,7 +37,11 @@ FIGURES = {  # name: (in the paper, what it shows)
         + LINES,
     ),
     "samples": ("Fig. 3", "One-step samples, from the noise that all scores start from, beside real images."),
-    "inpainting": ("Fig. 2", "The middle of real images, filled four times in 18 steps (CM Algorithm 4)."),
+    "inpainting": (
+        "Fig. 2",
+        "The middle of real images, filled four times in 18 steps (CM Algorithm 4): what is given stays. Images that "
+        "it was trained on do not show how well it fills others.",
+    ),
     "trajectory": (
         "Figs. 6 and 7",
         "Real images x with more and more noise, x + t z at equidistant levels of the last grid (shown divided by "

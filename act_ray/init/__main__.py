@@ -9,6 +9,7 @@ import click
 
 from act_ray.cli import run
 from act_ray.errors import Interrupted, UserError
+from act_ray.init.options import check_options, prepare_options
 from act_ray.typed import typed
 
 
@@ -22,13 +23,7 @@ from act_ray.typed import typed
     show_default=True,
     help="That a training may take here.",
 )
-@click.option("--size", type=click.IntRange(8, 1024), help="Side in pixels. Default: by the images and the machine.")
-@click.option("--grey", is_flag=True, help="Without colours.")
-@click.option(
-    "--split", metavar="NAME", help="Which of DATA's train, val, ...; `all` of them. Default: the training images."
-)
-@click.option("--labels", metavar="NAME", help="As of act-ray prepare.")
-@click.option("--no-labels", is_flag=True, help="Leave the labels out.")
+@prepare_options
 @click.option("--gpu/--cpu", default=None, help="Default: a GPU where there is one.")
 def command(
     data: str, out: Path, hours: float, size: int | None, grey: bool, split: str | None, labels: str | None,
@@ -41,10 +36,8 @@ def command(
     The same command again goes on where it was interrupted.
     """
     warnings.simplefilter("ignore")
-    if labels is not None and no_labels:
-        raise UserError(f"--labels {labels}: not with --no-labels; leave one out")
-    if size is not None and size % 4:
-        raise UserError(f"--size {size}: must be a multiple of 4; the nearest is {(size + 2) // 4 * 4}")
+    check_options(size, labels, no_labels)
+    click.echo(f"looking at {data}")  # before what takes long: importing PyTorch
     from act_ray.data.records import LabelChoice
     from act_ray.init.start import Ask, TooFewHours, start
 

@@ -3,13 +3,15 @@
 `python -m act_ray.init.candidates REQUEST`: a list of settings as JSON, a line of JSON on stdout for each.
 """
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from act_ray import settings
+from act_ray import jsonfile, settings
 from act_ray.config import Config
 from act_ray.doctor.watch import child
 from act_ray.progress_bar import ProgressBar
@@ -41,6 +43,41 @@ def measure_all(
         if what := process.failure():
             raise RuntimeError(f"measuring networks {what}")
     return found
+
+
+class Measured:
+    """Speeds that are measured once: a file keeps them, for a call that is interrupted or refused and given again."""
+
+    def __init__(self, file: Path, machine: object, say: Callable[[str], None]) -> None:
+        """machine: what they were measured on."""
+        self.file, self.machine, self.say = file, machine, say
+        try:
+            self.known = jsonfile.read(file, dict[str, Speed])
+        except (OSError, ValueError):
+            self.known = {}
+
+    def __call__(self, candidates: Sequence[Config], gpu: bool | None, enough: Callable[[Speed], bool]) -> list[Speed]:
+        """As `measure_all`, but for those that are known."""
+        found = list[Speed]()
+        keys = [self._key(cfg, gpu) for cfg in candidates]
+        while len(found) < len(keys) and keys[len(found)] in self.known:
+            found.append(self.known[keys[len(found)]])
+            if enough(found[-1]):
+                return found
+        if len(found) == len(keys):
+            return found
+        left = iter(keys[len(found) :])
+
+        def noted(speed: Speed) -> bool:
+            self.known[next(left)] = speed
+            jsonfile.write(self.file, {key: asdict(value) for key, value in self.known.items()})
+            return enough(speed)
+
+        return found + measure_all(candidates[len(found) :], gpu, self.say, noted)
+
+    def _key(self, cfg: Config, gpu: bool | None) -> str:
+        about = [cfg.model_dump(mode="json"), gpu, repr(self.machine)]
+        return hashlib.sha256(jsonfile.line(about).encode()).hexdigest()[:16]
 
 
 def main() -> None:

@@ -67,7 +67,10 @@ def image_size(found: Look, hours: float, gpu: bool) -> tuple[int, str]:
     side = max((size for size in SIZES if size <= min(most, found.sides[0])), default=SIZES[0])
     if found.sides[0] > most:
         where = "a GPU" if gpu else "a CPU"
-        return side, f"in {hours:g} hours on {where} larger ones would take too few steps; --size N decides otherwise"
+        return (
+            side,
+            f"in {time_text(hours)} on {where} larger ones would take too few steps; --size N decides otherwise",
+        )
     return side, "the largest that 19 of 20 images have without being enlarged"
 
 
@@ -107,6 +110,14 @@ def steps_in(hours: float, seconds: float) -> int:
     return steps // digits * digits
 
 
+def time_text(hours: float) -> str:
+    """As people write it: 48 seconds, 18 minutes, 1.5 hours."""
+    for seconds, unit in ((3600.0, "hours"), (60.0, "minutes")):
+        if hours * 3600 >= 1.5 * seconds:
+            return f"{hours * 3600 / seconds:.3g} {unit}"
+    return f"{hours * 3600:.3g} seconds"
+
+
 def rounded_up(hours: float) -> float:
     """To two digits."""
     digit = 10.0 ** (1 - math.floor(math.log10(hours)))
@@ -140,7 +151,7 @@ def choices(found: Look, machine: Machine, size: int, net: Network, speed: Speed
         *(Choice(name, value, why.get(name, "")) for name, value in network(net.width, size).items()),
         *conditional(found),
         *rates(net.width),
-        Choice("train.total_steps", steps, f"what {hours:g} hours allow, {1 - TRAINING:.0%} of them for scores"),
+        Choice("train.total_steps", steps, f"what {time_text(hours)} allow, {1 - TRAINING:.0%} of them for scores"),
         Choice("train.global_batch", net.batch, batch_reason(machine, speed)),
         Choice("train.ema_decay", ema_decay(steps), "averages over some hundredths of the training"),
         Choice("train.threads", net.threads, "faster than all cores, which wait for each other"

@@ -20,7 +20,7 @@ from act_ray.doctor.machine import available_memory
 from act_ray.errors import UserError
 from act_ray.files import replace_atomically
 from act_ray.init import choose
-from act_ray.init.candidates import Speed, measure_all
+from act_ray.init.candidates import Measured, Speed
 from act_ray.init.choose import Choice, Machine, Network
 from act_ray.init.look import Look, described, look, recognise
 from act_ray.init.writing import config_text, space_text
@@ -31,6 +31,7 @@ from act_ray.weight_files import LPIPS_FILES
 BASE = "small"  # the preset that the rest comes from
 BROKEN = 0.5  # share of images that may be quarantined: it is said how many are
 DONE = "init.json"
+SPEEDS = ".speeds.json"  # beside the prepared data, until all is done
 OURS = ("data", "auto.json")  # that may be there before it
 BATCH = 32
 GPU_BATCHES = (128, 64, 32)
@@ -67,11 +68,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Done:
-    """init.json."""
+    """init.json. said: what was found and decided, for a call that finds it done."""
 
     asked: dict[str, Any]
     seconds_per_step: float
     total_steps: int
+    said: tuple[str, ...] = ()
 
 
 class TooFewHours(UserError):
@@ -87,25 +89,30 @@ def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: 
     """Look, prepare, measure, choose, and write; the same call again finds what is done. Raises UserError."""
     out = out.expanduser().absolute()
     asked = {"source": os.path.abspath(src), "hours": hours, **asdict(ask), "files": fingerprint(Path(src))}
-    if (before := _before(out, asked)) is not None:
-        say(f"{out}: is there already")
+    if (before := _before(out, asked, say)) is not None:
         return before
     require_free(out)
+    said = list[str]()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        say(line)
+
     source, split, labels, decided = recognise(src, ask.split, ask.labels)
     if decided is not None:
-        say(decided)
+        tell(decided)
     found = look(source, ask.grey, say)
     for line in described(found):
-        say(line)
+        tell(line)
     choose.require_enough(found)
     if found.seen - len(found.broken) < choose.BY_HEART:
-        say(choose.FEW)
+        tell(choose.FEW)
     machine = this_machine(ask.gpu)
     size, why = (ask.size, "as asked") if ask.size else choose.image_size(found, hours, machine.gpu is not None)
-    say(f"prepared as {size}x{size}: {why}")
-    data = _prepare(src, out / "data", found, PrepareOptions(
+    tell(f"prepared as {size}x{size}: {why}")
+    data = _prepare(src, out / "data", PrepareOptions(
         size, found.channels, None, None, split, labels.name, labels.wanted and len(found.labels) > 0
-    ), say)  # fmt: skip
+    ), say, tell)  # fmt: skip
     found = replace(found, seen=len(data.images), whole=True, labels=tuple(label_counts(data) or ()))
     net, speed = measured(found, machine, size, str(out / "data"), hours, say, ask.search)
     steps = choose.steps_in(hours, speed.seconds)
@@ -115,11 +122,11 @@ def start(src: str, out: Path, hours: float, say: Say = lambda line: None, ask: 
     chosen = [Choice("data.path", str(out / "data"), f"{found.seen:,} images, {size}x{size}: {why}"),
               *choose.choices(found, machine, size, net, speed, hours)]  # fmt: skip
     _check(chosen)
-    return _write(out, asked, chosen, found, machine, net, speed, hours)
+    return _write(out, asked, said, chosen, found, machine, net, speed, hours)
 
 
-def _before(out: Path, asked: dict[str, Any]) -> Start | None:
-    """What a call with the same question has made. Raises UserError where it was another question."""
+def _before(out: Path, asked: dict[str, Any], say: Say) -> Start | None:
+    """What a call with the same question has made; it is said again. Raises UserError where it was another question."""
     if not (out / DONE).exists():
         return None
     try:
@@ -131,7 +138,11 @@ def _before(out: Path, asked: dict[str, Any]) -> Start | None:
         what = "other files in the source" if other[0] == "files" else f"another {other[0]}"
         raise UserError(f"--out {out}: holds what was made with {what}; choose a new folder")
     start = _start(out, done)
-    return start if start.config.exists() and start.space.exists() else None
+    if not start.config.exists() or not start.space.exists():
+        return None
+    for line in (f"{out}: is there already", *done.said):
+        say(line)
+    return start
 
 
 def _start(out: Path, done: Done) -> Start:
@@ -148,10 +159,10 @@ def require_free(out: Path) -> None:
         raise UserError(f"--out {out}: is not empty (found {other[0]}); choose a new folder")
 
 
-def check_places(src: str, out: Path) -> None:
+def check_places(src: str, out: Path, ask: Ask = NOTHING) -> None:
     """Raises UserError where `start` would, before it has made anything: for `src`, and for where `out` lies."""
     require_free(out)
-    refuse_inside(out, recognise(src, None, ANY_LABELS)[0].path)
+    refuse_inside(out, recognise(src, ask.split, ask.labels)[0].path)
 
 
 def this_machine(gpu: bool | None) -> Machine:
@@ -165,11 +176,12 @@ def this_machine(gpu: bool | None) -> Machine:
     return Machine(properties.name, os.cpu_count() or 1, properties.total_memory, lpips)
 
 
-def _prepare(src: str, dst: Path, found: Look, options: PrepareOptions, say: Say) -> ImageData:
-    """The prepared data; its quarantined images are said."""
+def _prepare(src: str, dst: Path, options: PrepareOptions, say: Say, tell: Say) -> ImageData:
+    """The prepared data; `tell` hears how many images were left out."""
     manifest = prepare(src, dst, options, BROKEN, say)
-    if bad := len(manifest["quarantined"]) - len(found.broken):
-        say(f"{bad} more could not be used: {dst / store.MANIFEST} lists all that were left out")
+    if bad := len(manifest["quarantined"]):
+        of = manifest["count"] + bad
+        tell(f"{manifest['count']:,} usable of {of:,} images: {dst / store.MANIFEST} lists what was left out, and why")
     return open_data(str(dst), say=say)
 
 
@@ -180,12 +192,12 @@ def measured(
     looked: Look, machine: Machine, size: int, data: str, hours: float, say: Say, search: bool
 ) -> tuple[Network, Speed]:
     """The network that is chosen, and what a step of it takes. search: many trainings matter rather than one."""
-    cpu = machine.gpu is None
+    cpu, measure_once = machine.gpu is None, Measured(Path(data).parent / SPEEDS, (machine.gpu, machine.cores), say)
     candidates = [Network(width, BATCH, 1 if cpu else None) for width in choose.widths(looked.seen)]
 
     def measure(networks: Sequence[Network], last: Callable[[Speed], bool]) -> list[Speed]:
         configs = [trial_config(net, size, looked, data) for net in networks]
-        return measure_all(configs, None if not cpu else False, say, last)
+        return measure_once(configs, None if not cpu else False, last)
 
     speeds = measure(candidates, lambda speed: not choose.fits(speed, hours, machine))
     if not speeds:
@@ -221,16 +233,17 @@ def _check(chosen: Sequence[Choice]) -> None:
 
 
 def _write(
-    out: Path, asked: dict[str, Any], chosen: list[Choice], found: Look, machine: Machine, net: Network, speed: Speed,
-    hours: float,
+    out: Path, asked: dict[str, Any], said: Sequence[str], chosen: list[Choice], found: Look, machine: Machine,
+    net: Network, speed: Speed, hours: float,
 ) -> Start:  # fmt: skip
     parallel = machine.cores if machine.gpu is None and net.threads == 1 else 1
     space = choose.search_space(chosen, found, speed, parallel, hours)
     parse_space({"preset": BASE, **space}, "space.yaml")  # our bug where it is none
     texts = {"config.yaml": config_text(BASE, chosen, described(found)), "space.yaml": space_text(BASE, space, hours)}
     total = next(choice.value for choice in chosen if choice.name == "train.total_steps")
-    done = Done(json.loads(json.dumps(asked)), speed.seconds, total)
+    done = Done(json.loads(json.dumps(asked)), speed.seconds, total, tuple(said))
     jsonfile.write(out / DONE, asdict(done))  # first: a folder with the other files alone is taken for the user's
     for name, text in texts.items():
         replace_atomically(out / name, partial(Path.write_text, data=text))
+    (out / SPEEDS).unlink(missing_ok=True)
     return _start(out, done)

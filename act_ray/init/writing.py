@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from act_ray.init.choose import Choice
+from act_ray.init.choose import Choice, time_text
 from act_ray.yamlfile import write_yaml
 
 
@@ -27,7 +27,7 @@ def config_text(preset: str, chosen: Sequence[Choice], found: Sequence[str]) -> 
 
 def space_text(preset: str, space: dict[str, Any], hours: float) -> str:
     """A search space's file."""
-    head = f"# A search around config.yaml, of about {hours:g} hours here: `act-ray tune --space` this file.\n"
+    head = f"# A search around config.yaml, of about {time_text(hours)} here: `act-ray tune --space` this file.\n"
     return head + write_yaml({"preset": preset, **space})
 
 

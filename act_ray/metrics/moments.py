@@ -20,6 +20,7 @@ from act_ray.errors import UserError
 MOST_CHUNKS = 64  # moments of 2,048 features are 34 MB, more than the features of a batch
 
 Array = NDArray[np.float64]
+Chunk = Sequence[Sequence[int]]  # batches of image indices: what one worker measures at a time
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ def merge(a: Moments, b: Moments) -> Moments:
     """Moments of both batches together: Chan, Golub and LeVeque (1983), eq. 2.1, for vectors."""
     n, delta = a.n + b.n, b.mean - a.mean
     return Moments(n, a.mean + delta * (b.n / n), a.outer + b.outer + np.outer(delta, delta) * (a.n * b.n / n))
+
+
+def without(whole: Moments, part: Moments) -> Moments:
+    """Moments of the rest of the features, of which `part` are some: `merge`, solved for the other batch."""
+    n = whole.n - part.n
+    mean = (whole.mean * whole.n - part.mean * part.n) / n
+    delta = mean - part.mean
+    return Moments(n, mean, whole.outer - part.outer - np.outer(delta, delta) * (part.n * n / whole.n))
 
 
 # ---------------------------------------------------------------------------------------------- images, measured

@@ -1,6 +1,6 @@
 """What samples are compared with: the features of a data set's images, measured once and cached."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,14 +15,14 @@ from act_ray.errors import UserError
 from act_ray.files import cache_dir, locked, replace_atomically
 from act_ray.metrics.features import FeatureNetwork, compute_features, weights_digest
 from act_ray.metrics.frechet import Statistics
-from act_ray.metrics.moments import Measured, combine, cut_into_chunks, measured
+from act_ray.metrics.moments import Chunk, Measured, combine, cut_into_chunks, measured
 from act_ray.progress_bar import ProgressBar
 
 REFERENCE_BATCH = 250  # of real images; not eval.batch, for all runs on the data share what is cached
 REFERENCE_VERSION = 2
 
 # (chunks, outputs to keep) -> what was measured of each, in order
-MeasureChunks = Callable[[list[list[range]], list[int]], Iterable[Measured]]
+MeasureChunks = Callable[[Sequence[Chunk], list[int]], Iterable[Measured]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def reference_statistics(
 ) -> Statistics:
     """Moments of the whole data set's features, by this process unless the cache has them; `say` hears how far."""
 
-    def measure(chunks: list[list[range]], keep: list[int]) -> Iterator[Measured]:
+    def measure(chunks: Sequence[Chunk], keep: list[int]) -> Iterator[Measured]:
         parts = (measure_images(network, data, chunk, keep) for chunk in chunks)
         return counted(parts, len(data.images), "measuring the real images, once", say)
 
@@ -56,10 +56,17 @@ def counted(parts: Iterable[Measured], total: int, what: str, say: Callable[[str
             progress.advance(part.moments.n)
 
 
-def measure_images(network: FeatureNetwork, data: ImageData, chunk: list[range], keep: list[int]) -> Measured:
-    """One chunk of `cut_into_chunks` over the real images."""
-    batches = (compute_features(network, torch.tensor(data.images[batch.start : batch.stop])) for batch in chunk)
+def measure_images(network: FeatureNetwork, data: ImageData, chunk: Chunk, keep: list[int]) -> Measured:
+    """One chunk of the real images."""
+    # A range as a slice, which reads what lies together at once.
+    keys = (slice(batch.start, batch.stop) if isinstance(batch, range) else list(batch) for batch in chunk)
+    batches = (compute_features(network, torch.tensor(data.images[key])) for key in keys)
     return combine((measured([features], keep) for features in batches), sum(map(len, chunk)))
+
+
+def cache_stem(network: FeatureNetwork, data: ImageData) -> str:
+    """How the names of files begin that hold what this network makes of these images."""
+    return f"{network.get_name()}-{weights_digest(network)[:16]}-{data.checksum[:16]}-v{REFERENCE_VERSION}"
 
 
 def load_reference(
@@ -69,8 +76,7 @@ def load_reference(
 
     Raises UserError for features that are not finite, of which nothing is cached.
     """
-    stem = f"{network.get_name()}-{weights_digest(network)[:16]}-{data.checksum[:16]}-v{REFERENCE_VERSION}"
-    folder = cache_dir("reference")
+    folder, stem = cache_dir("reference"), cache_stem(network, data)
     statistics, rows = folder / f"{stem}.npz", folder / f"{stem}.npy"
     with locked(folder / f"{stem}.lock"):
         if not statistics.exists() or (features and not rows.exists()):

@@ -16,6 +16,7 @@ from act_ray.cli import (
     data_option,
     dry_run_option,
     recipe_option,
+    require_cpus,
     run,
     set_option,
     shared_storage_option,
@@ -87,7 +88,6 @@ def command(
     """
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.storage import join
-    from act_ray.train.fork import fork, forked_config
 
     if resume is not None:
         if preset_name or config_file or recipe or data or overrides or name or seed is not None or parent:
@@ -99,16 +99,20 @@ def command(
         if parent is not None and (preset_name or config_file or recipe or data or seed is not None):
             raise UserError("--fork RUN: takes its settings from the run; change them with --set")
         if parent is not None and at is not None:
+            from act_ray.train.fork import forked_config
+
             cfg = forked_config(parent, at, settings.parse_overrides(overrides))
         else:
             cfg = new_config(preset_name, config_file, recipe, overrides, data, seed, partial(click.echo, err=dry_run))
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
-            raise UserError(
-                f"--name {name}: {location} exists; continue it with --resume {location}, or choose another name"
-            )
+            go_on = resume_command(location, workers)
+            raise UserError(f"--name {name}: {location} exists; continue it with `{go_on}`, or choose another name")
     location = location if "://" in location else os.path.abspath(location)
+    if not dry_run:
+        require_cpus("--workers", workers)
+        click.echo(f"run: {location}")  # before what takes long: importing PyTorch
     if workers == 0 or not os.environ.get("RAY_ADDRESS"):  # on a cluster the data may be where only its workers see it
         from act_ray.train.preflight import preflight
 
@@ -117,6 +121,8 @@ def command(
         click.echo(settings.dump(cfg), nl=False)
         return 0
     if parent is not None and at is not None:
+        from act_ray.train.fork import fork
+
         fork(parent, at, settings.parse_overrides(overrides), location)
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
@@ -135,7 +141,6 @@ def new_config(
 ) -> Config:
     """The settings of a new run; `say` hears which preset it is where none was named. Raises UserError."""
     from act_ray.metrics.scores import resolve_features
-    from act_ray.train.warm_start import adopt_architecture
 
     if preset_name and config_file:
         raise UserError(f"--config {config_file}: not with --preset; write `preset: {preset_name}` into the file")
@@ -149,7 +154,12 @@ def new_config(
         cfg = settings.load(preset_name or usual, dotted, recipe_name=recipe)
         if preset_name is None and usual != "digits":
             say(f"no --preset: {usual}, for images of your own at 32x32 to 64x64; `{typed('list')}` shows the others")
-    return resolve_features(adopt_architecture(settings.absolute_paths(cfg), dotted))
+    cfg = resolve_features(settings.absolute_paths(cfg))
+    if cfg.model.init is None:
+        return cfg
+    from act_ray.train.warm_start import adopt_architecture  # imports torch
+
+    return adopt_architecture(cfg, dotted)
 
 
 def saved_config(resume: str) -> Config:
@@ -177,7 +187,6 @@ def train_run(
     from act_ray.train.follow import Follow, count_starts
 
     warnings.simplefilter("ignore", FutureWarning)
-    click.echo(f"run: {location}")
     follow, resume = Follow(location, cfg.train.total_steps, tensorboard), how_to_resume(location, workers)
     early = partial(nothing_yet, location, count_starts(location), resume)
 
@@ -214,9 +223,14 @@ def nothing_yet(location: str, starts: int, resume: str) -> str | None:
     return f"nothing was trained yet; {resume if there else 'the same command goes on from what it has prepared'}"
 
 
-def how_to_resume(location: str, workers: int) -> str:
+def resume_command(location: str, workers: int) -> str:
     """What to type to go on."""
-    return f"go on with: {typed('train', '--resume', location, *(['--workers', workers] if workers != 1 else []))}"
+    return typed("train", "--resume", location, *(["--workers", workers] if workers != 1 else []))
+
+
+def how_to_resume(location: str, workers: int) -> str:
+    """A line that says it."""
+    return f"go on with: {resume_command(location, workers)}"
 
 
 def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:

@@ -15,6 +15,7 @@ from act_ray.runs.rows import Tail, file_size, parse_rows
 from act_ray.runs.story import tell
 from act_ray.runs.tensorboard import EventFiles
 
+STARTS = ("started", "resumed")  # a process began with the steps
 QUIET_S = 30.0  # without a terminal's bar, and with no score or event, a line after this long
 
 
@@ -37,6 +38,7 @@ class Follow:
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.bar: Any = None
+        self.begun, self.before = False, read_progress(self.path)  # what stands there before is of an earlier process
         self.step, self.spoke, self.started = 0, time.monotonic(), time.monotonic()
 
     def __enter__(self) -> Self:
@@ -58,15 +60,20 @@ class Follow:
     def _look(self) -> None:
         self.run.fetch_root()
         self._mirror()
+        events = self.events.rows()  # read before the scores: those of an ended run are then all there
+        self.begun = self.begun or any(row["event"] in STARTS for row in events)
+        if not self.begun:  # another process may train there, which ours waits for
+            events = [row for row in events if row["event"] == "note"]
         progress = read_progress(self.path)
+        if progress == self.before or not self.begun:
+            progress = None
         if progress is not None:
             self._show(progress)
-        events = self.events.rows()  # read before the scores: those of an ended run are then all there
         ended = [row for row in events if row["event"] in list(RunOutcome)]
         for row in events:
             if row not in ended:
                 self._print(tell(row))
-        for row in self.scores.rows():
+        for row in self.scores.rows() if self.begun else ():
             rate = f", {self.rate}" if self.rate else ""
             self._print(f"step {row['step']:,}/{self.total:,}: {describe_scores(row)}{rate}")
         for row in ended:
@@ -104,7 +111,7 @@ def count_starts(location: str) -> int:
     """How often a process has begun with the steps of the run there, as its events say."""
     name = "events.jsonl"
     rows, _ = parse_rows((RunFolder(location, scratch="views").read(name) or "").encode(), name)
-    return sum(row["event"] in ("started", "resumed") for row in rows)
+    return sum(row["event"] in STARTS for row in rows)
 
 
 def describe_scores(row: dict[str, Any]) -> str:

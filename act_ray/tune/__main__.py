@@ -18,6 +18,7 @@ from act_ray.cli import (
     data_option,
     dry_run_option,
     recipe_option,
+    require_cpus,
     run,
     set_option,
     shared_storage_option,
@@ -154,11 +155,14 @@ def command(
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
         experiment = Experiment.resume(default_location(*split_resume(resume, storage)), given)
+        require_cpus("--workers-per-trial", experiment.options["workers_per_trial"])
         if retry_failed:
             click.echo(f"{experiment.retry_failed()} failed trial(s) are tried again")
         return run_search(experiment, shared_storage, dashboard)
     if retry_failed:
         raise UserError("--retry-failed: only with --resume NAME")
+    if not dry_run:
+        require_cpus("--workers-per-trial", workers_per_trial or 0)
     fixed = settings.with_option(settings.parse_overrides(overrides), "data.path", "--data", data)
     if space_name is None:
         space_name = settings.usual_preset(fixed)  # there is a search space of each of these names

@@ -76,7 +76,9 @@ class Experiment:
         new = cls(location, space, options)
         new.dir.open_root()
         if (new.dir.path / "experiment.yaml").exists():
-            raise UserError(f"--name: {location} exists; continue it with --resume, or choose another name")
+            raise UserError(
+                f"--name: {location} exists; continue it with `{new.resume_command}`, or choose another name"
+            )
         new.write_settings()
         new.dir.push_root()
         new.new = True
@@ -177,9 +179,14 @@ class Experiment:
 
     @property
     def how_to_resume(self) -> str:
+        """A line that says what to type to go on."""
+        return f"go on with: {self.resume_command}"
+
+    @property
+    def resume_command(self) -> str:
         """What to type to go on."""
         storage, _, name = self.location.rpartition("/")
-        return f"go on with: {typed('tune', '--resume', name, '--storage', storage)}"
+        return typed("tune", "--resume", name, "--storage", storage)
 
     def trial_location(self, plan: TrialPlan) -> str:
         """Where the trial's folder is: a path, or a URI."""

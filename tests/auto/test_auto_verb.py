@@ -16,11 +16,13 @@ from diffusers import ConsistencyModelPipeline
 
 from act_ray.auto.page import spread
 from act_ray.auto.steps import begin
+from act_ray.config import Config
 from act_ray.data.shards import image_side, open_data
 from act_ray.errors import UserError
 from act_ray.init import start as init
 from act_ray.init.candidates import Speed
 from act_ray.init.choose import Machine
+from act_ray.init.start import Ask
 from tests.helpers.browser import CHROMIUM, browser, watched
 from tests.helpers.command import Ended
 from tests.helpers.sources import labels_in_turn, make_folder, random_pixels
@@ -59,6 +61,11 @@ def test_a_mistake_is_one_line_and_nothing_is_left_of_it(tmp_path: Path, capfd: 
     ):  # fmt: skip
         assert said in Ended(capfd, "auto", data, "--hours", 1, "--out", place).mistake()
     assert "--hours" in Ended(capfd, "auto", tmp_path, "--hours", 0, "--out", out).mistake()
+    few = Ended(capfd, "auto", pictures, "--hours", 0.02, "--out", tmp_path / "short").mistake()
+    assert few.startswith(
+        "--hours 0.02: too few for starting Ray, an evaluation and a report alone; give more than 0.021"
+    )
+    assert {path.name for path in (tmp_path / "short").iterdir()} <= {".lock"}  # nothing was prepared or measured
     assert not out.exists()
     assert not (pictures / "runs").exists()
     assert {path.name for path in mine.iterdir()} == {"x", "report.html"}
@@ -82,18 +89,46 @@ def test_too_few_hours_for_one_trial_takes_the_images_as_they_are_prepared(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A trial's share of the time asks for smaller images than all of it."""
-    monkeypatch.setattr(init, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
+    monkeypatch.setattr(
+        "act_ray.init.candidates.measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates)
+    )
     monkeypatch.setattr(init, "this_machine", lambda _: Machine(None, 2, 8 << 30, lpips=False))
     pixels = np.concatenate([random_pixels(), 255 - random_pixels()])
     make_folder(tmp_path / "pictures", pixels.repeat(5, 1).repeat(5, 2), 2 * labels_in_turn())
-    begun = begin(str(tmp_path / "pictures"), tmp_path / "out", 1.0, print)
+    begun = begin(str(tmp_path / "pictures"), tmp_path / "out", 1.0, Ask(search=True), print)
     assert image_side(begun["data"]) == 16
     with pytest.raises(UserError, match=r"give 0\.99 at least, and another --out"):
-        begin(str(tmp_path / "pictures"), tmp_path / "other", 0.5, print)
+        begin(str(tmp_path / "pictures"), tmp_path / "other", 0.5, Ask(search=True), print)
 
 
 def test_one_repeat_has_a_mean() -> None:
     assert [spread(scores) for scores in ([], [5.0], [4.0, 6.0])] == ["not run", "5", "5 ± 1.4"]
+
+
+def test_the_images_are_prepared_as_the_options_say_and_a_resume_says_the_same(
+    tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels left out, half the size; one network that is measured, though the first question had too few hours."""
+    monkeypatch.setattr(init, "this_machine", lambda _: Machine(None, 1, 8 << 30, lpips=False))
+    monkeypatch.setattr("act_ray.auto.steps.measure", lambda *_: pytest.fail("that is all"))
+    took = list[int]()
+
+    def measure_all(cfgs: list[Config], gpu: Any, say: Any, enough: Callable[[Speed], bool]) -> list[Speed]:
+        took.append(len(cfgs))
+        enough(Speed(30.0, 1 << 30))
+        return [Speed(30.0, 1 << 30)]
+
+    monkeypatch.setattr("act_ray.init.candidates.measure_all", measure_all)
+    make_folder(tmp_path / "pictures", random_pixels().repeat(2, 0), labels_in_turn() * 2)
+    call = ("auto", tmp_path / "pictures", "--hours", 1, "--out", tmp_path / "out")
+    with pytest.raises(pytest.fail.Exception, match="that is all"):
+        Ended(capfd, *call, "--size", 8, "--grey", "--no-labels")
+    data = open_data(str(tmp_path / "out" / "data"))
+    assert (data.images.shape[1:], data.labels) == ((1, 8, 8), None)
+    assert took == [2]
+    assert "--size: " in Ended(capfd, *call, "--grey", "--no-labels").mistake()
+    said = Ended(capfd, *call, "--size", 9).mistake()
+    assert said == "--size 9: must be a multiple of 4; the nearest is 8"
 
 
 @pytest.mark.slow

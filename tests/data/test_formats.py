@@ -266,7 +266,7 @@ def test_labels_that_make_no_sense_are_quarantined(pixels: np.ndarray, tmp_path:
     assert open_data(str(tmp_path / "dst")).labels.tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("make", ["nothing", "text", "missing", "wide", "prepared", "inside"])
+@pytest.mark.parametrize("make", ["nothing", "text", "picture", "missing", "wide", "prepared", "inside"])
 def test_a_source_that_is_none_is_one_clear_line(make: str, pixels: np.ndarray, tmp_path: Path) -> None:
     source, dst = tmp_path / "src", tmp_path / "dst"
     expected = {"nothing": "found nothing; accepted: a folder", "text": "found notes.txt; accepted"}
@@ -275,7 +275,10 @@ def test_a_source_that_is_none_is_one_clear_line(make: str, pixels: np.ndarray, 
         "wide": "6 wide and 8 high, not square: give --size",
     }
     expected |= {"prepared": "already prepared", "inside": "lies inside the source"}
+    expected["picture"] = f"src/a.JPG: is a single image; give the folder that it is in, {tmp_path}/src$"
     source.mkdir()
+    if make == "picture":
+        (source := source / "a.JPG").touch()
     if make == "text":
         (source / "notes.txt").touch()
     if make == "missing":

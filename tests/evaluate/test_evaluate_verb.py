@@ -74,6 +74,9 @@ def test_the_distance_is_the_one_of_training(run: Path, capfd: pytest.CaptureFix
     assert "FD (classifier features, 64 samples)" in ended.out
     assert "digits, 1,797" in ended.out
     assert "FID" not in ended.out
+    real = f"real images against real images: FD {row['real_distance']:.4g} (64 against the other 1,733)"
+    assert real in ended.out
+    assert 0 < row["real_distance"] < row["metrics"]["fd"]
     assert ended.out.splitlines()[-1] == f"1 row appended to {run}/evaluations.jsonl"
 
 

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
@@ -68,7 +70,28 @@ def test_the_penalty_is_of_one_unit_and_what_is_not_finite_is_left_out() -> None
     steps, loss = plotted(alone, 1)[0]
     assert (len(steps), set(loss)) == (198, {1.0})
     assert plotted(alone, 2) == [([50, 150], [9.0, 7.0])]
-    assert [axis.get_ylabel().split("\n")[0] for axis in alone.axes] == ["$L_{gp}$", "$L_{CT}$", "FD", "$p_{aug}$"]
+    assert [axis.get_ylabel().split()[0] for axis in alone.axes] == ["$L_{gp}$", "$L_{CT}$", "FD", "$p_{aug}$"]
+
+
+def test_labels_beside_stacked_panels_do_not_overlap() -> None:
+    """The longest names, on axes of powers of ten with a value a decade below the others, and little room."""
+    run = history(loss__gp_weight=0.001)
+    for k, row in enumerate(run.metrics):
+        row["loss_ct"] = 0.1 if k == 150 else 1.05 ** min(k, 90)
+    scores = [{**row, "metric": "FD (self_supervised features, 10000 samples)"} for row in run.scores]
+    for fields in ({"step", "loss_gp"}, {"step", "loss_gp", "loss_ct"}):
+        rows = [{name: value for name, value in row.items() if name in fields} for row in run.metrics]
+        with styled():
+            figure = draw_curves(
+                [replace(run, metrics=rows, scores=scores, marks=[Mark("spike", 150, (130, 150), "")])], ["one"]
+            )
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+        boxes = [axis.yaxis.label.get_window_extent(canvas.get_renderer()) for axis in figure.axes]
+        assert len(boxes) == len(fields)
+        assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    low, high = figure.axes[1].get_ylim()
+    assert [tick for tick in figure.axes[1].get_yticks() if low < tick < high] == [0.1, 1.0, 10.0]
 
 
 def test_a_mode_collapse_shows_the_diversity_and_two_runs_their_own_marks() -> None:

@@ -1,5 +1,6 @@
 """`act-ray init`: what is found out, what is chosen, and that it trains."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import yaml
 from PIL import Image
 
 from act_ray import settings
+from act_ray.config import Config
 from act_ray.data.records import LabelChoice
 from act_ray.doctor.watch import child
 from act_ray.init import candidates, choose, start
 from act_ray.init import look as looking
-from act_ray.init.candidates import Speed, measure_all
+from act_ray.init.candidates import Measured, Speed, measure_all
 from act_ray.init.choose import Choice, Machine, Network
 from act_ray.init.look import Look, look, recognise
 from act_ray.init.writing import config_text
@@ -35,7 +37,7 @@ def pictures(folder: Path, count: int, sizes: tuple[int, int] = (9, 14), colour:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "measure_all", lambda candidates, *_: [Speed(0.1, 1 << 30)] * len(candidates))
+    monkeypatch.setattr(candidates, "measure_all", lambda candidates, *_: [Speed(0.1, 1 << 30)] * len(candidates))
 
 
 def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +55,13 @@ def test_from_a_folder_to_a_training(tmp_path: Path, own_cache: Path, capfd: pyt
         assert line in said
     cfg = settings.load_file(out / "config.yaml")
     assert (cfg.model.num_classes, cfg.data.path, cfg.train.threads) == (2, str(out / "data"), 1)
-    assert "is there already" in Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded()
+    assert f"\n27 usable of 28 images: {out}/data/manifest.json lists" in said
+    again = Ended(capfd, "init", src, "--out", out, "--hours", 0.1).succeeded().splitlines()
+    assert again[again.index(f"{out}: is there already") + 1 :] == [
+        line for line in said.splitlines()[1:] if line in again
+    ]
+    assert [line.split(":")[0] for line in again[-2:]] == ["train", "search"]
+    assert "prepared as 8x8: the largest that 19 of 20 images have without being enlarged" in again
     assert "with another hours" in Ended(capfd, "init", src, "--out", out, "--hours", 0.2).mistake()
     whole = (out / "init.json").read_text()
     (out / "init.json").write_text(whole[:40])
@@ -106,7 +114,7 @@ def test_the_advice_for_too_few_hours_can_be_followed(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The size goes with the hours, and the images are prepared in that of the first call."""
-    monkeypatch.setattr(start, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
+    monkeypatch.setattr(candidates, "measure_all", lambda candidates, *_: [Speed(30.0, 1 << 30)] * len(candidates))
     pictures(tmp_path / "few", 16, (40, 41))
     call = ("init", tmp_path / "few", "--out", tmp_path / "out", "--cpu", "--hours")
     said = Ended(capfd, *call, 0.4).mistake()
@@ -129,10 +137,32 @@ def test_only_memory_ends_the_measuring_quietly(monkeypatch: pytest.MonkeyPatch)
             measure_all([cfg] * 2, False, print, lambda _: False)
 
 
+def test_what_was_measured_before_an_interruption_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, of the same settings, on the same machine."""
+    took = list[int]()
+
+    def interrupted(cfgs: list[Config], gpu: object, say: object, enough: Callable[[Speed], bool]) -> list[Speed]:
+        took.append(len(cfgs))
+        enough(Speed(float(len(cfgs)), 1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(candidates, "measure_all", interrupted)
+    cfgs = [settings.load("digits", {"train.seed": seed}) for seed in range(3)]
+    for machine in ("a", "a", "a", "b"):
+        with pytest.raises(KeyboardInterrupt):
+            Measured(tmp_path / "speeds", machine, print)(cfgs, False, lambda _: False)
+    assert took == [3, 2, 1, 3]
+    found = Measured(tmp_path / "speeds", "a", print)(cfgs, False, lambda _: False)
+    assert [speed.seconds for speed in found] == [3.0, 2.0, 1.0]
+    assert Measured(tmp_path / "speeds", "a", print)(cfgs, False, lambda speed: speed.seconds < 3) == found[:2]
+
+
 def test_all_cores_for_a_step_only_where_trials_side_by_side_do_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a step that 64 cores make twice as fast a single training has more, a search less."""
     took = {1: 1.0, None: 0.45}
-    monkeypatch.setattr(start, "measure_all", lambda cfgs, *_: [Speed(took[cfg.train.threads], 1) for cfg in cfgs])
+    monkeypatch.setattr(candidates, "measure_all", lambda cfgs, *_: [Speed(took[cfg.train.threads], 1) for cfg in cfgs])
     found, machine = Look("x", 100, True, (8, 8, 8), True, 1, (), (), 0), Machine(None, 64, 8 << 30, lpips=False)
     chosen = [start.measured(found, machine, 8, "x", 5.0, print, search)[0].threads for search in (False, True)]
     assert chosen == [None, 1]
@@ -212,6 +242,11 @@ def test_the_size_goes_with_the_images_and_the_time(
 ) -> None:
     found = Look("x", 5_000, True, sides, same, 3, (), (), 0)
     assert choose.image_size(found, hours, gpu)[0] == size
+
+
+def test_hours_are_written_as_people_write_them() -> None:
+    texts = [choose.time_text(hours) for hours in (0.013244, 0.3, 1.0, 8.0, 7.123456)]
+    assert texts == ["47.7 seconds", "18 minutes", "60 minutes", "8 hours", "7.12 hours"]
 
 
 def test_a_size_that_no_network_fits_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

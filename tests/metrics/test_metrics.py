@@ -1,6 +1,6 @@
 """The table of metrics, and all of them against torch-fidelity's own command on PNG files."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from act_ray.errors import UserError
 from act_ray.metrics.features import FeatureNetwork, compute_outputs, load_network
 from act_ray.metrics.kernel_distance import kernel_distance
 from act_ray.metrics.metrics import METRICS, check_network, compute, kept_outputs, parse_metrics
-from act_ray.metrics.moments import Measured, combine, measured
+from act_ray.metrics.moments import Chunk, Measured, combine, measured
 from act_ray.metrics.precision_recall import precision_recall
 from act_ray.metrics.reference import Reference, load_reference, measure_images
 
@@ -77,7 +77,7 @@ def ours(images: Images, network: FeatureNetwork, asked: Collection[str]) -> dic
     """As an evaluation does it: the samples in batches of 7, the real images through the reference's cache."""
     data = ImageData(images.real, None, 0, f"{images.real.shape}", "blobs")
 
-    def real(chunks: list[list[range]], kept: list[int]) -> Iterator[Measured]:
+    def real(chunks: Sequence[Chunk], kept: list[int]) -> Iterator[Measured]:
         return (measure_images(network, data, chunk, kept) for chunk in chunks)
 
     batches = torch.from_numpy(images.samples).split(7)

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from act_ray.metrics.moments import MOST_CHUNKS, Measured, Moments, combine, cut_into_chunks, measured, merge, moments
+from act_ray.metrics.moments import (
+    MOST_CHUNKS,
+    Measured,
+    Moments,
+    combine,
+    cut_into_chunks,
+    measured,
+    merge,
+    moments,
+    without,
+)
 
 
 def features(n: int = 1000, d: int = 24, offset: float = 0.0) -> Tensor:
@@ -34,6 +44,11 @@ def test_the_order_of_merging_is_no_matter_of_accuracy() -> None:
     a, b, c, d = (moments(batch) for batch in x.split([100, 450, 50, 400]))
     for whole in (merge(merge(a, b), merge(c, d)), merge(d, merge(b, merge(c, a)))):
         assert_pooled(whole, x)
+
+
+def test_what_is_taken_out_again_leaves_the_others() -> None:
+    x = features() + torch.arange(1000)[:, None] / 10
+    assert_pooled(without(moments(x), moments(x[600:])), x[:600])
 
 
 def test_a_mean_far_from_0_costs_no_digits() -> None:

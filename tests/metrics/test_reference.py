@@ -1,6 +1,7 @@
 """What samples are compared with: measured once, cached by data and network, and by nothing else."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from act_ray.data.shards import ImageData, open_data
 from act_ray.errors import UserError
 from act_ray.metrics import reference
 from act_ray.metrics.features import FeatureNetwork, compute_features, load_network
-from act_ray.metrics.moments import Measured
+from act_ray.metrics.frechet import frechet_distance
+from act_ray.metrics.moments import Chunk, Measured, moments
+from act_ray.metrics.real_distance import real_distance
 from act_ray.metrics.reference import load_reference, measure_images, reference_statistics
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -49,7 +52,7 @@ class Counted:
     def __init__(self, network: FeatureNetwork, data: ImageData) -> None:
         self.network, self.data, self.images = network, data, 0
 
-    def __call__(self, chunks: list[list[range]], keep: list[int]) -> Iterator[Measured]:
+    def __call__(self, chunks: Sequence[Chunk], keep: list[int]) -> Iterator[Measured]:
         for chunk in chunks:
             part = measure_images(self.network, self.data, chunk, keep)
             self.images += part.moments.n
@@ -100,10 +103,30 @@ def test_features_are_computed_once_and_mapped(network: FeatureNetwork, digits: 
     assert (stored.dtype, stored.shape) == (np.float32, expected.shape)
 
 
+@pytest.mark.parametrize(("samples", "features"), [(100, False), (50_000, True)])
+def test_the_scale_is_the_distance_of_some_real_images_from_all_others(
+    samples: int, features: bool, network: FeatureNetwork, digits: ImageData
+) -> None:
+    """As many as there are samples, half of all at most; measured once, and not where the features are there."""
+    measure = Counted(network, digits)
+    known = load_reference(network, digits, measure, features=features)
+    measure.images = 0
+    found, again = (
+        real_distance(network, digits, known, samples, lambda chunks: measure(chunks, [])) for _ in range(2)
+    )
+    assert measure.images == (0 if features else 100)
+    all_features = compute_features(network, torch.from_numpy(digits.images))
+    part = np.zeros(len(digits.images), bool)
+    part[random.Random(0).sample(range(len(part)), min(samples, 898))] = True
+    others = moments(all_features[~part])
+    expected = frechet_distance(all_features[part], {"mu": others.mean, "sigma": others.covariance()})
+    assert found == again == pytest.approx(expected, rel=1e-3)
+
+
 def test_an_interrupted_reference_leaves_nothing_behind(
     network: FeatureNetwork, digits: ImageData, own_cache: Path
 ) -> None:
-    def interrupted(chunks: list[list[range]], keep: list[int]) -> Iterator[Measured]:
+    def interrupted(chunks: Sequence[Chunk], keep: list[int]) -> Iterator[Measured]:
         yield from Counted(network, digits)(chunks[:3], keep)
         raise KeyboardInterrupt
 

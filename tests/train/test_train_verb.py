@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
+from act_ray.cli import require_cpus
 from act_ray.config import Config
 from act_ray.metrics import classifier, learning
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
 from act_ray.settings import build
+from act_ray.train import follow
 from act_ray.train.__main__ import nothing_yet
-from act_ray.train.follow import count_starts
+from act_ray.train.follow import Follow, count_starts
 from act_ray.train.ranks import Ranks
 from act_ray.yamlfile import read_yaml
 from tests.helpers.command import Ended
@@ -70,7 +73,10 @@ def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
         (["--data", "gopher://x/y"], "gopher://x/y: not a usable URI"),
         (["--storage", "gopher://x"], "not a usable URI"),
         (["--storage", "taken/file"], "taken/file"),
-        (["--name", "old"], "--name old: runs/old exists; continue it with --resume runs/old, or choose another"),
+        (
+            ["--name", "old"],
+            "runs/old exists; continue it with `python -m act_ray.train --resume runs/old --workers 0`, or choose",
+        ),
         (
             ["--resume", "runs/none"],
             "--resume runs/none: no config.yaml there; give the folder of a run, e.g. runs/NAME",
@@ -102,7 +108,45 @@ def test_a_name_that_is_taken_on_a_store_is_refused(
 ) -> None:
     ended = verb(capfd, "--storage", tmp_path.as_uri(), "--name", "a", *short({"loss.w": 0.9}))
     assert ended.code == 2
-    assert f"{tmp_path.as_uri()}/a exists; continue it with --resume {tmp_path.as_uri()}/a" in ended.err
+    assert (
+        f"{tmp_path.as_uri()}/a exists; continue it with `python -m act_ray.train --resume {tmp_path.as_uri()}/a"
+        in ended.err
+    )
+
+
+def test_more_workers_than_cpus_are_refused_before_ray_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And before a batch that they cannot share. Of a cluster nobody knows yet what it has."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("act_ray.ray_cluster.connected", lambda: pytest.fail("Ray was started"))
+    for verb, option in (("train", "--workers"), ("tune", "--workers-per-trial")):
+        said = Ended(capfd, verb, "--storage", tmp_path / "runs", option, 5).mistake()
+        assert said == f"{option} 5: this machine has 2 CPUs, one per worker; at most 2"
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    require_cpus("--workers", 5)
+
+
+def test_a_gpu_that_is_too_small_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised as PyTorch raises it: there is no GPU here that could run out."""
+    wanted = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.00"
+    full = torch.OutOfMemoryError(f"{wanted} MiB is free. Including non-PyTorch memory, this process has 7 GiB in use.")
+
+    def runs_out(*_: object) -> None:
+        raise full
+
+    for function, setting, hint in (
+        ("act_ray.train.loop.train_step", "train.global_batch = 6", "try 2"),
+        ("act_ray.train.run.TrainingRun.evaluate", "eval.batch = 16", "try 8"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(function, runs_out)
+            options = short({"train.global_batch": 6, "eval.batch": 16})
+            said = verb(capfd, "--storage", str(tmp_path), "--name", function, *options).mistake()
+        assert said == f"{setting}: needs more memory than the GPU has: {wanted} MiB is free; {hint}"
 
 
 def test_gpu_or_cpu_is_what_was_asked_for(
@@ -140,6 +184,21 @@ def test_resuming_a_finished_run_says_so(done: Path, capfd: pytest.CaptureFixtur
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[-1].startswith("done: score ")
     assert (done / "metrics.jsonl").read_bytes() == before
+
+
+def test_what_an_earlier_process_or_another_one_wrote_is_not_told_as_news(
+    done: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_S", 0.0)
+    run = RunFolder(str(done))
+    (score, *_), (start, *_) = run.rows("scores.jsonl"), run.rows("events.jsonl")
+    for begins, told in ((False, []), (True, ["started with 1 worker(s)", "step 4/8: FD"])):
+        capfd.readouterr()
+        with Follow(str(done), 8):
+            run.append("events.jsonl", [start] if begins else [])
+            run.append("scores.jsonl", [score])
+        lines = [line for line in capfd.readouterr().out.splitlines() if line != "no step yet after 0 s"]
+        assert [line[: len(begin)] for line, begin in zip(lines, told, strict=True)] == told
 
 
 def test_one_line_per_event_and_no_bar_without_a_terminal(done: Path, capfd: pytest.CaptureFixture[str]) -> None:
