@@ -46,6 +46,14 @@ from act_ray.typed import typed
 @data_option
 @click.option("--seed", type=click.IntRange(0), help="Short for train.seed.")
 @click.option("--workers", default=1, type=click.IntRange(0), help="Ray Train workers; 0: this process, without Ray.")
+@click.option(
+    "--min-workers",
+    "fewest",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Go on with so many where a lost machine does not come back, and with more when one does. Default: wait for "
+    "all of them.",
+)
 @click.option("--gpu/--cpu", default=None, help="A GPU per worker. Default: when the cluster has any.")
 @click.option("--max-failures", default=3, type=click.IntRange(0), help="Lost workers to survive.")
 @storage_option
@@ -66,6 +74,7 @@ def command(
     data: str | None,
     seed: int | None,
     workers: int,
+    fewest: int | None,
     gpu: bool | None,
     max_failures: int,
     storage: str,
@@ -107,7 +116,7 @@ def command(
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         location = join(storage, name or f"{cfg.preset or 'run'}-{stamp}")
         if RunFolder(location).read("config.yaml") is not None:
-            go_on = resume_command(location, workers)
+            go_on = resume_command(location, workers, fewest)
             raise UserError(f"--name {name}: {location} exists; continue it with `{go_on}`, or choose another name")
     location = location if "://" in location else os.path.abspath(location)
     if not dry_run:
@@ -117,6 +126,8 @@ def command(
         from act_ray.train.preflight import preflight
 
         preflight(cfg, workers, partial(click.echo, err=dry_run))  # the settings alone go to stdout
+    if fewest is not None:
+        check_sizes(cfg, fewest, workers)
     if dry_run:
         click.echo(settings.dump(cfg), nl=False)
         return 0
@@ -126,8 +137,18 @@ def command(
         fork(parent, at, settings.parse_overrides(overrides), location)
     if resume is not None:
         RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
-    report = train_run(cfg, location, workers, gpu, max_failures, shared_storage, tensorboard)
-    return conclude(report, location, cfg, workers)
+    go_on = f"go on with: {resume_command(location, workers, fewest)}"
+    report = train_run(cfg, location, workers, fewest, gpu, max_failures, shared_storage, go_on, tensorboard)
+    return conclude(report, location, cfg, go_on)
+
+
+def check_sizes(cfg: Config, fewest: int, workers: int) -> None:
+    """Raises UserError where a number of workers from the fewest on cannot share a batch."""
+    if fewest > workers:
+        raise UserError(f"--min-workers {fewest}: at most --workers {workers}")
+    if unfit := [n for n in range(fewest, workers) if cfg.train.global_batch % (2 * n)]:
+        batch = f"train.global_batch = {cfg.train.global_batch} is no multiple of 2 x {unfit[-1]}"
+        raise UserError(f"--min-workers {fewest}: {batch}, and {unfit[-1]} may be left; nearest: {unfit[-1] + 1}")
 
 
 def new_config(
@@ -176,19 +197,21 @@ def train_run(
     cfg: Config,
     location: str,
     workers: int,
+    fewest: int | None,
     gpu: bool | None,
     max_failures: int,
     shared_storage: bool,
+    go_on: str,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """Train, and print what the run writes; returns the last report."""
+    """Train, and print what the run writes; returns the last report. go_on: what is said where it is interrupted."""
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.interrupt import on_interrupt
     from act_ray.train.follow import Follow, count_starts
 
     warnings.simplefilter("ignore", FutureWarning)
-    follow, resume = Follow(location, cfg.train.total_steps, tensorboard), how_to_resume(location, workers)
-    early = partial(nothing_yet, location, count_starts(location), resume)
+    follow = Follow(location, cfg.train.total_steps, tensorboard)
+    early = partial(nothing_yet, location, count_starts(location), go_on)
 
     def ask() -> None:
         click.echo("interrupted: saving a checkpoint (Ctrl-C again gives up)")
@@ -198,7 +221,7 @@ def train_run(
         from act_ray.train.loop import train_here
 
         with follow:
-            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, resume, early)
+            return on_interrupt(lambda: train_here(cfg, location, gpu), ask, go_on, early)
 
     click.echo("starting Ray")
     from act_ray.ray_cluster import connected, gpu_per_worker, lost, require_shared_storage
@@ -208,8 +231,10 @@ def train_run(
         require_shared_storage(location, shared_storage)
         use_gpu = gpu_per_worker(workers, gpu)
         click.echo(f"starting {workers} worker(s)")
-        train = partial(fit, cfg, location, workers, gpu=use_gpu, max_failures=max_failures, say=click.echo)
-        return on_interrupt(train, ask, resume, early, lost)
+        train = partial(
+            fit, cfg, location, workers, fewest=fewest, gpu=use_gpu, max_failures=max_failures, say=click.echo
+        )
+        return on_interrupt(train, ask, go_on, early, lost)
 
 
 def nothing_yet(location: str, starts: int, resume: str) -> str | None:
@@ -223,17 +248,13 @@ def nothing_yet(location: str, starts: int, resume: str) -> str | None:
     return f"nothing was trained yet; {resume if there else 'the same command goes on from what it has prepared'}"
 
 
-def resume_command(location: str, workers: int) -> str:
+def resume_command(location: str, workers: int, fewest: int | None) -> str:
     """What to type to go on."""
-    return typed("train", "--resume", location, *(["--workers", workers] if workers != 1 else []))
+    least = [] if fewest is None else ["--min-workers", fewest]
+    return typed("train", "--resume", location, *(["--workers", workers] if workers != 1 else []), *least)
 
 
-def how_to_resume(location: str, workers: int) -> str:
-    """A line that says it."""
-    return f"go on with: {resume_command(location, workers)}"
-
-
-def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -> int:
+def conclude(report: dict[str, Any], location: str, cfg: Config, go_on: str) -> int:
     """Say how it ended and what to do next; the exit code."""
     step, total = report["step"], cfg.train.total_steps
     match RunOutcome(report["outcome"]):
@@ -242,7 +263,7 @@ def conclude(report: dict[str, Any], location: str, cfg: Config, workers: int) -
             click.echo(f"done: {'' if cfg.eval.features == 'none' else scores}samples in {location}/samples")
             return 0
         case RunOutcome.STOPPED:
-            click.echo(f"saved at step {step:,} of {total:,}; {how_to_resume(location, workers)}")
+            click.echo(f"saved at step {step:,} of {total:,}; {go_on}")
             return exit_code(0)
         case RunOutcome.PRUNED:
             prune = report["prune"]
