@@ -175,9 +175,11 @@ def train_run(
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.interrupt import on_interrupt
     from act_ray.train.follow import Follow, count_starts
+    from act_ray.train.sizes import describe_uploads
 
     warnings.simplefilter("ignore", FutureWarning)
-    click.echo(f"run: {location}")
+    for line in (f"run: {location}", *describe_uploads(cfg, location)):
+        click.echo(line)
     follow, resume = Follow(location, cfg.train.total_steps, tensorboard), how_to_resume(location, workers)
     early = partial(nothing_yet, location, count_starts(location), resume)
 
