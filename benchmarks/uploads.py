@@ -27,10 +27,10 @@ from act_ray.train.ranks import Ranks
 
 EVERY = 40
 SETTINGS: dict[str, Any] = {
-    "train.total_steps": 400,
+    "train.total_steps": 200,
     "train.threads": 1,
     "eval.features": "none",
-    "eval.every": 400,
+    "eval.every": 200,
     "checkpoint.every": EVERY,
 }
 CALLS = ("upload", "read", "exists", "write", "listing", "delete_file", "delete_folder")
@@ -76,7 +76,7 @@ def asking_at_once(run: RunFolder, every: float = 5.0) -> bool:
 
 @click.command()
 @click.option("--seconds", default=0.5, show_default=True, help="That each call of the store takes.")
-@click.option("--rounds", default=2, show_default=True)
+@click.option("--rounds", default=1, show_default=True)
 def main(seconds: float, rounds: int) -> None:
     """Print the times of each way, and their ratios to a folder's."""
     cfg = settings.load("digits", SETTINGS)
