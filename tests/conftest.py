@@ -17,6 +17,7 @@ from act_ray.config import Config
 from act_ray.core.step import TrainState
 from tests.helpers import fault_ledger, sources, toy_networks
 from tests.helpers.drifted_run import write_drifted_run
+from tests.helpers.object_stores import s3_server
 from tests.helpers.tiny_runs import go, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 from tests.helpers.trained_models import call, make_models
@@ -75,6 +76,13 @@ def cluster(cache: None) -> Iterator[None]:
 
     with connected(cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URI of a bucket on an S3 server of this machine."""
+    with s3_server() as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ from act_ray.doctor.rows import Row, State, row_of
 from act_ray.errors import UserError
 from act_ray.files import in_units
 from act_ray.train.preflight import findings
-from act_ray.tune.disk import checkpoint_bytes, networks
+from act_ray.train.sizes import checkpoint_bytes
+from act_ray.tune.disk import networks
 from act_ray.tune.space_checks import findings_of_search
 
 DECODE = 1 << 29  # bytes: data up to this size is decoded here, as the start of a run would

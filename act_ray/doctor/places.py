@@ -65,7 +65,7 @@ def _try(location: str) -> Row:
             right = file.read_bytes() == CONTENT
             file.unlink()
         else:
-            remote = ObjectStore(location)
+            remote = ObjectStore(location, patience_s=0)
             remote.write(name, CONTENT)
             right = remote.read(name) == CONTENT
             remote.delete_file(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from act_ray.errors import StorageError
 from act_ray.files import cache_dir, in_units
+from act_ray.runs.retries import StoreError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)
@@ -22,13 +23,15 @@ def told(
     needed: Callable[[], int] = lambda: 0,
     then: str = "--resume goes on from the last whole checkpoint",
 ) -> Iterator[None]:
-    """Raises a StorageError for an OSError of the block with one of these codes; all others pass.
+    """Raises a StorageError for an OSError of the block with one of these codes, or an object store's; others pass.
 
     what: was to be written, in the folder `where`. needed: the bytes that it takes; 0: next to nothing. then: what
     can be done when there is room again.
     """
     try:
         yield
+    except StoreError as error:
+        raise StorageError(f"{what} cannot be written to {error}; bring the storage back, and {then}") from error
     except Exception as error:
         if (code := error_number(error)) not in FULL + AWAY:
             raise

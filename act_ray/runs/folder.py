@@ -7,28 +7,31 @@ events.jsonl     started, resumed, stopped, ...   progress.json       where it i
 STOP             create it, and the run saves, ends and deletes it
 """
 
+import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 from act_ray import jsonfile, settings
 from act_ray.config import Config
 from act_ray.errors import UserError
-from act_ray.files import EVALUATIONS, cache_dir, locked, replace_atomically
+from act_ray.files import cache_dir, locked, replace_atomically
 from act_ray.runs.lock import LOCK, exclusive
+from act_ray.runs.retries import StoreError
 from act_ray.runs.rows import Row, append_rows, read_rows, rows_text
 from act_ray.runs.storage import ObjectStore
+from act_ray.runs.uploads import MANIFEST as MANIFEST
+from act_ray.runs.uploads import NOTES as NOTES
+from act_ray.runs.uploads import Uploads
 from act_ray.yamlfile import read_yaml
 
 STOP = "STOP"
-NOTES = "notes.jsonl"  # what people mark and write on the dashboard, which alone writes it
 GO_ON = "GO-"  # and an index: create it in a search's folder, and that waiting trial goes on
 LINEAGE = "lineage.json"  # of a fork (train/fork.py)
 RESCUES = "rescues.json"  # of a run that went back after a collapse (train/rescue.py)
-MANIFEST = "MANIFEST.json"  # what is written last in a checkpoint's folder: without it the rest is no checkpoint
 
 T = TypeVar("T")
 
@@ -95,6 +98,8 @@ class Folder:
             return self.remote.read(name).decode()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except StoreError:
+            raise
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.location}/{name}: cannot be read: {error}") from error
 
@@ -128,15 +133,17 @@ class Folder:
 
 
 class RunFolder(Folder):
-    """A run's folder; a remote one is pushed at every checkpoint.
+    """A run's folder; a remote one is pushed at every checkpoint, in the background (runs/uploads.py).
 
     `lock_wait_s`: how long `open` waits for another process, such as a killed driver's last worker, to be gone.
     """
 
     def __init__(self, location: str, scratch: str = "runs", lock_wait_s: float = 30.0) -> None:
         super().__init__(location, scratch)
-        self.lock_wait_s, self._held = lock_wait_s, ExitStack()
+        self.lock_wait_s, self._held = lock_wait_s, contextlib.ExitStack()
+        self.uploads = None if self.remote is None else Uploads(self.path, self.remote)
         self._last_look, self._stop = 0.0, False
+        self.asking: threading.Thread | None = None  # for the stop flag of a remote run
 
     @property
     def checkpoints(self) -> Path:
@@ -162,12 +169,19 @@ class RunFolder(Folder):
                     self.remote.download_folder("", self.path)
             for name in ("samples", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+        except StoreError:
+            raise
         except OSError as error:
             raise UserError(f"{self.location}: cannot be used as a run's folder: {error}") from error
 
     def close(self) -> None:
-        """Let another process have the folder."""
-        self._held.close()
+        """Wait until all is pushed, and let another process have the folder. Raises what the push raised."""
+        try:
+            if self.asking is not None:
+                self.asking.join()
+            self.pushed()
+        finally:
+            self._held.close()
 
     def truncate(self, name: str, step: int) -> None:
         """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
@@ -194,20 +208,31 @@ class RunFolder(Folder):
             (self.path / STOP).touch()
 
     def stop_requested(self, every: float = 5.0) -> bool:
-        """Whether somebody asked for a stop; a remote store is asked at most once in `every` seconds."""
+        """Whether somebody asked for a stop.
+
+        A remote store is asked in the background, at most once in `every` seconds: it is what it said last.
+        """
         if self.remote is None:
             return (self.path / STOP).exists()
-        if time.monotonic() - self._last_look > every:
+        waits = self.asking is not None and self.asking.is_alive()
+        if not waits and time.monotonic() - self._last_look > every:
             self._last_look = time.monotonic()
-            self._stop = self.remote.exists(STOP)
+            self.asking = threading.Thread(target=self._ask, args=(self.remote.asked_once(),), daemon=True)
+            self.asking.start()
         return self._stop
+
+    def _ask(self, remote: ObjectStore) -> None:
+        with contextlib.suppress(OSError):  # a store that is away is asked again; the next push tells of it
+            self._stop = remote.exists(STOP)
 
     def clear_stop(self) -> None:
         """Forget that somebody asked."""
         (self.path / STOP).unlink(missing_ok=True)
-        if self.remote is not None and self.stop_requested(every=0):
+        if self.asking is not None:
+            self.asking.join()
+        if self.remote is not None and self.remote.exists(STOP):
             self.remote.delete_file(STOP)
-            self._stop = False
+        self._stop = False
 
     # ------------------------------------------------------------------------------------------ object store
 
@@ -235,27 +260,24 @@ class RunFolder(Folder):
             self.remote.download_folder(source, aside)
             aside.rename(folder)
 
-    def push(self, new: Path | None = None) -> None:
-        """Copy what is new to the object store, manifests last; nothing for a local run.
+    def push_later(self, new: Path | None = None) -> None:
+        """Copy what is new to the object store in the background, as it is now; nothing for a local run.
 
-        new: a folder that was just written, to be copied even where the store has files of these names.
+        new: a folder that was just written, to be copied even where the store has files of these names. Raises what
+        the push before raised.
         """
-        if self.remote is None:
-            return
-        files = [p for p in self.path.rglob("*") if p.is_file() and p.name[0] != "." and p.name != EVALUATIONS]
-        local = {str(p.relative_to(self.path)): p for p in files}
-        there, folders = self.remote.listing()
-        # All but samples and checkpoints change in place.
-        changed = {name for name, path in local.items() if "/" not in name or path.parent == new}
-        for name in sorted((set(local) - there) | changed, key=lambda n: n.endswith(MANIFEST)):
-            self.remote.upload(name, self.path / name)
-        kept = {path.parent for path in files}
-        for name in sorted(there):
-            if name.endswith(MANIFEST) and (self.path / name).parent not in kept:
-                self.remote.delete_file(name)  # first: without it the rest is no checkpoint
-        for name in folders:
-            if (self.path / name).parent == self.checkpoints and self.path / name not in kept:
-                self.remote.delete_folder(name)
+        if self.uploads is not None:
+            self.uploads.request(new)
+
+    def pushed(self) -> None:
+        """Wait for the push that is under way. Raises what it raised."""
+        if self.uploads is not None:
+            self.uploads.wait()
+
+    def push(self, new: Path | None = None) -> None:
+        """push_later, and wait for it."""
+        self.push_later(new)
+        self.pushed()
 
 
 def read_config(run: Folder) -> Config | None:

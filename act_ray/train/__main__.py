@@ -208,8 +208,11 @@ def train_run(
     from act_ray.runs.folder import RunFolder
     from act_ray.runs.interrupt import on_interrupt
     from act_ray.train.follow import Follow, count_starts
+    from act_ray.train.sizes import describe_uploads
 
     warnings.simplefilter("ignore", FutureWarning)
+    for line in describe_uploads(cfg, location):
+        click.echo(line)
     follow = Follow(location, cfg.train.total_steps, tensorboard)
     early = partial(nothing_yet, location, count_starts(location), go_on)
 

@@ -1,5 +1,6 @@
 """Watches a run's folder from the process that started it: lines for its events, and a bar or now and then a line."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ class Follow:
         self.run, self.total = RunFolder(location, scratch="views"), total_steps
         self.path, self.every = self.run.path, 0.5 if self.run.remote is None else 15.0
         self.run.fetch_root()
+        if self.run.remote is not None:
+            self.run.remote = self.run.remote.asked_once()
         self.events, self.scores = (
             Tail(self.path / name, file_size(self.path / name)) for name in ("events.jsonl", "scores.jsonl")
         )
@@ -58,7 +61,8 @@ class Follow:
             self._look()
 
     def _look(self) -> None:
-        self.run.fetch_root()
+        with contextlib.suppress(OSError):  # a store that is away is looked at again, and the run tells of it
+            self.run.fetch_root()
         self._mirror()
         events = self.events.rows()  # read before the scores: those of an ended run are then all there
         self.begun = self.begun or any(row["event"] in STARTS for row in events)

@@ -51,4 +51,5 @@ class Notice:
         started = time.monotonic()
         if self.run.state.step != self.run.saved_at:
             self.run.save()
+        self.run.pushed()
         self.saving = self.run.ranks.from_first(time.monotonic() - started)

@@ -137,6 +137,7 @@ def go_back(
     rescues.json is written last, also on an object store: a run that is killed before it collapses again, and is
     rescued again, in the same way.
     """
+    folder.pushed()  # pictures are moved on the object store, too
     steps, back_to = checkpoint.saved_steps(folder.checkpoints), last_good(folder.checkpoints, first, best)
     rescues = read_rescues(folder)
     kept = folder.path / "rescues" / str(len(rescues) + 1)

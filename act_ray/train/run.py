@@ -151,7 +151,11 @@ class TrainingRun:
         flagged, kept = self.detector.record, self.cfg.checkpoint
         good = (kept.good, flagged.before) if flagged is not None else None
         checkpoint.prune(self.folder.checkpoints, self.state.step, kept.keep, best, good)
-        self.folder.push(saved)
+        self.folder.push_later(saved)
+
+    def pushed(self) -> None:
+        """Wait until the object store has what was saved."""
+        self._write("the last checkpoint", self.folder.pushed)
 
     # ------------------------------------------------------------------------------------------ metrics
 

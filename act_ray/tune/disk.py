@@ -7,38 +7,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from act_ray.config import Config
 from act_ray.data.shards import open_data
 from act_ray.errors import UserError
 from act_ray.files import in_units
-from act_ray.models.discriminators import build_discriminator
-from act_ray.models.unet import UNet
 from act_ray.runs.storage import storage_is_local
+from act_ray.train.sizes import checkpoint_bytes, checkpoints_written
 from act_ray.tune.kinds import endpoints
 from act_ray.tune.space import Space
 
 MOST = 64  # combinations that are looked at
-
-
-def checkpoint_bytes(cfg: Config, channels: int, size: int) -> int:
-    """The tensors of one: theta, theta^- and the slow average, D, and two moments of each weight that is trained."""
-    with torch.device("meta"):  # shapes alone
-        generator = UNet(cfg, channels, size)
-    total = 5 * tensor_bytes(generator)
-    if cfg.adversarial:
-        on = "cpu" if cfg.discriminator.kind == "projected" else "meta"  # whose feature network is read from a file
-        with torch.device(on):
-            D = build_discriminator(cfg, channels, size)
-        total += tensor_bytes(D) + 2 * sum(w.nbytes for w in D.parameters() if w.requires_grad)
-    return total
-
-
-def tensor_bytes(module: nn.Module) -> int:
-    """All its parameters and buffers."""
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 def describe_disk(space: Space, location: str) -> list[str]:
@@ -58,7 +36,8 @@ def describe_disk(space: Space, location: str) -> list[str]:
         f"best, and those from before a collapse): {in_units(total)}"
     )
     if not storage_is_local(location):
-        return [line]
+        sent = checkpoints_written(space.example()) * space.trials
+        return [f"{line}; at most {sent:,} are uploaded: {in_units(one * sent)}"]
     there = Path(location.removeprefix("file://"))
     while not there.exists():
         there = there.parent

@@ -24,6 +24,7 @@ from act_ray.outcomes import TrialOutcome
 from act_ray.runs.folder import GO_ON, Folder
 from act_ray.runs.lock import LOCK
 from act_ray.runs.reports import Ended, Report, check
+from act_ray.runs.retries import StoreError
 from act_ray.runs.rows import parse_rows
 from act_ray.runs.storage import join, storage_is_local
 from act_ray.tune.space import Space
@@ -241,7 +242,8 @@ class Experiment:
         self.dir.event(event, **row)
         self.take({"event": event, **row})
         if event != "reported":
-            self.dir.push_root()
+            with contextlib.suppress(StoreError):  # the next event brings it along; a store that stays away ends trials
+                self.dir.push_root()
 
     def log_state(self, state: str) -> None:
         """That the search runs now, was interrupted, or is finished: `running`, `interrupted`, `finished`."""

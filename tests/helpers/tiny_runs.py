@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from act_ray.core import losses
 from act_ray.outcomes import Report
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.uploads import UPLOAD
 from act_ray.train import loop
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
@@ -83,13 +85,21 @@ def in_child(function: Callable[[], object]) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 
+def until_uploaded() -> None:
+    """Wait for what runs of this process upload."""
+    for thread in threading.enumerate():
+        if thread.name == UPLOAD:
+            thread.join()
+
+
 def killed_at(cfg: Config, location: Path | str, step: int) -> None:
-    """Train in a child that is killed with SIGKILL at the start of a step."""
+    """Train in a child that is killed with SIGKILL at the start of a step, when what it had to upload is there."""
     name = "diffusion_step" if cfg.train.method == "diffusion" else "train_step"
     original = getattr(loop, name)
 
     def dying(state: Any, *rest: Any) -> Any:
         if state.step == step:
+            until_uploaded()
             os.kill(os.getpid(), signal.SIGKILL)
         return original(state, *rest)
 

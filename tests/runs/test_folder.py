@@ -1,6 +1,7 @@
 """A run's folder here and on an object store, which a run can be resumed from alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,25 @@ from tests.helpers.tiny_runs import assert_same_run, go, killed_at, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 
 
+def answer(run: RunFolder, ask: Callable[..., bool] = RunFolder.stop_requested) -> bool:
+    """Whether a stop is requested now."""
+    ask(run, every=0)
+    if run.asking is not None:
+        run.asking.join()
+    return ask(run, every=60)
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_reading_and_the_stop_flag(remote: bool, tmp_path: Path) -> None:
     place = tmp_path / "deep" / "run"
     run, other = (RunFolder(place.as_uri() if remote else str(place)) for _ in range(2))
     assert run.read("config.yaml") is None
-    assert not run.stop_requested(every=0)
+    assert not answer(run)
     run.clear_stop()
     other.request_stop()
-    assert run.stop_requested(every=0)
+    assert answer(run)
     run.clear_stop()
-    assert not run.stop_requested(every=0)
+    assert not answer(run)
     assert not (place / "STOP").exists()
     (place / "config.yaml").write_text("a: ü")
     assert run.read("config.yaml") == "a: ü"
@@ -32,10 +41,10 @@ def test_reading_and_the_stop_flag(remote: bool, tmp_path: Path) -> None:
 
 def test_a_remote_stop_flag_is_not_asked_for_at_every_flush(tmp_path: Path) -> None:
     run = RunFolder(tmp_path.as_uri())
-    assert not run.stop_requested(every=60)
+    assert not answer(run)
     run.request_stop()
     assert not run.stop_requested(every=60)
-    assert run.stop_requested(every=0)
+    assert answer(run)
 
 
 # ---------------------------------------------------------------------------------------------- object store
@@ -100,7 +109,7 @@ def test_a_stop_through_the_store(whole: Path, tmp_path: Path, new_node: Any, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", asking)
-        patch.setattr(RunFolder.stop_requested, "__defaults__", (0.0,))
+        patch.setattr(RunFolder, "stop_requested", answer)
         last = go(tiny(), place.as_uri())[-1]
     assert (last["outcome"], last["step"]) == ("stopped", 8)
     assert not (place / "STOP").exists()

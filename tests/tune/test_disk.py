@@ -8,7 +8,8 @@ import pytest
 from act_ray import settings
 from act_ray.data.shards import open_data
 from act_ray.files import in_units
-from act_ray.tune.disk import checkpoint_bytes, describe_disk
+from act_ray.train.sizes import checkpoint_bytes, describe_uploads
+from act_ray.tune.disk import describe_disk
 from act_ray.tune.space_files import parse_space
 from tests.helpers.tiny_runs import go, newest, tiny
 from tests.helpers.tiny_settings import DIFFUSION
@@ -40,3 +41,9 @@ def test_the_largest_trial_counts_and_what_is_free_is_said(tmp_path: Path) -> No
     assert line.endswith(" are free")
     (remote,) = describe_disk(parse_space(raw, "x"), "s3://bucket/runs")
     assert "free" not in remote
+    every = cfg.checkpoint.every, cfg.eval.every, cfg.train.total_steps
+    count = sum(any(step % n == 0 for n in every) for step in range(1, cfg.train.total_steps + 1))
+    assert remote.endswith(f"; at most {6 * count} are uploaded: {in_units(6 * count * one)}")
+    (line,) = describe_uploads(cfg, "s3://bucket/run")
+    assert f"{in_units(one)}; at most {count} in the whole run: {in_units(count * one)}; 5 at most stay" in line
+    assert describe_uploads(cfg, str(tmp_path)) == []
