@@ -38,9 +38,10 @@ def test_a_node_that_goes_with_notice_costs_no_step_and_the_rest_goes_on(tmp_pat
         command = [sys.executable, "-m", "act_ray.train", "--config", str(tmp_path / "run.yaml"), "--name", "run"]
         command += ["--storage", str(tmp_path), "--shared-storage", "--workers", "2", "--min-workers", "1"]
         (tmp_path / "run.yaml").write_text(settings.dump(settings.load("digits", SETTINGS)))
-        with subprocess.Popen(
-            command, env=nodes.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as run:
+        with (
+            (tmp_path / "out").open("w") as out,
+            subprocess.Popen(command, env=nodes.env, stdout=out, stderr=out) as run,
+        ):
             assert until(lambda: steps() > 10)
             nodes.drain("b", NOTICE_S)
             assert until(lambda: [row for row in rows(place / "events.jsonl") if row["event"] == "note"] != [])
