@@ -106,7 +106,7 @@ def main(seconds: float, rounds: int) -> None:
     for way, times in found.items():
         step, saving, whole = (statistics.mean(column) for column in zip(*times, strict=True))
         click.echo(
-            f"{way:18} step {1e3 * step:.1f} ms   with a checkpoint {1e3 * saving:.0f} ms ({saving / step:.2f} steps)   "
+            f"{way:18} step {1e3 * step:.1f} ms   checkpoint {1e3 * saving:.0f} ms ({saving / step:.2f} steps)   "
             f"whole run {whole:.1f} s"
         )
 
