@@ -311,6 +311,13 @@ class CheckpointConfig(Section):
 
     every: int = Field(5_000, ge=1, le=10**9, description="steps between checkpoints")
     keep: int = Field(2, ge=2, le=10**6, description="newest checkpoints kept besides the best")
+    notice: float | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="seconds between the signal that a machine goes and its end (Kubernetes 30, AWS spot 120): where a "
+        "checkpoint takes longer, no run begins",
+    )
     good: int = Field(
         2, ge=0, le=10**6, description="and newest ones from before a signature of collapse was found, to fork from"
     )

@@ -260,6 +260,14 @@ class RunFolder(Folder):
             self.remote.download_folder(source, aside)
             aside.rename(folder)
 
+    def send_and_drop(self, folder: Path) -> None:
+        """Copy one of its folders to the object store, and remove it there; nothing for a local one."""
+        if self.remote is not None:
+            name = str(folder.relative_to(self.path))
+            for file in folder.iterdir():
+                self.remote.upload(f"{name}/{file.name}", file)
+            self.remote.delete_folder(name)
+
     def push_later(self, new: Path | None = None) -> None:
         """Copy what is new to the object store in the background, as it is now; nothing for a local run.
 

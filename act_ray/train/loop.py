@@ -15,7 +15,7 @@ from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
 from act_ray.train.batches import Batches
 from act_ray.train.memory import needing_memory
-from act_ray.train.notice import Ask, Notice, nobody
+from act_ray.train.notice import Ask, Notice, nobody, rehearse
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
 
@@ -40,6 +40,7 @@ def loop(run: TrainingRun, pulse: Pulse, ask: Ask) -> Generator[Report, None, bo
 
     Returns whether the run is to go on from an earlier state, instead of its end.
     """
+    rehearse(run)
     with Batches(run.data, run.cfg, run.ranks) as batches:
         try:
             return (yield from rounds(run, batches, pulse, Notice(ask, run, pulse)))

@@ -1,20 +1,44 @@
 """A machine that is about to be taken away: the run saves at once, and again just before, so that no step is lost."""
 
+import shutil
 import time
 from collections.abc import Callable
 
+from act_ray.errors import UserError
+from act_ray.files import in_units
+from act_ray.runs import checkpoint
+from act_ray.runs.failing_storage import told
 from act_ray.runs.pulse import Pulse
 from act_ray.train.run import TrainingRun
 
-Ask = Callable[
-    [], float | None
-]  # the time of day at which the machine goes, inf where that is not said; None: it stays
+Ask = Callable[[], float | None]  # the time of day at which the machine goes, inf if that is not said; None: it stays
 MARGIN_S = 3.0  # the last checkpoint is begun so long before, and as long again as the one before took twice
 GRACE_S = 60.0  # after its time a machine that is still there was given back, and the run goes on
 
 
 def nobody() -> None:
     """Nobody gives notice to a process of its own; a signal does (runs/interrupt.py)."""
+
+
+def rehearse(run: TrainingRun) -> None:
+    """Write a checkpoint and drop it again: does one fit into checkpoint.notice? Raises UserError if it does not."""
+    if (notice := run.cfg.checkpoint.notice) is not None:
+        run.ranks.on_first(lambda: _rehearse(run, notice))
+
+
+def _rehearse(run: TrainingRun, notice: float) -> None:
+    place, started = run.folder.path / ".rehearsal", time.monotonic()
+    with told("a checkpoint, to see how long it takes,", run.folder.path, lambda: checkpoint.size(run.state)):
+        written = checkpoint.save(place, run.state, {})
+        run.folder.send_and_drop(written)
+    took = time.monotonic() - started
+    shutil.rmtree(place)
+    if (needed := MARGIN_S + took) > notice:
+        size = in_units(checkpoint.size(run.state))
+        raise UserError(
+            f"checkpoint.notice = {notice:g}: a checkpoint of {size} takes {took:.1f} s in {run.folder.location}, and "
+            f"a step must end before it; needed: {needed:.0f} s, a smaller network or a faster storage"
+        )
 
 
 class Notice:

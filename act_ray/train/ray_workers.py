@@ -14,6 +14,7 @@ from act_ray.config import Config
 from act_ray.device import prepare_process
 from act_ray.errors import UserError
 from act_ray.outcomes import Report
+from act_ray.ray_gauges import Gauges
 from act_ray.ray_watch import Watch, beat, beating
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
@@ -25,8 +26,10 @@ Hook = Callable[[Report], None]
 class _Forward(ray.train.UserCallback):  # type: ignore[misc]
     """Runs in Train's controller: hands rank 0's reports to the process that called fit, and says that it lives."""
 
-    def __init__(self, put: Hook | None, board: str, pulse: Pulse) -> None:
+    def __init__(self, put: Hook | None, name: str, board: str, pulse: Pulse) -> None:
         self.put, self.board, self.pulse, self.beats = put, board, pulse, False
+        self.name = name
+        self.gauges: Gauges | None = None  # made in the controller
 
     def after_report(self, run_context: Any, metrics: list[Report], checkpoint: Any) -> None:
         if not self.beats:  # nothing of ours runs in the controller before its first report
@@ -34,7 +37,10 @@ class _Forward(ray.train.UserCallback):  # type: ignore[misc]
             about = (self.board, "Ray Train's controller", self.pulse, over)
             threading.Thread(target=beat, args=about, daemon=True).start()
         if self.put is not None:
-            self.put(metrics[0])
+            self.put(metrics[0])  # to a search, which has gauges of its own
+            return
+        self.gauges = self.gauges or Gauges()
+        self.gauges.show(self.name, metrics[0])
 
 
 def taken_away() -> float | None:
@@ -111,7 +117,7 @@ def _fit(
             name="ray_train",
             storage_path=join(location, "ray"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            callbacks=[_Forward(on_report, board, Pulse(cfg.train.hang_timeout))],
+            callbacks=[_Forward(on_report, RunFolder(location).name, board, Pulse(cfg.train.hang_timeout))],
         ),
     )
     result = trainer.fit().return_value

@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from act_ray.metrics.scores import WORST
 from act_ray.outcomes import HALTED, Report, RunOutcome, TrialOutcome
+from act_ray.ray_gauges import Gauges
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.tensorboard import FOLDER, EventFiles
 from act_ray.tune.experiment import Experiment
@@ -48,6 +49,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.halted: str | None = None  # how the storage failed, which ends the search until it is mended
         self.event_files: dict[int, EventFiles] = {}
         self.noted = 0.0  # when cluster.json was written
+        self.gauges = Gauges(experiment.dir.name)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we do not use: nothing."""
@@ -145,6 +147,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             return
         report = read_report(result)
         self.experiment.log("reported", plan, report=report)
+        self.gauges.show(plan.name, report)
         self.write_event_files(plan)
         if report["outcome"] is not None:
             return
