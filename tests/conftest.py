@@ -72,6 +72,7 @@ def _one_thread() -> Iterator[None]:
 def cluster(cache: None) -> Iterator[None]:
     """Ray with two CPUs: what two one-worker trials or one two-worker run take, so that any leak blocks the next."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_metrics_report_interval_ms", "500")
     from act_ray.ray_cluster import connected
 
     with connected(cpus=2):
