@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from act_ray.errors import UserError
 from act_ray.files import open_uri
 from act_ray.runs.retries import PATIENCE_S, retried
 
@@ -83,6 +84,8 @@ class ObjectStore:
         into.mkdir(parents=True, exist_ok=True)
         found = sorted(self.listing(folder, recursive)[0])
         targets = [into / name.removeprefix(folder).lstrip("/") for name in found]
+        if bad := next((name for name in found if ".." in name.split("/")), None):
+            raise UserError(f"{self.uri}: holds {bad}, which leads out of its folder; remove it there")
         for parent in {target.parent for target in targets}:
             parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(AT_ONCE) as pool:
