@@ -28,6 +28,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets the other tes
 torch.set_num_threads(1)  # sums in the same order everywhere; it is also what makes it safe to train in a forked child
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test into the group that has to run in one process; those on Ray come first."""
     for item in items:
