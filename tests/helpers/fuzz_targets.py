@@ -264,7 +264,7 @@ read_run_logs = all_of(
     lambda case: read_run(str(case / "run"), "x"),
     lambda case: show(case / "run"),
     lambda case: Journal(case, "d", 1.0),
-    lambda case: _before(case, {"hours": 1.0}),
+    lambda case: _before(case, {"hours": 1.0}, print),
 )
 
 
