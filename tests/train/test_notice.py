@@ -10,7 +10,7 @@ from act_ray.runs.folder import RunFolder
 from act_ray.train import notice
 from act_ray.train.loop import train
 from act_ray.train.ranks import Ranks
-from tests.helpers.tiny_runs import assert_same_run, go, rows, tiny
+from tests.helpers.tiny_runs import assert_same_run, go, newest, rows, same, tensors, tiny
 
 
 def test_it_saves_at_once_and_goes_on_when_the_machine_stays(
@@ -37,6 +37,6 @@ def test_a_checkpoint_that_takes_longer_than_the_notice_is_refused(whole: Path, 
     with pytest.raises(UserError, match=said):
         go(tiny({"checkpoint.notice": 1}), tmp_path / "short")
     go(tiny({"checkpoint.notice": 60}), tmp_path / "long")
-    assert_same_run(tmp_path / "long", whole)
+    assert same(tensors(newest(tmp_path / "long")), tensors(newest(whole)))
     for place in (tmp_path / "short", tmp_path / "long"):
         assert not (place / ".rehearsal").exists()
