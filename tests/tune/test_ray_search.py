@@ -18,6 +18,7 @@ from act_ray.tune import ray_search, summary
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
+from tests.helpers.fault_ledger import FULL
 from tests.helpers.mistakes import refusal
 from tests.helpers.ray_searches import DEADLINE_S, everything_is_free, experiment, until
 from tests.helpers.small_disk import resize, small_disk
@@ -72,7 +73,10 @@ def test_asha_stops_a_trial_and_its_state_is_saved(cluster: None, tmp_path: Path
         assert (step, problems) == (trial.last["step"], [])
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+QUARTER_OF_AN_HOUR = pytest.mark.skipif(not FULL, reason="FAULTS=full: it took 15 minutes")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.slow, QUARTER_OF_AN_HOUR])])
 def test_a_trial_that_waited_and_went_on_equals_an_uninterrupted_run(
     workers: int, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
