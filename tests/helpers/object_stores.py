@@ -25,9 +25,9 @@ START_S = 60.0
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
     """A process that serves S3 (moto) on a free port; the URI of a bucket. pyarrow finds it by the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    from act_ray.ray_cluster import free_port  # imports Ray, which few tests need
+
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     endpoint = f"http://127.0.0.1:{port}"

@@ -33,10 +33,8 @@ class Nodes:
     """
 
     def __init__(self) -> None:
-        self.port, self.folder = (
-            free_port(),
-            Path(tempfile.mkdtemp(prefix="r-", dir="/tmp")),
-        )  # a socket's path is short
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # a socket's path is short
         self.started: dict[str, subprocess.Popen[bytes]] = {}
         dashboard = free_port()
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {

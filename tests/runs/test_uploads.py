@@ -65,18 +65,23 @@ def save(run: RunFolder, step: int, keep: int) -> Path:
     return folder
 
 
+def push_three(gate: Gate, run: RunFolder, keep: int) -> None:
+    """While the first is under way the second waits, and the third takes its place."""
+    gate.shut()
+    for step in (1, 2, 3):
+        run.push_later(save(run, step, keep))
+        if step == 1:
+            assert gate.reached.wait(WAIT_S)
+    gate.open.set()
+    run.close()
+
+
 def test_an_upload_has_what_was_there_and_the_newest_request_replaces_those_that_wait(
     gate: Gate, tmp_path: Path
 ) -> None:
     run = RunFolder((tmp_path / "bucket").as_uri())
     run.open()
-    gate.shut()
-    for step in (1, 2, 3):
-        run.push_later(save(run, step, keep=1))
-        if step == 1:
-            assert gate.reached.wait(WAIT_S)
-    gate.open.set()
-    run.close()
+    push_three(gate, run, keep=1)
     one, three = (f"checkpoints/step-0000000{step}" for step in (1, 3))
     each = [["metrics.jsonl", f"{folder}/ema.safetensors", f"{folder}/{MANIFEST}"] for folder in (one, three)]
     assert gate.uploaded == [name for names in each for name in names]
@@ -94,13 +99,7 @@ def test_a_checkpoint_written_again_replaces_the_one_there_though_its_request_wa
     damaged = tmp_path / "bucket" / "checkpoints" / "step-00000002"
     damaged.mkdir(parents=True)
     (damaged / "ema.safetensors").write_text("damaged")
-    gate.shut()
-    for step in (1, 2, 3):
-        run.push_later(save(run, step, keep=2))
-        if step == 1:
-            assert gate.reached.wait(WAIT_S)
-    gate.open.set()
-    run.close()
+    push_three(gate, run, keep=2)
     assert (damaged / "ema.safetensors").read_text() == "ema.safetensors 2"
 
 
