@@ -142,7 +142,7 @@ def test_killed_in_the_search_it_goes_on_and_ends_in_time_with_a_model_and_a_rep
     command += ["--out", str(out)]
     log = out / "search" / "events.jsonl"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        assert until(lambda: len(events(log, "ended") + events(log, "waiting")) >= 2, first)
+        assert until(lambda: len(events(log, "reported")) >= 3, first)  # a slow machine has time for one trial
         os.kill(first.pid, signal.SIGKILL)
         printed, _ = first.communicate(timeout=DEADLINE_S)
     assert "search: " in printed

@@ -73,10 +73,10 @@ def test_asha_stops_a_trial_and_its_state_is_saved(cluster: None, tmp_path: Path
         assert (step, problems) == (trial.last["step"], [])
 
 
-QUARTER_OF_AN_HOUR = pytest.mark.skipif(not FULL, reason="FAULTS=full: it took 15 minutes")
+MINUTES = pytest.mark.skipif(not FULL, reason="FAULTS=full: it starts a trial's three processes ten times, 6 minutes")
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.slow, QUARTER_OF_AN_HOUR])])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.slow, MINUTES])])
 def test_a_trial_that_waited_and_went_on_equals_an_uninterrupted_run(
     workers: int, cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +125,8 @@ def test_a_full_disk_ends_no_trial_and_the_search_goes_on(cluster: None, tmp_pat
     with small_disk(tmp_path / "disk", "1200k") as disk:
         search = experiment(disk, {"train.total_steps": 16})
         said = refusal(ray_search.search, search)
-        assert re.match(rf"{disk}/.*: checkpoint \d+ cannot be written: No space left on device: it takes ", said), said
+        full = r"(checkpoint \d+|the run's files) cannot be written: No space left on device"  # whichever comes first
+        assert re.match(rf"{disk}/.*: {full}[:;] ", said), said
         assert said.endswith(f"no trial has ended by it; {search.how_to_resume}")
         assert [trial.outcome for trial in Experiment.read(search.location).trials.values()] in ([None], [None, None])
         resize(disk, "100M")
