@@ -13,7 +13,7 @@ import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -87,13 +87,40 @@ def saved_steps(root: Path) -> list[int]:
 # ---------------------------------------------------------------------------------------------- save
 
 
-def save(root: Path, state: TrainState, extra: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of step k in the host's memory, which training leaves alone."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]  # by the names of their files
+    about: str  # state.json
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        return sum(tensor.nbytes for group in self.tensors.values() for tensor in group.values())
+
+    @classmethod
+    def take(cls, state: TrainState, extra: dict[str, Any]) -> Self:
+        """Copy the state: as many bytes as `size` says."""
+        tensors: dict[str, dict[str, Tensor]] = {name: net.state_dict() for name, net in modules(state).items()}
+        settings = {}
+        for name, optimizer in optimizers(state).items():
+            tensors[name], settings[name] = _flatten(optimizer)
+        tensors["controller"] = scalars(state)
+        scales = {name: scaler.state_dict() for name, scaler in scalers(state).items()}
+        about = {"step": state.step, "optimizers": settings, "scalers": scales, **extra}
+        copies = {name: {key: _copy(value) for key, value in group.items()} for name, group in tensors.items()}
+        return cls(state.step, copies, jsonfile.text(about))
+
+
+def save(root: Path, snapshot: Snapshot) -> Path:
     """Write the state of step k to root/step-k: aside, flushed, then renamed. A damaged one there is replaced."""
-    target, aside = step_folder(root, state.step), root / ".writing"
+    target, aside = step_folder(root, snapshot.step), root / ".writing"
     shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
     aside.mkdir(parents=True)
     try:
-        _fill(aside, state, extra)
+        _fill(aside, snapshot)
         shutil.rmtree(target, ignore_errors=True)
         publish(aside, target)
     finally:
@@ -122,16 +149,10 @@ def prune(root: Path, newest: int, keep: int, best: int | None, good: tuple[int,
             shutil.rmtree(step_folder(root, step), ignore_errors=True)
 
 
-def _fill(folder: Path, state: TrainState, extra: dict[str, Any]) -> None:
-    for name, module in modules(state).items():
-        _write(folder, name, module.state_dict())
-    settings = {}
-    for name, optimizer in optimizers(state).items():
-        tensors, settings[name] = _flatten(optimizer)
-        _write(folder, name, tensors)
-    _write(folder, "controller", scalars(state))
-    scales = {name: scaler.state_dict() for name, scaler in scalers(state).items()}
-    jsonfile.write(folder / "state.json", {"step": state.step, "optimizers": settings, "scalers": scales, **extra})
+def _fill(folder: Path, snapshot: Snapshot) -> None:
+    for name, tensors in snapshot.tensors.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "state.json").write_text(snapshot.about)
     files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
     jsonfile.write(folder / MANIFEST, _manifest(files))
 
@@ -141,9 +162,8 @@ def _manifest(files: dict[str, Any]) -> dict[str, Any]:
     return {"format": "act_ray.checkpoint", "version": 1, "files": files, "sha256": digest}
 
 
-def _write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
-    tensors = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-    save_file(tensors, folder / f"{name}.safetensors")
+def _copy(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())  # contiguous, whatever its layout was
 
 
 def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -46,6 +46,7 @@ def loop(run: TrainingRun, pulse: Pulse, ask: Ask) -> Generator[Report, None, bo
             return (yield from rounds(run, batches, pulse, Notice(ask, run, pulse)))
         finally:
             pulse.pause()
+            run.writer.close()
 
 
 def rounds(run: TrainingRun, batches: Batches, pulse: Pulse, notice: Notice) -> Generator[Report, None, bool]:

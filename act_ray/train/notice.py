@@ -7,6 +7,7 @@ from collections.abc import Callable
 from act_ray.errors import UserError
 from act_ray.files import in_units
 from act_ray.runs import checkpoint
+from act_ray.runs.checkpoint import Snapshot
 from act_ray.runs.failing_storage import told
 from act_ray.runs.pulse import Pulse
 from act_ray.train.run import TrainingRun
@@ -29,7 +30,7 @@ def rehearse(run: TrainingRun) -> None:
 def _rehearse(run: TrainingRun, notice: float) -> None:
     place, started = run.folder.path / ".rehearsal", time.monotonic()
     with told("a checkpoint, to see how long it takes,", run.folder.path, lambda: checkpoint.size(run.state)):
-        written = checkpoint.save(place, run.state, {})
+        written = checkpoint.save(place, Snapshot.take(run.state, {}))
         run.folder.send_and_drop(written)
     took = time.monotonic() - started
     shutil.rmtree(place)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from act_ray.metrics.scores import WORST, finite_or_worst, metric_name
 from act_ray.outcomes import Report, RunOutcome
 from act_ray.pictures import save_grid
 from act_ray.runs import checkpoint
+from act_ray.runs.checkpoint import Snapshot
 from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder, grid_name
 from act_ray.runs.progress import Progress
+from act_ray.runs.writer import Writer
 from act_ray.train.batches import step_indices
 from act_ray.train.detect import make_detector
 from act_ray.train.fork import read_lineage, scored_in
@@ -47,7 +50,7 @@ class TrainingRun:
         self.asked, self.folder, self.ranks = cfg, folder, ranks
         self.data = ranks.together(lambda: open_data(cfg.data.path, cfg.data.decode, self.note))
         ranks.together(lambda: check_fit(cfg, self.data, ranks.world))
-        self.scorer = Scorer(cfg, self.data, ranks, self.note)
+        self.scorer, self.writer = Scorer(cfg, self.data, ranks, self.note), Writer(folder)
         ranks.on_first(folder.open)
         self.rescues = ranks.on_first(lambda: read_rescues(folder))
         self.cfg = cfg = changed(cfg, self.rescues)
@@ -121,19 +124,19 @@ class TrainingRun:
                 self.folder.path.mkdir(parents=True, exist_ok=True)  # it may come before the folder is opened
                 self.folder.event("note", text=line)
 
-    def _write(self, what: str, write: Callable[[], object], needed: Callable[[], int] = lambda: 0) -> None:
+    def _write(self, what: str, write: Callable[[], object]) -> None:
         """On rank 0; a disk that is full ends every worker, for the others would wait for this one."""
 
         def attempt() -> None:
-            with told(what, self.folder.path, needed):
+            with told(what, self.folder.path):
                 write()
 
         self.ranks.on_first(attempt)
 
     def save(self) -> None:
-        """Checkpoint (rank 0; every worker holds the same state)."""
+        """Checkpoint, in the background (rank 0; every worker holds the same state); `pushed` waits for it."""
         self.improved, self.saved_at = False, self.state.step
-        self._write(f"checkpoint {self.state.step}", self._save, lambda: checkpoint.size(self.state))
+        self._write("the checkpoint before", self._save)
 
     def _save(self) -> None:
         extra = {
@@ -146,16 +149,19 @@ class TrainingRun:
             "image_shape": list(self.data.images.shape[1:]),
             "label_counts": label_counts(self.data),
         }
-        saved = checkpoint.save(self.folder.checkpoints, self.state, extra)
         best = self.best[1] if self.best else None
         flagged, kept = self.detector.record, self.cfg.checkpoint
         good = (kept.good, flagged.before) if flagged is not None else None
-        checkpoint.prune(self.folder.checkpoints, self.state.step, kept.keep, best, good)
-        self.folder.push_later(saved)
+        prune = partial(checkpoint.prune, self.folder.checkpoints, self.state.step, kept.keep, best, good)
+        self.writer.write(Snapshot.take(self.state, extra), prune)
 
     def pushed(self) -> None:
-        """Wait until the object store has what was saved."""
-        self._write("the last checkpoint", self.folder.pushed)
+        """Wait until what was saved is written, and on the object store."""
+        self._write("the last checkpoint", self._pushed)
+
+    def _pushed(self) -> None:
+        self.writer.settle()
+        self.folder.pushed()
 
     # ------------------------------------------------------------------------------------------ metrics
 
@@ -203,6 +209,7 @@ class TrainingRun:
             self._watch(self.detector.observe(self.state.step - 1, None, None, {"a weight": math.nan}))
 
     def _log(self, rows: list[dict[str, float]]) -> None:
+        self.writer.settle(wait=False)
         self.folder.append("metrics.jsonl", rows)
         now, cfg, row = time.monotonic(), self.cfg.train, rows[-1]
         rate = (self.state.step - self.clock_step) / max(now - self.clock, 1e-9)
@@ -270,6 +277,7 @@ class TrainingRun:
         if changes is None:
             return False
         first = first_flag(replace(self.detector.trace, not_finite=None), self.cfg.collapse) or found
+        self.pushed()
         self._write("rescues.json", lambda: go_back(self.folder, found, first, best, changes, self.seconds))
         return True
 
@@ -279,6 +287,7 @@ class TrainingRun:
             self.save()
         if self.ranks.first:
             with told("events.jsonl", self.folder.path):
+                self.writer.settle()
                 self.folder.event(RunOutcome.STOPPED, step=self.state.step, prune=None)
                 self.folder.push()
 
@@ -292,6 +301,7 @@ class TrainingRun:
         return report
 
     def _conclude(self, outcome: RunOutcome, report: Report, found: PruneRecord | None) -> None:
+        self.writer.settle()
         if found is not None:
             broken = self.detector.trace.not_finite
             record = found if broken is None else found.with_evidence(self._evidence(broken.step))

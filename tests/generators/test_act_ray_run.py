@@ -28,7 +28,7 @@ def run(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         job.state.step, job.last_score, job.best = step, 10.0 * step, (5.0, min(step, 4))
         for add, name in enumerate(("model", "teacher", "ema")):
             unwrap(getattr(job.state, name)).network.unet.conv_in.bias.data += 1 + add
-        checkpoint.save(job.folder.checkpoints, job.state, extra(job))
+        checkpoint.save(job.folder.checkpoints, checkpoint.Snapshot.take(job.state, extra(job)))
     job.folder.append(
         "scores.jsonl",
         [

@@ -20,7 +20,7 @@ from act_ray.core.noise import Noise
 from act_ray.core.step import TrainState, train_step
 from act_ray.data.shards import open_data
 from act_ray.runs import checkpoint
-from act_ray.runs.checkpoint import newest_whole, save, saved_steps, step_folder
+from act_ray.runs.checkpoint import Snapshot, newest_whole, save, saved_steps, step_folder
 from act_ray.runs.folder import MANIFEST
 from act_ray.train.batches import fetch
 from act_ray.train.ranks import Ranks
@@ -87,7 +87,7 @@ def root(state: TrainState, tmp_path: Path) -> Path:
 def save_as(root: Path, state: TrainState, step: int) -> None:
     before, state.step = state.step, step
     try:
-        save(root, state, EXTRA)
+        save(root, Snapshot.take(state, EXTRA))
     finally:
         state.step = before
 
@@ -110,7 +110,7 @@ def test_a_loaded_state_is_the_saved_one_and_goes_on_the_same(settings: dict[str
     cfg = tiny(settings)
     ours = fresh(cfg)
     advance(ours, cfg, 3)
-    folder = save(tmp_path, ours, EXTRA)
+    folder = save(tmp_path, Snapshot.take(ours, EXTRA))
     theirs = fresh(tiny({**settings, "train.seed": 7}))
     extra = checkpoint.load(folder, theirs)
     assert {key: extra[key] for key in EXTRA} == EXTRA
@@ -299,7 +299,7 @@ def test_when_all_are_damaged_there_is_none(root: Path) -> None:
 # ---------------------------------------------------------------------------------------------- full disk
 
 
-@pytest.mark.parametrize("fails", range(1, 24, 2))
+@pytest.mark.parametrize("fails", range(1, 22, 2))
 def test_a_full_disk_leaves_the_one_before_and_gets_its_space_back(
     fails: int, state: TrainState, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
