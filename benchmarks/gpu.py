@@ -1,0 +1,148 @@
+"""One table of what a training step costs on the GPU at hand: `python benchmarks/gpu.py --preset cifar10`.
+
+For each variant: the mean time of a step, its share of what the GPU can do (floating-point operations as torch counts
+them, over the vendor's dense peak for the format), the memory at most, and how often the host waited for the device in
+the steps that were measured. The images are random, so no data is needed; without LPIPS's weights the distance is
+pseudo-Huber, and a line says so. On a CPU it runs as well, without peak, memory and waits.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from act_ray import settings
+from act_ray.config import Config
+from act_ray.core.noise import Noise
+from act_ray.core.step import TrainState, train_step
+from act_ray.data.shards import ImageData
+from act_ray.device import prepare_process
+from act_ray.errors import UserError
+from act_ray.train.ranks import Ranks
+from act_ray.train.setup import build_state
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {"train.precision": "fp32"},
+    "TF32": {"train.precision": "fp32"},
+    "bf16": {"train.precision": "bf16"},
+    "bf16, channels_last": {"train.precision": "bf16", "train.channels_last": True},
+    "bf16, channels_last, compiled": {
+        "train.precision": "bf16", "train.channels_last": True, "train.compile": True,
+    },
+}  # fmt: skip
+# Dense peaks in TFLOP/s, from NVIDIA's data sheets: fp32 without tensor cores, TF32, bf16.
+PEAKS = {
+    "A100": (19.5, 156.0, 312.0),
+    "H100 PCIe": (51.0, 378.0, 756.0),
+    "H100": (67.0, 495.0, 989.0),
+    "H200": (67.0, 495.0, 989.0),
+    "A10": (31.2, 62.5, 125.0),
+    "L4": (30.3, 60.0, 121.0),
+    "V100": (15.7, 15.7, 15.7),
+}
+
+
+def peak_of(name: str, kind: int) -> float | None:
+    """FLOP/s of a GPU at most; None for one that is not in PEAKS."""
+    return next((1e12 * peaks[kind] for gpu, peaks in PEAKS.items() if gpu in name), None)
+
+
+def build(preset: str, change: dict[str, Any], batch: int, size: int, channels: int) -> tuple[Config, TrainState, Any]:
+    """A state and a step of it, on random images."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (batch, channels, size, size), np.uint8)
+    x = torch.from_numpy(images).to(device).float() / 127.5 - 1
+    cfg = settings.load(preset, {"train.global_batch": batch, "model.num_classes": None, **change})
+    prepare_process(cfg, 1)
+    data = ImageData(images, None, 0, "", "random")
+    try:
+        state = build_state(cfg, data, Ranks(device), click.echo)
+    except UserError as error:
+        click.echo(f"  (pseudo-Huber instead of {cfg.loss.distance}: {str(error).splitlines()[0][:100]})")
+        cfg = settings.load(
+            preset, {"train.global_batch": batch, "model.num_classes": None, **change, "loss.distance": "pseudo_huber"}
+        )
+        state = build_state(cfg, data, Ranks(device), click.echo)
+
+    def step() -> None:
+        train_step(state, x, None, Noise(0, state.step, device), cfg.step)
+
+    return cfg, state, step
+
+
+def flops_of(state: TrainState, cfg: Config, step: Callable[[], None]) -> float:
+    """Floating-point operations of a mean step: one with the gradient penalty in every I_gp."""
+    counts = []
+    for start in (0, 1):  # with the penalty, without it
+        state.step = start
+        with FlopCounterMode(display=False) as counter:
+            step()
+        counts.append(counter.get_total_flops())
+    every = cfg.loss.gp_interval if cfg.loss.w > 0 and cfg.loss.gp_weight > 0 else 1
+    return float((counts[0] + (every - 1) * counts[1]) / every)
+
+
+def waits_of(step: Callable[[], None], steps: int) -> int:
+    """How often the host waits for the GPU."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(steps):
+                step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(one.message) for one in caught)
+
+
+@click.command()
+@click.option("--preset", default="cifar10", show_default=True)
+@click.option("--batch", default=80, show_default=True)
+@click.option("--size", default=32, show_default=True, help="Side of the images.")
+@click.option("--channels", default=3, show_default=True)
+@click.option("--steps", default=32, show_default=True, help="Measured; a multiple of I_gp holds its penalties.")
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Not all variants.")
+@click.option("--set", "changes", multiple=True, help="Settings of all variants, as of train.")
+def main(
+    preset: str, batch: int, size: int, channels: int, steps: int, only: tuple[str, ...], changes: tuple[str, ...]
+) -> None:
+    """Print the table."""
+    gpu = torch.cuda.is_available()
+    where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"{preset}, batch {batch}, {channels}x{size}x{size}, {where}, torch {torch.__version__}")
+    click.echo(f"{'variant':32} {'ms/step':>9} {'images/s':>9} {'of peak':>8} {'memory':>9} {'waits':>6}")
+    flops = 0.0
+    for name in only or VARIANTS:
+        cfg, state, step = build(preset, {**VARIANTS[name], **settings.parse_overrides(changes)}, batch, size, channels)
+        # Training allows TF32 wherever it trains in fp32 (device.py); the first variant shows what that is worth.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name != "fp32"
+        if not cfg.train.compile:  # the counter sees no compiled code, which does the same arithmetic
+            flops = flops_of(state, cfg, step)
+        for _ in range(4):
+            step()
+        state.step = 0
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        if gpu:
+            torch.cuda.synchronize()
+        took = (time.perf_counter() - started) / steps
+        kind = 2 if "bf16" in name else 1 if name == "TF32" else 0
+        peak = peak_of(where, kind) if gpu else None
+        share = f"{flops / took / peak:8.1%}" if flops and peak else "       -"
+        memory = f"{torch.cuda.max_memory_allocated() / 1e9:6.2f} GB" if gpu else "        -"
+        waits = f"{waits_of(step, steps):6}" if gpu else "     -"
+        click.echo(f"{name:32} {1e3 * took:9.1f} {batch / took:9.1f} {share} {memory} {waits}")
+        del state, step
+    click.echo(f"{flops / batch / 1e9:.2f} GFLOP an image, with its share of the penalty steps")
+
+
+if __name__ == "__main__":
+    main()
