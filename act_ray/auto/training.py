@@ -1,6 +1,5 @@
 """The search, and its best settings again with new seeds: what trains, and keeps to the clock."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def run_until(experiment: Experiment, seconds: float) -> bool:
     from act_ray.tune.ray_search import search
 
     with exclusive(experiment.dir.path, f"{experiment.location}: another process is running this search"):
-        cut_short = search(experiment, time.time() + seconds)
+        cut_short = search(experiment, seconds)
     if was_interrupted():
         raise Interrupted("")
     return not cut_short

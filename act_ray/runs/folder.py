@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -150,15 +150,24 @@ class RunFolder(Folder):
         """Where its checkpoints are on this machine."""
         return self.path / "checkpoints"
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """The folder's lock. Raises UserError when another process keeps it for over `lock_wait_s`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        busy = f"{self.location}: is being trained by another process; wait for it or stop it first"
+        return exclusive(self.path, busy, self.lock_wait_s)
+
+    def forget_stop(self) -> None:
+        """Before a run goes on: drop a request that came too late for a process that was killed. Raises as `held`."""
+        with self._usable(), self.held():  # or else it may be meant for a process that is at work
+            self.clear_stop()
+
     def open(self) -> None:
         """Create the folder and hold it until `close`; for a remote run replace the scratch by what was pushed last.
 
         Raises UserError, also when another process holds it: two writers would truncate each other's rows.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            busy = f"{self.location}: is being trained by another process; wait for it or stop it first"
-            self._held.enter_context(exclusive(self.path, busy, self.lock_wait_s))
+        with self._usable():
+            self._held.enter_context(self.held())
             if self.remote is not None:
                 for old in self.path.iterdir():
                     if old.is_dir():
@@ -169,6 +178,11 @@ class RunFolder(Folder):
                     self.remote.download_folder("", self.path)
             for name in ("samples", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except StoreError:
             raise
         except OSError as error:
@@ -264,8 +278,13 @@ class RunFolder(Folder):
         """Copy one of its folders to the object store, and remove it there; nothing for a local one."""
         if self.remote is not None:
             name = str(folder.relative_to(self.path))
-            for file in folder.iterdir():
-                self.remote.upload(f"{name}/{file.name}", file)
+            try:
+                for file in folder.iterdir():
+                    self.remote.upload(f"{name}/{file.name}", file)
+            except OSError:
+                with contextlib.suppress(OSError):  # it has just failed for as long as it is waited for
+                    self.remote.asked_once().delete_folder(name)
+                raise
             self.remote.delete_folder(name)
 
     def push_later(self, new: Path | None = None) -> None:
