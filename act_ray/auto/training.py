@@ -135,7 +135,7 @@ def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
 
 def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
     """How many finalists, and how many steps for each of their runs; by what the search took."""
-    rows = read_rows(folder / SEARCH / "events.jsonl")
+    rows, _ = read_rows(folder / SEARCH / "events.jsonl")
     scored = sum(trial.best_score is not None for trial in experiment.trials.values())
     pace, startup = measured_pace(rows) or plan.repeats / plan.steps, measured_startup(rows) or STARTUP
     count, steps = fit_repeats(seconds, startup, pace, plan, scored)

@@ -44,6 +44,7 @@ class Folder:
 
     def __init__(self, location: str, scratch: str = "runs") -> None:
         self.location = location
+        self.bad: dict[str, int] = {}  # lines that `rows` left out, by the file's name
         self.remote = ObjectStore(location) if "://" in location else None
         self.path = (
             Path(location).resolve()
@@ -124,8 +125,15 @@ class Folder:
         append_rows(self.path / name, rows)
 
     def rows(self, name: str) -> list[Row]:
-        """All whole rows of a .jsonl file."""
-        return read_rows(self.path / name)
+        """All whole rows of a .jsonl file; `left_out` says afterwards how many lines were none."""
+        found, self.bad[name] = read_rows(self.path / name)
+        return found
+
+    def left_out(self) -> Iterator[str]:
+        """A line for each file of which `rows` has left something out."""
+        for name, count in self.bad.items():
+            if count:
+                yield f"{name}: {count} line(s) cannot be read, and are left out"
 
     def event(self, what: str, **details: Any) -> None:
         """One line in events.jsonl."""
@@ -197,9 +205,11 @@ class RunFolder(Folder):
         finally:
             self._held.close()
 
-    def truncate(self, name: str, step: int) -> None:
-        """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
-        self.write(name, rows_text(row for row in self.rows(name) if row["step"] < step))
+    def truncate(self, name: str, step: int) -> int:
+        """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice. How many stay."""
+        kept = [row for row in self.rows(name) if row["step"] < step]
+        self.write(name, rows_text(kept))
+        return len(kept)
 
     def move(self, name: str, folder: Path) -> None:
         """Move a file, if it is there, to a folder in this one, here and on the object store."""

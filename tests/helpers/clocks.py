@@ -13,7 +13,7 @@ HOUR = 3600
 
 
 class Clock:
-    """For processes that are started with `environment`: `jump` sets their time of day, and leaves other clocks alone."""
+    """For processes started with `environment`: `jump` sets their time of day, and leaves other clocks alone."""
 
     def __init__(self, folder: Path) -> None:
         compiler = shutil.which("cc")
