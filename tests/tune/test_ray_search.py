@@ -17,7 +17,7 @@ from act_ray.tune import ray_search, summary
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.ray_placement import placement
 from act_ray.tune.results import rank
-from tests.helpers.fault_ledger import FULL
+from tests.helpers.fault_ledger import FULL, note
 from tests.helpers.mistakes import refusal
 from tests.helpers.ray_searches import DEADLINE_S, everything_is_free, experiment, until
 from tests.helpers.small_disk import resize, small_disk
@@ -152,7 +152,7 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trials", [3, 10])
+@pytest.mark.parametrize("trials", [3, 10, *([50] if FULL else [])])
 def test_prunes_in_a_row_leave_nothing_behind(trials: int, cluster: None, tmp_path: Path) -> None:
     """Collapsing trials of a Ray Train worker each, two at a time on two CPUs: what two leak blocks the third."""
     done = experiment(tmp_path, BLOWS_UP, workers=1, parameters={"train.seed": {"grid": list(range(trials))}})
@@ -162,3 +162,4 @@ def test_prunes_in_a_row_leave_nothing_behind(trials: int, cluster: None, tmp_pa
         events = (done.local_trial(trial.plan) / "events.jsonl").read_text()
         assert '"event": "pruned"' in events  # the workers ended by themselves
     assert until(everything_is_free)
+    note(f"{trials} prunes in a row", "nothing left behind")
