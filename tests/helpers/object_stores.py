@@ -152,7 +152,7 @@ class _PassOn(BaseHTTPRequestHandler):
     server: Unreliable
 
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         time.sleep(self.server.delay)
         drawn = self.server.draw() / self.server.rate if self.server.rate else 1.0
         if drawn < 1 / 3:
@@ -161,7 +161,8 @@ class _PassOn(BaseHTTPRequestHandler):
             return self._say(409, b"<Error><Code>OperationAborted</Code><Message>again, please</Message></Error>")
         connection = http.client.HTTPConnection(self.server.target)
         try:
-            connection.request(self.command, self.path, body, dict(self.headers))
+            given = [(name, value) for name, value in self.headers.items() if name.lower() not in OF_THE_CONNECTION]
+            connection.request(self.command, self.path, body, dict(given))
             answer = connection.getresponse()
             content = answer.read()
         finally:
@@ -172,6 +173,17 @@ class _PassOn(BaseHTTPRequestHandler):
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in OF_THE_CONNECTION]
         length = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
         return self._say(answer.status, content, kept, length)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = list[bytes]()
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(pieces)
 
     def _say(self, status: int, content: bytes, headers: Any = (), length: Any = None) -> None:
         self.send_response(status)
@@ -188,7 +200,7 @@ class _PassOn(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection", "server", "date")
+OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection", "expect", "server")
 
 
 @contextlib.contextmanager
