@@ -22,7 +22,7 @@ test-all: $(VENV)/ready
 	$(PYTEST) $(ARGS)
 
 test-faults: $(VENV)/ready
-	FAULTS=$(FAULTS) $(PYTEST) tests/faults $(ARGS)
+	FAULTS=$(FAULTS) $(PYTEST) tests/faults tests/tune/test_ray_search.py::test_prunes_in_a_row_leave_nothing_behind $(ARGS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -47,9 +47,11 @@ def train_model(config: Config, folder: str, *, workers: int = 0, gpu: bool | No
     location = folder if "://" in folder else os.path.abspath(folder)
     preflight(config, workers)
     run = RunFolder(location)
-    if read_config(run) not in (None, config):
+    there = read_config(run)
+    if there not in (None, config):
         raise UserError(f"{folder}: holds a run of other settings; choose another folder")
-    run.clear_stop()  # of a run that was killed before it could obey
+    if there is not None:
+        run.forget_stop()
     if workers == 0:
         from act_ray.train.loop import train_here
 
@@ -77,7 +79,7 @@ def run_search(
     changes: settings for all trials. recipe: as of load_config, instead of the space's. Returns a row per trial, best
     first (docs/files.md, results.parquet).
     """
-    from act_ray.tune.__main__ import DEFAULTS, read_space, run_search
+    from act_ray.tune.__main__ import DEFAULTS, alone, read_space, run_search
     from act_ray.tune.experiment import Experiment
     from act_ray.tune.results import result_rows
 
@@ -85,7 +87,8 @@ def run_search(
     checked = read_space(space, {"trials": trials, "recipe": recipe}, dict(changes or {}), workers_per_trial)
     location = folder if "://" in folder else os.path.abspath(folder)
     experiment = Experiment.create(location, checked, options)
-    run_search(experiment, shared_storage=False)
+    with alone(location):
+        run_search(experiment, shared_storage=False)
     return result_rows(experiment)
 
 

@@ -46,6 +46,7 @@ class Journal:
         self.path, self.lock = folder / FILE, threading.RLock()
         self.data, self.hours, self.asked = data, hours, asked or {}
         self.sessions: list[list[float]] = []
+        self.began: float | None = None  # this process's session, by time.monotonic()
         self.done: dict[str, Found] = {}  # step -> what it found out
         self.at: dict[str, float] = {}  # step -> seconds at work when it was done
         self.notes: list[str] = []  # what was left out or shortened
@@ -74,7 +75,8 @@ class Journal:
     def at_work(self) -> Iterator[None]:
         """Count the time of the block."""
         over = threading.Event()
-        self.sessions.append([time.time(), time.time()])
+        self.began, now = time.monotonic(), time.time()
+        self.sessions.append([now, now])
         self.write()
 
         def live() -> None:
@@ -95,7 +97,7 @@ class Journal:
         """The file, with a sign of life. Raises StorageError where the disk is full, or fails."""
         with self.lock, told(FILE, self.path.parent, then="the same command goes on"):
             if self.sessions:
-                self.sessions[-1][1] = time.time()
+                self.sessions[-1][1] = self.sessions[-1][0] + self._session
             jsonfile.write(self.path, {"data": self.data, "hours": self.hours, "sessions": self.sessions,
                                        "done": self.done, "at": self.at, "notes": self.notes,
                                        "asked": self.asked})  # fmt: skip
@@ -131,7 +133,13 @@ class Journal:
     def used(self) -> float:
         """Seconds at work, in all sessions."""
         before = sum(seen - began for began, seen in self.sessions[:-1])
-        return before + (time.time() - self.sessions[-1][0] if self.sessions else 0.0)
+        return before + (self._session if self.sessions else 0.0)
+
+    @property
+    def _session(self) -> float:
+        """Seconds of the last session; of another process's what it wrote. By a clock that nobody sets."""
+        began, seen = self.sessions[-1]
+        return seen - began if self.began is None else time.monotonic() - self.began
 
     @property
     def left(self) -> float:

@@ -19,6 +19,7 @@ from act_ray.tune.finalists import SEEDS
 from act_ray.tune.freeze_thaw import SHARE
 
 RAY = 10.0  # until Ray has started
+STARTUP_MOST = 1800.0  # what is said to have taken longer did not: the clock was set
 STARTUP = 20.0  # the trials' processes, before each of the two parts that train
 REST, REST_LEAST, REST_MOST = 0.05, 25.0, 1800.0  # of the hours: evaluation, export and report
 PREPARING = 0.05  # of the hours, as a guess before it is known
@@ -153,7 +154,7 @@ def measured_pace(rows: Sequence[dict[str, Any]]) -> float | None:
             last[index] = None  # it waited, or began
             continue
         before, now = last.get(index), (row["time"], row["report"]["step"])
-        if before is not None and now[1] > before[1]:
+        if before is not None and now[1] > before[1] and now[0] > before[0]:  # else the clock was set back
             took.append((now[0] - before[0]) / (now[1] - before[1]))
         last[index] = now
     return median(took) if took else None
@@ -168,7 +169,7 @@ def measured_startup(rows: Sequence[dict[str, Any]]) -> float | None:
         elif row["event"] == "trial_started" and began is not None:
             took.append(row["time"] - began)
             began = None
-    return max(took, default=None)
+    return max((seconds for seconds in took if 0 <= seconds < STARTUP_MOST), default=None)
 
 
 def describe(plan: Plan, costs: Costs, whole: float, used: float) -> Iterator[str]:

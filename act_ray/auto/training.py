@@ -1,6 +1,5 @@
 """The search, and its best settings again with new seeds: what trains, and keeps to the clock."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def run_until(experiment: Experiment, seconds: float) -> bool:
     from act_ray.tune.ray_search import search
 
     with exclusive(experiment.dir.path, f"{experiment.location}: another process is running this search"):
-        cut_short = search(experiment, time.time() + seconds)
+        cut_short = search(experiment, seconds)
     if was_interrupted():
         raise Interrupted("")
     return not cut_short
@@ -136,7 +135,7 @@ def repeat(folder: Path, plan: Plan, journal: Journal) -> Found:
 
 def fit_to_time(folder: Path, experiment: Experiment, plan: Plan, seconds: float) -> Found:
     """How many finalists, and how many steps for each of their runs; by what the search took."""
-    rows = read_rows(folder / SEARCH / "events.jsonl")
+    rows, _ = read_rows(folder / SEARCH / "events.jsonl")
     scored = sum(trial.best_score is not None for trial in experiment.trials.values())
     pace, startup = measured_pace(rows) or plan.repeats / plan.steps, measured_startup(rows) or STARTUP
     count, steps = fit_repeats(seconds, startup, pace, plan, scored)

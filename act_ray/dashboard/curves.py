@@ -20,7 +20,7 @@ from act_ray.core.schedule import num_levels
 from act_ray.dashboard.source import REMOTE_S
 from act_ray.metrics.scores import WORST
 from act_ray.runs.folder import RunFolder
-from act_ray.runs.rows import Tail
+from act_ray.runs.rows import Tail, sound_lines
 
 METRICS = ("gp", "loss_gp", "loss_ct", "loss_g", "loss_d", "loss_dsm", "logit_gap", "p_aug", "tau", "w_gp")
 SCORES = (
@@ -56,7 +56,7 @@ class Table:
 
     def add(self, text: bytes) -> None:
         """Take in whole lines."""
-        steps, columns = _parse(text, self.names)
+        steps, columns = _parse(sound_lines(text), self.names)
         if len(steps) and len(self.steps) and steps[0] <= self.steps[-1]:  # a resumed run writes its last steps again
             kept = int(np.searchsorted(self.steps, steps[0]))
             self.steps, self.columns = self.steps[:kept], {name: c[:kept] for name, c in self.columns.items()}

@@ -45,6 +45,9 @@ class SearchSource(Source):
         self.spent = [0.0, 0.0]  # images, seconds of training, over all trials
         self.best: list[list[float]] = []  # [images, seconds, best score so far, time]
         self.first_event, self.last_event = math.inf, 0.0
+        self.moved: dict[int, float] = {}  # when each running trial last wrote its progress
+        self.latest: tuple[Any, ...] | None = None  # what was news last, and when that was
+        self.heard = -math.inf
         self.ran: dict[int, Config] = {}  # settings, of trials that were asked for
         self.marks: dict[int, Row] = {}
         self.stopped: dict[int, bool] = {}
@@ -61,8 +64,8 @@ class SearchSource(Source):
         trials = self.experiment.trials
         open_ones = {index for index in self.entries if index in trials and self.open(trials[index])}
         if self.folder.remote is None:  # a trial that has gone on since the log's last line is news
-            moved = (_modified(self.run_folder(index).path / PROGRESS) for index in open_ones)
-            self.news = max(self.news, *moved, 0.0)
+            self.moved = {index: _modified(self.run_folder(index).path / PROGRESS) for index in open_ones}
+            self.news = max(self.news, *self.moved.values(), 0.0)
         for index in sorted(touched | open_ones):
             yield index, self.row(trials[index])
 
@@ -151,8 +154,12 @@ class SearchSource(Source):
 
     @property
     def quiet(self) -> float:
-        """Seconds since there was any news of it."""
-        return time.time() - max(self.news, self.last_event)
+        """Seconds since there was any news of it, by a clock that nobody sets: only how old news is, its stamp says."""
+        latest, now = (self.news, self.last_event, self.tail.offset, self.moved), time.monotonic()
+        if latest != self.latest:
+            age = max(0.0, time.time() - max(self.news, self.last_event))
+            self.latest, self.heard = latest, max(self.heard, now - age)
+        return now - self.heard
 
     def about(self) -> Row:
         space, trials = self.experiment.space, list(self.experiment.trials.values())

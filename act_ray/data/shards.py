@@ -15,24 +15,14 @@ from act_ray import jsonfile
 from act_ray.data import formats, store
 from act_ray.data.on_the_fly import ShardImages, open_shards
 from act_ray.errors import UserError, near
-from act_ray.files import cache_dir, in_units, locked, open_uri, publish, sha256
+from act_ray.files import cache_dir, in_units, locked, open_uri, publish
 from act_ray.progress_bar import ProgressBar
 from act_ray.typed import typed
+from act_ray.written import Written, unchanged, written
 
 Decode = Literal["ahead", "on_the_fly"]
 Say = Callable[[str], None]
 WRITTEN = "written.json"
-CHECKED_BYTES = 1 << 30  # of a file of the cache, beyond which its content is not read at each opening: about a second
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file of a decoded cache, as it was written."""
-
-    name: str
-    bytes: int
-    mtime_ns: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -175,7 +165,7 @@ def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
     """Map a decoded cache; None when it is missing, or not what was written."""
     classes = store.num_classes(manifest)
     try:
-        if not all(_unchanged(folder / file.name, file) for file in jsonfile.read(folder / WRITTEN, list[Written])):
+        if not all(unchanged(folder / file.name, file) for file in jsonfile.read(folder / WRITTEN, list[Written])):
             return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False) if classes else None
@@ -184,14 +174,6 @@ def _map(folder: Path, manifest: dict[str, Any], name: str) -> ImageData | None:
     if images.shape != _shape(manifest) or (labels is not None and labels.shape != images.shape[:1]):
         return None
     return ImageData(images, labels, classes, manifest["checksum"], name)
-
-
-def _unchanged(path: Path, written: Written) -> bool:
-    """By its size and time where it is large, or else by its content."""
-    stat = path.stat()
-    if stat.st_size > CHECKED_BYTES and stat.st_mtime_ns == written.mtime_ns:
-        return stat.st_size == written.bytes
-    return stat.st_size == written.bytes and sha256(path) == written.sha256
 
 
 def _shape(manifest: dict[str, Any]) -> tuple[int, ...]:
@@ -228,7 +210,7 @@ def _decode(files: Any, root: str, path: str, manifest: dict[str, Any], folder: 
         if labels:
             np.save(temporary / "labels.npy", np.concatenate(labels), allow_pickle=False)
         files_written = sorted(temporary.iterdir())
-        jsonfile.write(temporary / WRITTEN, [asdict(_written(path)) for path in files_written])
+        jsonfile.write(temporary / WRITTEN, [asdict(written(path)) for path in files_written])
         shutil.rmtree(folder, ignore_errors=True)  # there only when it could not be mapped
         publish(temporary, folder)
     finally:
@@ -240,11 +222,6 @@ def about(data: ImageData) -> str:
     n, channels, height, width = data.images.shape
     kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     return f"{n:,} images of {height}x{width}, {kind}, {data.num_classes or 'no'} classes"
-
-
-def _written(path: Path) -> Written:
-    stat = path.stat()
-    return Written(path.name, stat.st_size, stat.st_mtime_ns, sha256(path))
 
 
 def label_counts(data: ImageData) -> list[int] | None:

@@ -61,6 +61,8 @@ def explain_search(location: str) -> Iterator[str]:
     from act_ray.typed import typed
 
     experiment = Experiment.read(location, scratch="views")
+    if experiment.bad:
+        yield f"events.jsonl: {experiment.bad} line(s) cannot be read, and are left out"
     for index, trial in sorted(experiment.trials.items()):
         reasons = [trial.waiting, long_reason(trial) if trial.flag or not trial.waiting else None]
         why = "; ".join(reason for reason in reasons if reason) or str(trial.outcome or "runs")
@@ -85,7 +87,7 @@ def explain_run(location: str, out: Path | None, explained: bool = False) -> int
     folder = RunFolder(location, scratch="views")
     history = read_history(location)
     rescues = read_rescues(folder)
-    for line in describe_rescues(rescues):
+    for line in (*history.left_out, *describe_rescues(rescues)):
         click.echo(line)
     text = folder.read("prune.json")
     if text is not None:

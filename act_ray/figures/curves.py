@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,7 @@ class History:
     metrics: list[Row]
     scores: list[Row]
     marks: list[Mark]
+    left_out: list[str] = field(default_factory=list)  # lines about rows that cannot be read
 
     def points(self, field: str) -> Points:
         """The finite values of a field of the metrics, or of the scores, where it was measured."""
@@ -100,7 +101,8 @@ def read_history(location: str) -> History:
         raise UserError(f"{location}: no config.yaml there; {hint}")
     run.fetch_root()
     name = run.path.name if run.remote is None else location.rpartition("/")[2]
-    return History(name, cfg, run.rows("metrics.jsonl"), run.rows("scores.jsonl"), _marks(run))
+    metrics, scores = run.rows("metrics.jsonl"), run.rows("scores.jsonl")
+    return History(name, cfg, metrics, scores, _marks(run), [*run.left_out()])
 
 
 def _marks(run: RunFolder) -> list[Mark]:

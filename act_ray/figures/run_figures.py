@@ -79,6 +79,9 @@ def draw_all(request: Request, say: Callable[[str], None]) -> int:
     if len(locations) > len(COLOURS):
         raise UserError(f"--compare: at most {len(COLOURS) - 1} runs, not {len(request.compare)}, can be told apart")
     histories = [read_history(location) for location in locations]
+    for location, history in zip(locations, histories, strict=True):
+        for line in history.left_out:
+            say(f"{location}/{line}")
     again = open_folder(request, histories[0])
     draw: dict[str, Callable[[], Figure]] = {
         "training_curves": partial(draw_curves, histories[:1], labels(histories[:1], locations[:1]))

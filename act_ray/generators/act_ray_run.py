@@ -1,5 +1,6 @@
 """The generator of a run of act_ray: of its folder or URI, or of one of its checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,8 @@ def read_run(location: str, which: Literal["best", "last"], weights: Weights | N
         hint = "a search: give one of its trials' folders" if run.read("experiment.yaml") else "not a run's folder"
         raise UserError(f"{location}: no run, checkpoint or model: no config.yaml there; {hint}")
     try:
-        return _read(run, cfg, _choose(run, which), weights)
+        folder, problems = _choose(run, which)
+        return _read(run, cfg, folder, weights, problems)
     except CorruptCheckpoint as error:
         raise UserError(f"best checkpoint damaged: {error}; the last one may be whole") from None
 
@@ -51,8 +53,11 @@ def read_checkpoint(folder: Path, weights: Weights | None) -> Generator:
         raise UserError(f"checkpoint damaged: {error}") from None
 
 
-def _choose(run: RunFolder, which: str) -> Path:
-    """The run's best or newest checkpoint that is whole. Raises CorruptCheckpoint when the best is not."""
+def _choose(run: RunFolder, which: str) -> tuple[Path, list[str]]:
+    """The run's best or newest checkpoint that is whole, and what is wrong with newer ones.
+
+    Raises CorruptCheckpoint when the best is not.
+    """
     steps = checkpoint.saved_steps(run.checkpoints) if run.remote is None else run.checkpoint_steps()
     problems = []
     for step in reversed(steps):
@@ -62,7 +67,9 @@ def _choose(run: RunFolder, which: str) -> Path:
             problems.append(str(error))
             continue
         best = checkpoint.read_state(folder).best
-        return _whole(run, best[1]) if which == "best" and best and best[1] in steps and best[1] != step else folder
+        if which == "best" and best and best[1] in steps and best[1] != step:
+            folder = _whole(run, best[1])
+        return folder, problems
     raise UserError(f"{run.location}: no whole checkpoint yet" + (f" ({problems[0]})" if problems else ""))
 
 
@@ -77,7 +84,8 @@ def _whole(run: RunFolder, step: int) -> Path:
     return folder
 
 
-def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None) -> Generator:
+def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None, problems: Sequence[str] = ()) -> Generator:
+    """problems: with newer checkpoints, which is told wherever the model's origin is."""
     weights = asked or cfg.scored_weights[0]
     if weights == "teacher" and cfg.train.method == "diffusion":
         raise UserError(f"--weights teacher: {run.location} is a diffusion run, which has none; ema or model")
@@ -93,7 +101,7 @@ def _read(run: RunFolder, cfg: Config, folder: Path, asked: Weights | None) -> G
         cfg,
         state.image_shape,
         {name.removeprefix(PREFIX): value for name, value in tensors.items()},
-        f"{run.location}, step {state.step:,}",
+        f"{run.location}, step {state.step:,}" + "".join(f" (a newer one is damaged: {line})" for line in problems[:1]),
         Kind.DENOISER if cfg.train.method == "diffusion" else Kind.CONSISTENCY,
         step=state.step,
         score=next((float(row["score"]) for row in measured if row.get("score") is not None), None),  # "NaN"

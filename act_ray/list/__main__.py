@@ -70,7 +70,7 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
     folders = [path for path in storage.iterdir() if path.is_dir()] if storage.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
         if (folder / "experiment.yaml").exists():
-            rows = read_rows(folder / "events.jsonl")
+            rows, bad = read_rows(folder / "events.jsonl")
             states = [row.get("state") for row in rows if row["event"] == "search"] or ["of an earlier version"]
             trials = len([*(folder / "trials").glob("*")])
             ended = len({row.get("trial") for row in rows if row["event"] == "ended"})
@@ -78,6 +78,7 @@ def runs(storage: Path) -> Iterator[tuple[str, str]]:
             found = [report.get("best_score") for report in reports if isinstance(report, dict)]
             scores = [score for score in found if isinstance(score, int | float)]
             best = f", best score {min(scores):.4g}" if scores else ""
+            best += f"; {bad} line(s) of its log cannot be read" if bad else ""
             yield folder.name, f"search, {states[-1]}: {trials} trial(s) begun, {ended} came to an end{best}"
         elif (folder / "config.yaml").exists():
             yield folder.name, f"run, {state(folder)}"

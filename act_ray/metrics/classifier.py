@@ -16,6 +16,7 @@ from act_ray.data.shards import ImageData
 from act_ray.errors import UserError
 from act_ray.files import cache_dir, locked, replace_atomically
 from act_ray.metrics.learning import Say, learn, seeded
+from act_ray.written import remove, seal, sealed
 
 WIDTH = 64  # features
 LARGEST = 64  # side in pixels that it sees: larger images are averaged down
@@ -80,15 +81,19 @@ def classifier_weights(data: ImageData, say: Say = lambda line: None) -> Path:
 
 
 def cached_weights(name: str, about: str, say: Say, train: Callable[[Path], nn.Module]) -> Path:
-    """The file of a network's weights in the cache; `train`, given a file for its state so far, makes them once."""
+    """The file of a network's weights in the cache; `train`, given a file for its state so far, makes them once.
+
+    Damaged ones are made again.
+    """
     cached = cache_dir("features") / f"{name}.safetensors"
     partial = cached.with_suffix(".partial")
     with locked(cached.with_suffix(".lock")):
-        if not cached.exists():
+        if not sealed(cached):
             say(about)
             weights = train(partial).state_dict()
             replace_atomically(cached, lambda temporary: save_file(weights, temporary))
-            partial.unlink(missing_ok=True)
+            seal(cached)
+            remove(partial)
     return cached
 
 

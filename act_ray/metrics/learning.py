@@ -14,6 +14,7 @@ from torch.optim import Adam, Optimizer
 
 from act_ray.files import replace_atomically
 from act_ray.progress_bar import ProgressBar
+from act_ray.written import seal, sealed
 
 KEPT_EVERY = 100  # steps between two states on the disk
 LEARNT = 0.01  # mean loss of so many steps, in nats, under which there is nothing left to learn
@@ -53,11 +54,12 @@ def _keep(path: Path, net: nn.Module, optimizer: Optimizer, step: int) -> None:
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
     replace_atomically(path, lambda temporary: save_file(tensors, temporary, {"step": str(step)}))
+    seal(path)
 
 
 def _resume(path: Path, net: nn.Module, optimizer: Optimizer) -> int:
-    """Load what _keep wrote; the steps that it had taken, 0 without it."""
-    if not path.exists():
+    """Load what _keep wrote; the steps that it had taken, 0 without it, or where it is damaged."""
+    if not sealed(path):
         return 0
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])

@@ -17,6 +17,7 @@ from act_ray.metrics.features import FeatureNetwork, compute_features, weights_d
 from act_ray.metrics.frechet import Statistics
 from act_ray.metrics.moments import Chunk, Measured, combine, cut_into_chunks, measured
 from act_ray.progress_bar import ProgressBar
+from act_ray.written import seal, sealed
 
 REFERENCE_BATCH = 250  # of real images; not eval.batch, for all runs on the data share what is cached
 REFERENCE_VERSION = 2
@@ -74,14 +75,18 @@ def load_reference(
 ) -> Reference:
     """The reference of a data set, by both checksums, data's and network's, from the cache; else measured once.
 
+    What is damaged there is measured again.
+
     Raises UserError for features that are not finite, of which nothing is cached.
     """
     folder, stem = cache_dir("reference"), cache_stem(network, data)
     statistics, rows = folder / f"{stem}.npz", folder / f"{stem}.npy"
     with locked(folder / f"{stem}.lock"):
-        if not statistics.exists() or (features and not rows.exists()):
+        if not sealed(statistics) or (features and not sealed(rows)):
             parts = measure(cut_into_chunks(len(data.images), REFERENCE_BATCH), [0] if features else [])
             _save(statistics, _measure_all(parts, len(data.images), rows if features else None))
+            for path in [statistics, *([rows] if features else [])]:
+                seal(path)
     with np.load(statistics, allow_pickle=False) as saved:
         found = {"mu": saved["mu"], "sigma": saved["sigma"]}
     if not all(np.isfinite(value).all() for value in found.values()):

@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ class Folder:
 
     def __init__(self, location: str, scratch: str = "runs") -> None:
         self.location = location
+        self.bad: dict[str, int] = {}  # lines that `rows` left out, by the file's name
         self.remote = ObjectStore(location) if "://" in location else None
         self.path = (
             Path(location).resolve()
@@ -124,8 +125,15 @@ class Folder:
         append_rows(self.path / name, rows)
 
     def rows(self, name: str) -> list[Row]:
-        """All whole rows of a .jsonl file."""
-        return read_rows(self.path / name)
+        """All whole rows of a .jsonl file; `left_out` says afterwards how many lines were none."""
+        found, self.bad[name] = read_rows(self.path / name)
+        return found
+
+    def left_out(self) -> Iterator[str]:
+        """A line for each file of which `rows` has left something out."""
+        for name, count in self.bad.items():
+            if count:
+                yield f"{name}: {count} line(s) cannot be read, and are left out"
 
     def event(self, what: str, **details: Any) -> None:
         """One line in events.jsonl."""
@@ -150,15 +158,24 @@ class RunFolder(Folder):
         """Where its checkpoints are on this machine."""
         return self.path / "checkpoints"
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """The folder's lock. Raises UserError when another process keeps it for over `lock_wait_s`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        busy = f"{self.location}: is being trained by another process; wait for it or stop it first"
+        return exclusive(self.path, busy, self.lock_wait_s)
+
+    def forget_stop(self) -> None:
+        """Before a run goes on: drop a request that came too late for a process that was killed. Raises as `held`."""
+        with self._usable(), self.held():  # or else it may be meant for a process that is at work
+            self.clear_stop()
+
     def open(self) -> None:
         """Create the folder and hold it until `close`; for a remote run replace the scratch by what was pushed last.
 
         Raises UserError, also when another process holds it: two writers would truncate each other's rows.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            busy = f"{self.location}: is being trained by another process; wait for it or stop it first"
-            self._held.enter_context(exclusive(self.path, busy, self.lock_wait_s))
+        with self._usable():
+            self._held.enter_context(self.held())
             if self.remote is not None:
                 for old in self.path.iterdir():
                     if old.is_dir():
@@ -169,6 +186,11 @@ class RunFolder(Folder):
                     self.remote.download_folder("", self.path)
             for name in ("samples", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except StoreError:
             raise
         except OSError as error:
@@ -183,9 +205,11 @@ class RunFolder(Folder):
         finally:
             self._held.close()
 
-    def truncate(self, name: str, step: int) -> None:
-        """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice."""
-        self.write(name, rows_text(row for row in self.rows(name) if row["step"] < step))
+    def truncate(self, name: str, step: int) -> int:
+        """Drop the rows from `step` on: a resumed run writes them again, so none is missing or twice. How many stay."""
+        kept = [row for row in self.rows(name) if row["step"] < step]
+        self.write(name, rows_text(kept))
+        return len(kept)
 
     def move(self, name: str, folder: Path) -> None:
         """Move a file, if it is there, to a folder in this one, here and on the object store."""
@@ -264,8 +288,13 @@ class RunFolder(Folder):
         """Copy one of its folders to the object store, and remove it there; nothing for a local one."""
         if self.remote is not None:
             name = str(folder.relative_to(self.path))
-            for file in folder.iterdir():
-                self.remote.upload(f"{name}/{file.name}", file)
+            try:
+                for file in folder.iterdir():
+                    self.remote.upload(f"{name}/{file.name}", file)
+            except OSError:
+                with contextlib.suppress(OSError):  # it has just failed for as long as it is waited for
+                    self.remote.asked_once().delete_folder(name)
+                raise
             self.remote.delete_folder(name)
 
     def push_later(self, new: Path | None = None) -> None:

@@ -5,16 +5,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from act_ray.errors import Interrupted, UserError
+from act_ray.errors import Interrupted, StorageError, UserError
 
 T = TypeVar("T")
+ASK_S = 3.0  # that Ctrl-C waits for an object store
 # What a terminal sends; what Kubernetes, Slurm, systemd and `ray job stop` send; what a terminal that is closed sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
-_threads: list[threading.Thread] = []  # of the last on_interrupt
+_threads: list[threading.Thread] = []  # of the last on_interrupt, and of what it asks in the background
 
 
 def exit_code(on_ctrl_c: int) -> int:
@@ -34,6 +36,25 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def told_soon(*requests: Callable[[], object]) -> bool:
+    """Make these calls side by side; whether all are done within ASK_S. The others go on: a store may come back."""
+    done = [threading.Event() for _ in requests]
+
+    def call(request: Callable[[], object], event: threading.Event) -> None:
+        with contextlib.suppress(OSError, StorageError):
+            request()
+            event.set()
+
+    threads = [threading.Thread(target=call, args=pair, daemon=True) for pair in zip(requests, done, strict=True)]
+    _threads.extend(threads)
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + ASK_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return all(event.is_set() for event in done)
 
 
 def on_interrupt(

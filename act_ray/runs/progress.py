@@ -50,6 +50,6 @@ def format_seconds(seconds: float) -> str:
 def has_news(folder: Path) -> bool:
     """Whether a run has written down its progress lately: one that was killed, or hangs, has not."""
     try:
-        return time.time() - (folder / FILE).stat().st_mtime <= STALE_S
+        return abs(time.time() - (folder / FILE).stat().st_mtime) <= STALE_S  # in the future: the clock was set back
     except OSError:
         return False

@@ -1,9 +1,12 @@
 """Logs of rows: one line of strict JSON each, appended; the torn last line of a killed writer is cut off.
 
-A line that is no row of its file (torn, of other types, not even text) is left out, and costs no other.
+A line that is no row of its file (torn, of other types, not even text) is left out, and costs no other. Each row ends
+with `crc`, the CRC-32 of the bytes before it, by which a digit that has become another one is found; a line without it,
+as 0.1.0 wrote them, is taken as it is.
 """
 
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +15,7 @@ from act_ray import jsonfile
 
 Row = dict[str, Any]
 TEXTS = ("metric", "weights")  # of scores.jsonl; all else in it, and in metrics.jsonl, is numbers
+SEAL = b', "crc": "00000000"}'
 MOST = 1 << 53  # of a whole number, which a float still tells from the next
 
 
@@ -24,12 +28,27 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def rows_text(rows: Iterable[Row]) -> str:
     """The text of a .jsonl file with these rows."""
-    return "".join(jsonfile.line(row) + "\n" for row in rows)
+    return "".join(_sealed(jsonfile.line(row)) + "\n" for row in rows)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All whole rows of a .jsonl file, without the torn last line of a killed writer; none where there is no file."""
-    return parse_rows(path.read_bytes(), path.name)[0] if path.exists() else []
+def _sealed(line: str) -> str:
+    body = line[:-1]
+    return line if body == "{" else f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}'
+
+
+def _unsealed(line: bytes) -> bytes:
+    """A line without its `crc`. Raises ValueError where that is of something else."""
+    body, seal = line[: -len(SEAL)], line[-len(SEAL) :]
+    if seal[:10] != SEAL[:10]:
+        return line
+    if seal != b', "crc": "%08x"}' % zlib.crc32(body):
+        raise ValueError("not what was written")
+    return body + b"}"
+
+
+def read_rows(path: Path) -> tuple[list[Row], int]:
+    """`parse_rows` of a .jsonl file, without the torn last line of a killed writer; none where there is no file."""
+    return parse_rows(path.read_bytes(), path.name) if path.exists() else ([], 0)
 
 
 def parse_rows(text: bytes, name: str) -> tuple[list[Row], int]:
@@ -37,7 +56,7 @@ def parse_rows(text: bytes, name: str) -> tuple[list[Row], int]:
     rows, bad, fits = list[Row](), 0, FITS.get(name)
     for line in text.split(b"\n")[:-1]:  # what follows the last newline is still being written
         try:
-            row = jsonfile.parse(line)  # ValueError: no JSON, or no UTF-8
+            row = jsonfile.parse(_unsealed(line))  # ValueError: no JSON, or no UTF-8
         except ValueError:
             row = None
         if isinstance(row, dict) and (fits is None or fits(row)):
@@ -45,6 +64,18 @@ def parse_rows(text: bytes, name: str) -> tuple[list[Row], int]:
         else:
             bad += 1
     return rows, bad
+
+
+def sound_lines(text: bytes) -> bytes:
+    """The whole lines of a .jsonl file's text, less those whose `crc` is of something else."""
+    return b"".join(line + b"\n" for line in text.split(b"\n")[:-1] if _sound(line))
+
+
+def _sound(line: bytes) -> bool:
+    try:
+        return bool(_unsealed(line))
+    except ValueError:
+        return False
 
 
 def whole(value: Any) -> bool:

@@ -136,7 +136,8 @@ def command(
 
         fork(parent, at, settings.parse_overrides(overrides), location)
     if resume is not None:
-        RunFolder(location).clear_stop()  # left by a run that was killed before it read the request
+        # On NFS the lock of a node that was lost outlives it by its lease, 90 s.
+        RunFolder(location, lock_wait_s=120 if workers else 30).forget_stop()
     go_on = f"go on with: {resume_command(location, workers, fewest)}"
     report = train_run(cfg, location, workers, fewest, gpu, max_failures, shared_storage, go_on, tensorboard)
     return conclude(report, location, cfg, go_on)
@@ -206,7 +207,7 @@ def train_run(
 ) -> dict[str, Any]:
     """Train, and print what the run writes; returns the last report. go_on: what is said where it is interrupted."""
     from act_ray.runs.folder import RunFolder
-    from act_ray.runs.interrupt import on_interrupt
+    from act_ray.runs.interrupt import on_interrupt, told_soon
     from act_ray.train.follow import Follow, count_starts
     from act_ray.train.sizes import describe_uploads
 
@@ -218,7 +219,8 @@ def train_run(
 
     def ask() -> None:
         click.echo("interrupted: saving a checkpoint (Ctrl-C again gives up)")
-        RunFolder(location).request_stop()
+        if not told_soon(lambda: RunFolder(location).request_stop()):  # to open a store may take as long
+            click.echo(f"{location} does not answer: the run is told when it does, or ends when it cannot save there")
 
     if workers == 0:
         from act_ray.train.loop import train_here

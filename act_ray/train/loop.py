@@ -30,17 +30,20 @@ def train(
     pulse: is told of every step. ask: whether the machine will be taken away (train/notice.py).
     """
     with closing(folder), needing_memory("train.global_batch", cfg.train.global_batch, 2 * ranks.world):
-        pulse = pulse or Pulse()
-        while (yield from loop(TrainingRun(cfg, folder, ranks), pulse, ask)):
+        pulse, rehearsed = pulse or Pulse(), False
+        while (yield from loop(TrainingRun(cfg, folder, ranks), pulse, ask, rehearsed)):
             folder.close()  # it was rescued: from its last good state, with one thing changed
+            rehearsed = True
 
 
-def loop(run: TrainingRun, pulse: Pulse, ask: Ask) -> Generator[Report, None, bool]:
+def loop(run: TrainingRun, pulse: Pulse, ask: Ask, rehearsed: bool) -> Generator[Report, None, bool]:
     """Train from the run's current step to its end; in each round: evaluate, save, report, step.
 
-    Returns whether the run is to go on from an earlier state, instead of its end.
+    rehearsed: this process knows already how long a checkpoint takes. Returns whether the run is to go on from an
+    earlier state, instead of its end.
     """
-    rehearse(run)
+    if not rehearsed:
+        rehearse(run)
     with Batches(run.data, run.cfg, run.ranks) as batches:
         try:
             return (yield from rounds(run, batches, pulse, Notice(ask, run, pulse)))

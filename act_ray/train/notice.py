@@ -29,11 +29,14 @@ def rehearse(run: TrainingRun) -> None:
 
 def _rehearse(run: TrainingRun, notice: float) -> None:
     place, started = run.folder.path / ".rehearsal", time.monotonic()
-    with told("a checkpoint, to see how long it takes,", run.folder.path, lambda: checkpoint.size(run.state)):
-        written = checkpoint.save(place, Snapshot.take(run.state, {}))
-        run.folder.send_and_drop(written)
-    took = time.monotonic() - started
-    shutil.rmtree(place)
+    shutil.rmtree(place, ignore_errors=True)  # left by a process that was killed
+    try:
+        with told("a checkpoint, to see how long it takes,", run.folder.path, lambda: checkpoint.size(run.state)):
+            written = checkpoint.save(place, Snapshot.take(run.state, {}))
+            run.folder.send_and_drop(written)
+        took = time.monotonic() - started
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     if (needed := MARGIN_S + took) > notice:
         size = in_units(checkpoint.size(run.state))
         raise UserError(
@@ -47,28 +50,28 @@ class Notice:
 
     def __init__(self, ask: Ask, run: TrainingRun, pulse: Pulse) -> None:
         self.ask, self.run, self.pulse = ask, run, pulse
-        self.ends: float | None = None
+        self.ends: float | None = None  # by time.monotonic(): the time of day may be set
         self.saving = 0.0  # seconds that the last save took
 
     def look(self) -> None:
         """After a flush: was notice given?"""
-        if self.ends is None and (ends := self.ask()) is not None and ends + GRACE_S > time.time():
-            self.ends = ends
-            left = f"in {ends - time.time():.0f} s" if ends < float("inf") else "soon"
-            self.run.note(f"this machine is to be taken away {left}: saved at step {self.run.state.step:,}")
+        if self.ends is None and (ends := self.ask()) is not None and (left := ends - time.time()) > -GRACE_S:
+            self.ends = time.monotonic() + left
+            when = f"in {left:.0f} s" if left < float("inf") else "soon"
+            self.run.note(f"this machine is to be taken away {when}: saved at step {self.run.state.step:,}")
             self._save()
 
     def heed(self) -> None:
         """After a step: save and wait, where the next one may be lost."""
         if self.ends is None or self.ends == float("inf"):
             return
-        due = self.run.ranks.from_first(time.time() + MARGIN_S + 2 * self.saving > self.ends)
+        due = self.run.ranks.from_first(time.monotonic() + MARGIN_S + 2 * self.saving > self.ends)
         if not due:
             return
         self.run.flush()
         self._save()
         self.pulse.pause()
-        while self.run.ranks.from_first(time.time() < self.ends + GRACE_S):
+        while self.run.ranks.from_first(time.monotonic() < self.ends + GRACE_S):
             time.sleep(0.5)
         self.ends = None
 

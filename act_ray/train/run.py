@@ -84,8 +84,12 @@ class TrainingRun:
     def _begin(self, step: int) -> None:
         self.folder.write("config.yaml", settings.dump(self.asked))
         (self.folder.path / "result.json").unlink(missing_ok=True)  # it says how a run ended, and this one goes on
-        self.folder.truncate("metrics.jsonl", step)
+        missing = step - self.folder.truncate("metrics.jsonl", step)
         self.folder.truncate("scores.jsonl", step + 1)
+        for line in self.folder.left_out():
+            self.note(line)
+        if missing > 0:
+            self.note(f"metrics.jsonl: the rows of {missing:,} of {step:,} steps are missing")
         self.folder.event("resumed" if step else "started", step=step, workers=self.ranks.world)
         self.folder.push_file("events.jsonl")  # from now on there is something to save: follow.count_starts
 

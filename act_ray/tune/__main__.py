@@ -134,7 +134,7 @@ def command(
     and --resume NAME goes on.
     """
     warnings.simplefilter("ignore")
-    from act_ray.tune.experiment import Experiment, default_location
+    from act_ray.tune.experiment import Experiment, default_location, require_search
     from act_ray.tune.space_checks import describe
 
     options: dict[str, Any] = {"workers_per_trial": workers_per_trial, "concurrent": concurrent, "gpu": gpu}
@@ -154,11 +154,14 @@ def command(
             )
         if dry_run:
             raise UserError("--dry-run: not with --resume; the search's experiment.yaml has its settings")
-        experiment = Experiment.resume(default_location(*split_resume(resume, storage)), given)
-        require_cpus("--workers-per-trial", experiment.options["workers_per_trial"])
-        if retry_failed:
-            click.echo(f"{experiment.retry_failed()} failed trial(s) are tried again")
-        return run_search(experiment, shared_storage, dashboard)
+        location = default_location(*split_resume(resume, storage))
+        require_search(location, "--resume")
+        with alone(location):
+            experiment = Experiment.resume(location, given)
+            require_cpus("--workers-per-trial", experiment.options["workers_per_trial"])
+            if retry_failed:
+                click.echo(f"{experiment.retry_failed()} failed trial(s) are tried again")
+            return run_search(experiment, shared_storage, dashboard)
     if retry_failed:
         raise UserError("--retry-failed: only with --resume NAME")
     if not dry_run:
@@ -183,7 +186,8 @@ def command(
         return 0
     name = name or f"{Path(space_name).stem}-{stamp}"
     experiment = Experiment.create(default_location(storage, name), space, DEFAULTS | given)
-    return run_search(experiment, shared_storage, dashboard)
+    with alone(experiment.location):
+        return run_search(experiment, shared_storage, dashboard)
 
 
 def read_space(name: str, over: Mapping[str, Any], fixed: Mapping[str, Any], workers: int) -> Space:
@@ -261,17 +265,27 @@ def served(experiment: Experiment, host: str | None) -> Iterator[None]:
         yield
 
 
-def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | None = None) -> int:
-    """Run it on Ray and print what came out; the exit code. Raises Interrupted, which says how to go on."""
-    from act_ray.metrics.scores import metric_name
+@contextlib.contextmanager
+def alone(location: str) -> Iterator[None]:
+    """Hold the search's lock, before anything of it is read or written. Raises UserError while another has it."""
+    from act_ray.runs.folder import Folder
     from act_ray.runs.lock import exclusive
+
+    folder = Folder(location).path
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder, f"{location}: another process is running this search"):
+        yield
+
+
+def run_search(experiment: Experiment, shared_storage: bool, dashboard: str | None = None) -> int:
+    """Run it, `alone`, on Ray and print what came out; the exit code. Raises Interrupted, which says how to go on."""
+    from act_ray.metrics.scores import metric_name
     from act_ray.tune.summary import conclude
 
     click.echo(f"search: {experiment.location}")
     if experiment.bad:
         click.echo(f"note: {experiment.bad} line(s) of events.jsonl cannot be read, and are left out")
-    busy = f"{experiment.location}: another process is running this search"
-    with exclusive(experiment.dir.path, busy), served(experiment, dashboard):
+    with served(experiment, dashboard):
         try:
             interrupted, final = search_on_ray(experiment, shared_storage)
             for one in (experiment, final):

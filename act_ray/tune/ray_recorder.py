@@ -1,7 +1,7 @@
 """What happens in a search: Ray Tune's events into the experiment's log, and one line for each."""
 
-import contextlib
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -12,6 +12,7 @@ from act_ray.metrics.scores import WORST
 from act_ray.outcomes import HALTED, Report, RunOutcome, TrialOutcome
 from act_ray.ray_gauges import Gauges
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.interrupt import told_soon
 from act_ray.runs.tensorboard import FOLDER, EventFiles
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import announce
@@ -79,15 +80,20 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         count = len(self.running)
         doing = f"{count} trial{' saves its' if count == 1 else 's save their'} state" if count else "no trial runs yet"
         announce(f"{why}: {doing}" + (" (Ctrl-C again gives up)" if why == "interrupted" else ""))
-        for plan in list(self.running.values()):
-            RunFolder(self.experiment.trial_location(plan)).request_stop()
+        self._stop(*self.running.values())
+
+    def _stop(self, *plans: TrialPlan) -> None:
+        """Ask these trials to save and end."""
+        locations = [self.experiment.trial_location(plan) for plan in plans]
+        if not told_soon(*(partial(_request_stop, location) for location in locations)):
+            announce(f"{self.experiment.location} does not answer: trials are told when it does, or end when they "
+                     "cannot save there")  # fmt: skip
 
     def halt(self, reason: str) -> None:
         """The storage fails one trial, so it will fail the others: what they have saved is kept, none is ended."""
         if self.halted is None:
             self.halted = reason
-            with contextlib.suppress(OSError):  # a STOP file may not find room either: they meet the same error
-                self.interrupt("the storage fails")
+            self.interrupt("the storage fails")  # a STOP file may not find room either: they meet the same error
 
     def _plan(self, trial: TuneTrial) -> TrialPlan:
         return self.experiment.plans[index_of(trial)]
@@ -132,7 +138,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.experiment.log("trial_started", plan)
         self.running[plan.index] = plan
         if self.interrupted:
-            RunFolder(self.experiment.trial_location(plan)).request_stop()
+            self._stop(plan)
         values = " ".join(f"{name}={format_value(value)}" for name, value in plan.values.items())
         announce(f"{plan.name} {'continues' if again else 'started'}: {values}")
         if not self.told_when:
@@ -223,6 +229,10 @@ class EndWhenIdle(tune.Stopper):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _request_stop(location: str) -> None:
+    RunFolder(location).request_stop()
 
 
 def read_report(result: dict[str, Any]) -> Report:

@@ -27,24 +27,24 @@ from act_ray.tune.ray_trial import Trial
 from act_ray.tune.standing import fill_scheduler
 
 
-def search(experiment: Experiment, until: float | None = None) -> bool:
+def search(experiment: Experiment, seconds: float | None = None) -> bool:
     """Run the trials that have not ended; everything is in the experiment's folder afterwards.
 
-    until: the time of day (time.time()) at which it is interrupted. True when it was interrupted, then or by a signal,
-    before the scheduler had done with them. Raises Interrupted at a second Ctrl-C, and StorageError.
+    seconds: after so many it is interrupted. True when it was interrupted, then or by a signal, before the scheduler
+    had done with them. Raises Interrupted at a second Ctrl-C, and StorageError.
     """
     state = "interrupted"
     with told("the search's log", experiment.dir.path):
         experiment.log_state("running")
         try:
-            if not (interrupted := run_trials(experiment, until)):
+            if not (interrupted := run_trials(experiment, seconds)):
                 state = "finished"
         finally:
             experiment.log_state(state)
     return interrupted
 
 
-def run_trials(experiment: Experiment, until: float | None = None) -> bool:
+def run_trials(experiment: Experiment, seconds: float | None = None) -> bool:
     """See search."""
     options = experiment.options
     place = placement(options["workers_per_trial"], options["concurrent"], options.get("gpu"))
@@ -61,7 +61,7 @@ def run_trials(experiment: Experiment, until: float | None = None) -> bool:
         announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
-    with ProgressLine(experiment), interrupted_at(until, recorder), Watch(announce) as watch:
+    with ProgressLine(experiment), interrupted_after(seconds, recorder), Watch(announce) as watch:
         recorder.board = watch.board
         on_interrupt(
             make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume, broken=lost
@@ -73,11 +73,11 @@ def run_trials(experiment: Experiment, until: float | None = None) -> bool:
 
 
 @contextlib.contextmanager
-def interrupted_at(until: float | None, recorder: Recorder) -> Iterator[None]:
-    """Ask the running trials to save and end at this time of day, if the block lasts so long."""
-    timer = threading.Timer(0.0 if until is None else max(0.0, until - time.time()), recorder.interrupt, ["time is up"])
+def interrupted_after(seconds: float | None, recorder: Recorder) -> Iterator[None]:
+    """Ask the running trials to save and end after so many seconds, if the block lasts so long."""
+    timer = threading.Timer(max(0.0, seconds or 0.0), recorder.interrupt, ["time is up"])
     timer.daemon = True
-    if until is not None:
+    if seconds is not None:
         timer.start()
     try:
         yield

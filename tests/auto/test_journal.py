@@ -4,6 +4,7 @@ import errno
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,14 +16,16 @@ from act_ray.errors import StorageError, UserError
 def test_a_step_is_done_once_and_the_time_between_two_sessions_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("act_ray.auto.journal.time.time", lambda: now[0])
+    now, set_by = [1000.0], [0.0]  # somebody sets the time of day: that is no time at work
+    clocks = SimpleNamespace(time=lambda: now[0] + set_by[0], monotonic=lambda: now[0])
+    monkeypatch.setattr("act_ray.auto.journal.time", clocks)
     asked = list[str]()
 
     def interrupted() -> None:
         first = Journal(tmp_path, "data", 1.0)
         with first.at_work():
             now[0] += 600
+            set_by[0] += 3600
             first.step("init", lambda: {"config": str(asked.append("init"))})
             first.note("short")
             first.note("short")
@@ -36,6 +39,7 @@ def test_a_step_is_done_once_and_the_time_between_two_sessions_does_not_count(
     with second.at_work():
         assert second.step("init", lambda: {"config": str(asked.append("again"))}) == {"config": "None"}
         now[0] += 50
+        set_by[0] -= 7200
         assert second.used == 750
         assert second.left == 2850
         second.step("search", lambda: {"trials": 3})

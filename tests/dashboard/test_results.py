@@ -7,6 +7,7 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,11 +96,12 @@ def test_a_trial_that_somebody_stopped_does_not_run_any_more(tmp_path: Path) -> 
 
 
 def test_a_killed_search_does_not_run_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens to the time of day meanwhile."""
     search = made_up(tmp_path / "s")
-    results, now = Results([str(tmp_path / "s")]), time.time()
-    seen = []
-    for later in (0, 200, 400):
-        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+    results, now, clock, seen = Results([str(tmp_path / "s")]), time.time(), time.monotonic(), []
+    for later, set_by in ((0, 0), (200, 3600), (400, -3600)):
+        clocks = SimpleNamespace(time=lambda at=now + later + set_by: at, monotonic=lambda at=clock + later: at)
+        monkeypatch.setattr("act_ray.dashboard.search_source.time", clocks)
         results.refresh()
         state = results.state()
         seen.append((state["sources"][0]["state"], state["trials"][4]["status"]))

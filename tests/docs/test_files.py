@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -56,9 +57,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl file, or the one object of a .json file; none of a file that is not there."""
     if not path.exists():
         return []
-    return [
-        json.loads(text) for text in (path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()])
-    ]
+    if path.suffix != ".jsonl":
+        return [json.loads(path.read_text())]
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, line in zip(found, path.read_text().splitlines(), strict=True):  # as the page says
+        assert row.pop("crc") == f"{zlib.crc32(line[: line.rindex(', ')].encode()):08x}"
+    return found
 
 
 @pytest.fixture(scope="module")

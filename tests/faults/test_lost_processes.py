@@ -21,6 +21,7 @@ from act_ray.runs.lock import LOCK
 from act_ray.train.loop import train_here
 from act_ray.train.ray_workers import fit
 from act_ray.tune import ray_search
+from tests.helpers.command import Ended
 from tests.helpers.fault_ledger import FULL, Note, note
 from tests.helpers.ray_searches import DEADLINE_S, everything_is_free, experiment, pids_of, until
 from tests.helpers.tiny_runs import assert_same_run, newest, rows
@@ -140,8 +141,11 @@ def test_trials_whose_processes_are_lost_equal_uninterrupted_runs(cluster: None,
 
 @pytest.mark.slow
 @pytest.mark.own_ray
-def test_a_search_whose_driver_or_ray_is_lost_goes_on(tmp_path: Path) -> None:
-    """SIGKILL to a search's process, to its raylet (and GCS), then Ctrl-C: --resume runs only what had not ended."""
+def test_a_search_whose_driver_or_ray_is_lost_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGKILL to a search's process, to its raylet (and GCS), then Ctrl-C: --resume runs only what had not ended.
+
+    A second driver beside the first is refused, and is let in once that is killed.
+    """
     space = tmp_path / "space.yaml"
     set_ = {
         **ON_RAY,
@@ -173,8 +177,18 @@ def test_a_search_whose_driver_or_ray_is_lost_goes_on(tmp_path: Path) -> None:
         seen = trials_with("reported").count(trial)
         return lambda: trials_with("reported").count(trial) > seen
 
-    first = [*base, "--space", str(space), "--name", "search", "--concurrent", "1"]
-    send(SIGKILL, first, "driver", after(1))
+    def second_is_refused() -> bool:
+        if not there():
+            return False
+        before = (tmp_path / "search" / "experiment.yaml").read_bytes()
+        line = Ended(capfd, "tune", *resume[3:], "--max-failures", 7, "--retry-failed").mistake()
+        assert line == f"{tmp_path}/search: another process is running this search"
+        assert (tmp_path / "search" / "experiment.yaml").read_bytes() == before
+        note("two drivers, one search", "the second is refused in a line; goes on once the first is killed")
+        return True
+
+    first, there = [*base, "--space", str(space), "--name", "search", "--concurrent", "1"], after(1)
+    send(SIGKILL, first, "driver", second_is_refused)
     assert trials_with("ended") == [0]
     for whom in ("raylet", "gcs_server") if FULL else ("raylet",):
         code, printed = send(SIGKILL, resume, whom, after(1))

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from act_ray import cli, settings
 from act_ray.runs import checkpoint, interrupt
+from act_ray.runs.folder import STOP
+from act_ray.runs.storage import ObjectStore
 from act_ray.train import loop, run
 from act_ray.train.scoring import Scorer
 from tests.helpers.fault_ledger import FULL, note
@@ -30,6 +32,14 @@ POINTS: dict[str, tuple[Any, str, int]] = {
 
 def train(location: Path, said: Path, before: Callable[[], None] = lambda: None) -> int:
     """`act-ray train --workers 0` of the tiny run, in a process of its own; its exit code."""
+    ended = in_child(lambda: become_train(location, said, before))
+    return 128 + ended if ended > 0 else -ended  # as a shell says it
+
+
+def become_train(
+    location: Path, said: Path, before: Callable[[], None] = lambda: None, storage: str | None = None
+) -> NoReturn:
+    """In a child: `act-ray train --workers 0` of the tiny run, what it prints into a file, and its exit code."""
     config = location.with_suffix(".yaml")
     config.write_text(settings.dump(tiny()))
     how = (
@@ -38,22 +48,19 @@ def train(location: Path, said: Path, before: Callable[[], None] = lambda: None)
         else ["--config", str(config), "--name", location.name]
     )
 
-    def child() -> None:
-        output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        before()
-        code: object = None
-        try:
-            cli.run(cli.group, ["train", "--workers", "0", *how, "--storage", str(location.parent)], "act-ray")
-        except SystemExit as ended:
-            code = ended.code
-        sys.stdout.flush()
-        os._exit(code if isinstance(code, int) else 0)
-
-    ended = in_child(child)
-    return 128 + ended if ended > 0 else -ended  # as a shell says it
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    before()
+    code: object = None
+    try:
+        cli.run(cli.group, ["train", "--workers", "0", *how, "--storage", storage or str(location.parent)], "act-ray")
+    except SystemExit as ended:
+        code = ended.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def sent_at(point: str, number: int, times: int) -> Callable[[], None]:
@@ -97,3 +104,40 @@ def test_a_signal_costs_nothing(point: str, number: signal.Signals, times: int, 
     note(
         fault, "ended at once, went on bit for bit" if gave_up else "saved, went on bit for bit", None if gave_up else 0
     )
+
+
+def test_ctrl_c_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
+    """Where it takes a connection and never answers: the run cannot be told, and Ctrl-C says so soon."""
+    said, took = tmp_path / "said", tmp_path / "took"
+
+    def prepare() -> None:
+        step, write = loop.train_step, ObjectStore.write
+
+        def silent(store: ObjectStore, name: str, content: bytes = b"") -> None:
+            if name == STOP:
+                time.sleep(600)
+            write(store, name, content)
+
+        def wrapped(state: Any, *rest: Any) -> Any:
+            if state.step == 7:
+                began = time.monotonic()
+                os.kill(os.getpid(), signal.SIGINT)
+                while "does not answer: the run is told when it does" not in said.read_text():
+                    time.sleep(0.01)
+                took.write_text(str(time.monotonic() - began))
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(600)
+            return step(state, *rest)
+
+        ObjectStore.write, loop.train_step = silent, wrapped  # type: ignore[method-assign]
+
+    bucket = (tmp_path / "bucket").as_uri()
+    assert in_child(lambda: become_train(tmp_path / "run", said, prepare, bucket)) == -130, said.read_text()
+    text = said.read_text()
+    assert "Traceback" not in text
+    assert (
+        text.splitlines()[-1]
+        == f"error: interrupted; go on with: python -m act_ray.train --resume {bucket}/run --workers 0"
+    )
+    assert float(took.read_text()) < interrupt.ASK_S + 20  # it was a minute
+    note("Ctrl-C, an object store that never answers", "told after 3 s; Ctrl-C again ends it at once")

@@ -1,6 +1,8 @@
 """An S3 server on this machine, and what goes wrong on the way to one."""
 
 import contextlib
+import http.client
+import os
 import random
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +119,97 @@ def flaky(patch: pytest.MonkeyPatch, rate: float) -> list[Flaky]:
 
     patch.setattr(storage, "open_uri", open_uri)
     return made
+
+
+class Unreliable(ThreadingHTTPServer):
+    """Passes calls on to an S3 server, each after `delay` seconds; a share `rate` of them fails.
+
+    Of those a third is told to slow down, a third is refused in a way that pyarrow does not try again, and a third is
+    obeyed without an answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str, rate: float, delay: float) -> None:
+        super().__init__(("127.0.0.1", 0), _PassOn)
+        self.target, self.rate, self.delay = endpoint.rpartition("/")[2], rate, delay
+        self.calls, self.failed, self.lock, self.rng = 0, 0, threading.Lock(), random.Random(0)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The other side went away."""
+
+    def draw(self) -> float:
+        """What becomes of the next call: below `rate` it fails."""
+        with self.lock:
+            self.calls += 1
+            drawn = self.rng.random()
+            self.failed += drawn < self.rate
+        return drawn
+
+
+class _PassOn(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Unreliable
+
+    def _answer(self) -> None:
+        body = self._body()
+        time.sleep(self.server.delay)
+        drawn = self.server.draw() / self.server.rate if self.server.rate else 1.0
+        if drawn < 1 / 3:
+            return self._say(503, b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
+        if drawn < 2 / 3:
+            return self._say(409, b"<Error><Code>OperationAborted</Code><Message>again, please</Message></Error>")
+        connection = http.client.HTTPConnection(self.server.target)
+        try:
+            given = [(name, value) for name, value in self.headers.items() if name.lower() not in OF_THE_CONNECTION]
+            connection.request(self.command, self.path, body, dict(given))
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if drawn < 1:
+            self.close_connection = True  # obeyed, and nothing is said of it
+            return None
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in OF_THE_CONNECTION]
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
+        return self._say(answer.status, content, kept, length)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = list[bytes]()
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(pieces)
+
+    def _say(self, status: int, content: bytes, headers: Any = (), length: Any = None) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection", "expect", "server")
+
+
+@contextlib.contextmanager
+def unreliable(rate: float, delay: float) -> Iterator[Unreliable]:
+    """What stands between the S3 server and the processes that are started with `AWS_ENDPOINT_URL` set to its `uri`."""
+    proxy = Unreliable(os.environ["AWS_ENDPOINT_URL"], rate, delay)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()

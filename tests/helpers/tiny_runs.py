@@ -22,6 +22,7 @@ from act_ray.core import losses
 from act_ray.outcomes import Report
 from act_ray.runs import checkpoint
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.rows import parse_rows
 from act_ray.runs.uploads import UPLOAD
 from act_ray.train import loop
 from act_ray.train.loop import train
@@ -114,8 +115,11 @@ def killed_at(cfg: Config, location: Path | str, step: int) -> None:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """A .jsonl file, every line of which is whole."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """A .jsonl file, every line of which is whole; without the checksums."""
+    lines = path.read_bytes().splitlines()
+    found, bad = parse_rows(b"".join(line + b"\n" for line in lines), path.name)
+    assert (len(found), bad) == (len(lines), 0)
+    return found
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

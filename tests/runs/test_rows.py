@@ -47,7 +47,7 @@ def test_a_file_that_is_one_torn_line(run: RunFolder) -> None:
     (run.path / "a.jsonl").write_text('{"st')
     assert run.rows("a.jsonl") == []
     run.append("a.jsonl", [{"step": 0}])
-    assert (run.path / "a.jsonl").read_text() == '{"step": 0}\n'
+    assert (run.path / "a.jsonl").read_text() == '{"step": 0, "crc": "4aadb3ac"}\n'
 
 
 def test_truncate_drops_what_a_resumed_run_writes_again(run: RunFolder) -> None:
