@@ -17,8 +17,8 @@ from act_ray.outcomes import Report
 from act_ray.ray_gauges import Gauges
 from act_ray.ray_watch import Watch, beat, beating
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.patient import ray_storage
 from act_ray.runs.pulse import Pulse
-from act_ray.runs.storage import join
 
 Hook = Callable[[Report], None]
 
@@ -115,7 +115,7 @@ def _fit(
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo", timeout_s=3600),
         run_config=ray.train.RunConfig(
             name="ray_train",
-            storage_path=join(location, "ray"),
+            **ray_storage(location),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             callbacks=[_Forward(on_report, RunFolder(location).name, board, Pulse(cfg.train.hang_timeout))],
         ),

@@ -15,7 +15,7 @@ from act_ray.ray_watch import Watch
 from act_ray.runs.failing_storage import told
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.interrupt import on_interrupt
-from act_ray.runs.storage import join
+from act_ray.runs.patient import ray_storage
 from act_ray.tune.disk import describe_disk
 from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import ProgressLine, announce
@@ -102,7 +102,7 @@ def make_tuner(experiment: Experiment, recorder: Recorder, place: Placement) -> 
             reuse_actors=not options["workers_per_trial"], trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=f"{int(time.time())}", storage_path=join(experiment.location, "ray"), verbose=0, callbacks=[recorder],
+            name=f"{int(time.time())}", **ray_storage(experiment.location), verbose=0, callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=retries), stop=EndWhenIdle(recorder),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -23,13 +23,12 @@ KINDS = {  # share of the calls that fail; seconds that each takes
     "takes 5 s for each call": (0.0, 5.0),
     "fails 3 calls of 10": (0.3, 0.1),
 }
-OPEN = pytest.mark.xfail(reason="Ray Tune keeps files of its own there, and makes no call again")
 SLOW, SLOWER, FAILS = KINDS
 
 
 @pytest.mark.slow
 @pytest.mark.own_ray
-@pytest.mark.parametrize("kind", [SLOW, *([SLOWER, pytest.param(FAILS, marks=OPEN)] if FULL else [])])
+@pytest.mark.parametrize("kind", [FAILS, *([SLOW, SLOWER] if FULL else [])])
 def test_a_search_on_a_bad_store_finds_the_same(
     kind: str, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
