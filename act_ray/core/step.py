@@ -173,8 +173,9 @@ def discriminator_objective(
 
     if penalise:  # apart: the penalty would differentiate D twice at the fakes, too
         with torch.compiler.set_stance("force_eager"):  # a compiled graph is neither for that nor for half a batch
-            logit_f = discriminate(state.D, x_f, x_tf, t_f, labels_f, cfg)
-            logit_r = discriminate(state.D, x_r, x_tr, t_r, labels_r, cfg, twice=True)
+            logit_f = discriminate(state.D, x_f, x_tf, t_f, labels_f, cfg, exact=True)
+            with sdpa_kernel(SDPBackend.MATH):  # the only attention with a second derivative
+                logit_r = discriminate(state.D, x_r, x_tr, t_r, labels_r, cfg, exact=True)
     else:
         x_t, labels = both(x_tf, x_tr), both(labels_f, labels_r)
         logit_f, logit_r = discriminate(state.D, torch.cat([x_f, x_r]), x_t, t, labels, cfg).chunk(2)
@@ -219,17 +220,13 @@ def both(fakes: Tensor | None, reals: Tensor | None) -> Tensor | None:
 
 
 def discriminate(
-    D: nn.Module, x: Tensor, x_t: Tensor | None, t: Tensor, labels: Tensor | None, cfg: Step, twice: bool = False
+    D: nn.Module, x: Tensor, x_t: Tensor | None, t: Tensor, labels: Tensor | None, cfg: Step, exact: bool = False
 ) -> Tensor:
-    """Logits [B] of D(x, t), or D(x, x_t, t). `twice`: to be differentiated twice, so fp32 and plain attention."""
+    """Logits [B] of D(x, t), or D(x, x_t, t). `exact`: in float32, whatever the precision."""
     if cfg.conditional:
         assert x_t is not None
         x = torch.cat([x, scale_input(x_t, t, cfg.schedule)], 1)
-    with ExitStack() as modes:
-        if twice:
-            modes.enter_context(sdpa_kernel(SDPBackend.MATH))
-        elif cfg.precision in HALF:
-            modes.enter_context(torch.autocast(x.device.type, HALF[cfg.precision]))
+    with torch.autocast(x.device.type, HALF.get(cfg.precision), enabled=cfg.precision in HALF and not exact):
         logit: Tensor = D(x, time_input(t, cfg.schedule), labels)
     return logit
 

@@ -101,7 +101,7 @@ def test_w_mid_1_is_a_gan_without_teacher(make_config: MakeConfig, make_state: M
     state = make_state(cfg)
     counts, before = count_forwards(state), copies(state.teacher)
     rows = go(state, cfg, 2)
-    assert counts == {"model": 4, "discriminator": 4}
+    assert counts == {"model": 4, "discriminator": 5}
     assert not same(state.teacher, before)  # it follows: the authors sample from it
     assert all("loss_ct" not in row and row["loss_f"] == row["loss_g"] for row in rows)
 
@@ -347,14 +347,14 @@ def test_fp16_skips_a_step_whose_gradients_overflow(make_config: MakeConfig, mak
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reals_of_a_penalty_step_do_not_run_in_half_precision(
+def test_penalty_steps_do_not_run_in_half_precision(
     make_config: MakeConfig, make_state: MakeState, precision: str
 ) -> None:
     cfg = make_config(train__precision=precision, loss__gp_interval=2, collapse__monitor_interval=1000)
     state, autocast = make_state(cfg), []
     state.discriminator.register_forward_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     go(state, cfg, 2)
-    assert autocast == [True, True, False, True, True]  # for G, fakes, reals; for G, both
+    assert autocast == [True, False, False, True, True]  # for G, fakes, reals; for G, both
 
 
 @pytest.mark.parametrize("kind", ["saturating", "non_saturating"])
@@ -402,7 +402,7 @@ def test_micro_batches_are_the_batch(make_config: MakeConfig, make_state: MakeSt
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     for one, other in ((whole.model, state.model), (whole.discriminator, state.discriminator)):
         for p, q in zip(one.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_it_goes_on_from_radams_state() -> None:
     updates(theirs, a, range(10))
     b = copy.deepcopy(a)
     ours = FusedRAdam(b, 1e-2, (0.0, 0.99), foreach=True)
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     for one, other in zip(updates(theirs, a, range(10, 20)), updates(ours, b, range(10, 20)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     back = theirs.state_dict(), ours.state_dict()
