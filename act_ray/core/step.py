@@ -246,7 +246,7 @@ def descend(
     for loss in losses:
         with ExitStack() as modes:
             if loss is not losses[-1] and hasattr(module, "no_sync"):
-                modes.enter_context(module.no_sync())  # gradients are exchanged once, with the last
+                modes.enter_context(module.no_sync())  # type: ignore[operator]  # gradients are exchanged with the last
             value, metrics = loss()
             value = value / len(losses)
             (value if scaler is None else scaler.scale(value)).backward()  # type: ignore[no-untyped-call]

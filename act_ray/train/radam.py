@@ -19,7 +19,7 @@ class FusedRAdam(torch.optim.RAdam):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of all weights that have a gradient."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         steps = [self._steps(weights) for _, weights in groups]
@@ -42,7 +42,7 @@ class FusedRAdam(torch.optim.RAdam):
         torch._foreach_add_([state["step"] for state in states], 1)
         torch._fused_adam_(
             weights,
-            [p.grad for p in weights],
+            [p.grad for p in weights if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
