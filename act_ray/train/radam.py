@@ -19,13 +19,13 @@ class FusedRAdam(torch.optim.RAdam):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of all weights that have a gradient."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         steps = [self._steps(weights) for _, weights in groups]
         rates = [rectified(step + 1, group["betas"][1]) for (group, _), step in zip(groups, steps, strict=True)]
         if closure is not None or 0 in rates:
-            done: float | None = super().step(closure)  # type: ignore[no-untyped-call]
+            done: float | None = super().step(closure)
             return done
         for (group, weights), step, rate in zip(groups, steps, rates, strict=True):
             self._fused(group, weights, step + 1, rate)
