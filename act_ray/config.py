@@ -257,6 +257,14 @@ class TrainConfig(Section):
     global_batch: int = Field(
         80, ge=2, le=10**6, multiple_of=2, description="B images per generator update over all workers"
     )
+    micro_batch: int | None = Field(
+        None,
+        ge=2,
+        le=10**6,
+        multiple_of=2,
+        description="images that a worker has in memory at a time: gradients add up over its share of the batch, and "
+        "are those of the whole; null = all of them",
+    )
     discriminator_images: Literal["own", "shared"] = Field(
         "own", description="D sees images of its own, or those that the generator has just seen"
     )
@@ -280,6 +288,21 @@ class TrainConfig(Section):
     threads: int | None = Field(
         None, ge=1, le=4096, description="CPU threads per worker; null = its share of the cores"
     )
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.micro_batch is not None and self.global_batch % self.micro_batch:
+            near = nearest_divisor(self.global_batch, self.micro_batch)
+            raise ValueError(
+                f"train.micro_batch = {self.micro_batch}: must divide train.global_batch = {self.global_batch}; "
+                f"nearest: {near}"
+            )
+        return self
+
+
+def nearest_divisor(batch: int, micro: int) -> int:
+    """The even divisor of an even `batch` that is nearest to `micro`, the smaller of two."""
+    return min((n for n in range(2, min(batch, 2 * micro) + 1, 2) if batch % n == 0), key=lambda n: abs(n - micro))
 
 
 class EvalConfig(Section):
@@ -371,6 +394,7 @@ class Config(Section):
             steer=self.steer.pick(Steer) if self.collapse.action == "steer" else None,
             conditional=self.discriminator.conditional,
             precision=self.train.precision,
+            micro_batch=self.train.micro_batch,
             ema_decay=self.train.ema_decay,
             monitor_interval=self.collapse.monitor_interval,
         )

@@ -4,6 +4,8 @@ A denoiser D(x, t) gives the direction of the ODE, dx/dt = (x - D(x, t)) / t (ED
 one solver step of it where consistency training takes the data's own noise (CM Algorithm 2).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from act_ray.core.losses import l2
 from act_ray.core.noise import Noise
 from act_ray.core.options import Schedule, Step
 from act_ray.core.schedule import noise_level
-from act_ray.core.step import Metrics, TrainState, add_noise, descend, update_ema
+from act_ray.core.step import Metrics, Objective, TrainState, add_noise, descend, micro_batches, update_ema
 
 
 class Denoiser(Preconditioned):
@@ -27,14 +29,20 @@ class Denoiser(Preconditioned):
 
 
 def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> Metrics:
-    """One update of the denoiser on x [B,C,H,W]: ln t ~ N(p_mean, p_std^2), EDM section 5 and Table 1."""
+    """One update of the denoiser on x [B,C,H,W], the mean over micro-batches."""
+    losses = [partial(diffusion_objective, state, *part, cfg) for part in micro_batches(x, labels, noise, cfg)]
+    metrics = descend(state.model, state.optimizer_g, losses, state.scaler_g)
+    update_ema(state, cfg)
+    state.step += 1
+    return metrics
+
+
+def diffusion_objective(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> Objective:
+    """The weighted error of the denoised image at ln t ~ N(p_mean, p_std^2), EDM section 5 and Table 1."""
     t = (cfg.diffusion.p_mean + cfg.diffusion.p_std * noise.normal(len(x))).exp()
     z = noise.normal(*x.shape)
     loss = denoising_loss(state.model(add_noise(x, t, z), t, labels), x, t, cfg.schedule).mean()
-    descend(state.optimizer_g, loss, state.scaler_g)
-    update_ema(state, cfg)
-    state.step += 1
-    return {"loss_dsm": loss.detach()}
+    return loss, {"loss_dsm": loss.detach()}
 
 
 def denoising_loss(denoised: Tensor, x: Tensor, t: Tensor, cfg: Schedule) -> Tensor:

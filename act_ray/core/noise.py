@@ -18,10 +18,21 @@ class Noise:
         self.seed, self.step, self.device, self.rank, self.world, self.name = seed, step, device, rank, world, name
         mixed = np.random.SeedSequence([seed, step, *name.encode()]).generate_state(1, np.uint64)[0]
         self.generator = torch.Generator(device).manual_seed(int(mixed) >> 1)
+        self._parts: list[Noise] = []
 
     def branch(self, name: str) -> "Noise":
         """Draws of the same step that no other draw shifts, and that shift no other."""
         return type(self)(self.seed, self.step, self.device, self.rank, self.world, f"{self.name}/{name}")
+
+    def parts(self, n: int) -> "list[Noise]":
+        """This worker's draws in n equal slices of its batch, one for each micro-batch; asked for before any draw.
+
+        Each goes on where it stopped, as this does: the same ones are returned again.
+        """
+        if n > 1 and len(self._parts) != n:
+            mine = range(self.rank * n, (self.rank + 1) * n)
+            self._parts = [type(self)(self.seed, self.step, self.device, i, self.world * n, self.name) for i in mine]
+        return self._parts if n > 1 else [self]
 
     def _mine(self, drawn: Tensor) -> Tensor:
         size = len(drawn) // self.world

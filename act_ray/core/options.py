@@ -84,5 +84,6 @@ class Step:
     steer: Steer | None = None  # w_gp follows ||grad D||^2
     conditional: bool = False  # D(x_0, x_t, t) of appendix H
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks; levels, losses and R1 are always fp32
+    micro_batch: int | None = None  # images at a time, of those of a worker; None: all
     ema_decay: float = 0.9999  # of the average that is sampled and scored
     monitor_interval: int = 16  # steps between measurements of ||grad D||^2 where the penalty itself is not computed

@@ -4,9 +4,10 @@ No logging, device, rank or Ray code: the caller hands in modules (plain or wrap
 step's random draws and a mean over workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from act_ray.core.steer import Steering
 
 Metrics = dict[str, Tensor]
 Images = tuple[Tensor, Tensor | None]  # x [B,C,H,W] in [-1, 1] and labels [B]
+Part = tuple[Tensor, Tensor | None, Noise]  # a micro-batch: images, labels, and its share of the draws
+Objective = tuple[Tensor, Metrics]  # what is descended, a mean over images, and what is logged
 OdeStep = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -85,7 +88,17 @@ def train_step(
 
 
 def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step) -> Metrics:
-    """theta <- theta - eta grad (1 - lambda) L_CT + lambda L_G."""
+    """theta <- theta - eta grad L_f, the mean over micro-batches."""
+    if cfg.loss.w > 0:
+        unwrap(state.D).requires_grad_(False)
+    losses = [partial(generator_objective, state, *part, N, cfg) for part in micro_batches(x, labels, noise, cfg)]
+    return descend(state.model, state.optimizer_g, losses, state.scaler_g)
+
+
+def generator_objective(
+    state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step
+) -> Objective:
+    """L_f = (1 - lambda) L_CT + lambda L_G."""
     j = noise.integers(1, N, len(x))
     z = noise.normal(*x.shape)
     t, t_prev = noise_level(j, N, cfg.schedule), noise_level(j - 1, N, cfg.schedule)
@@ -102,14 +115,12 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
         loss_f = loss_f + (1 - lam) * loss_ct
         metrics["loss_ct"] = loss_ct.detach().mean()
     if cfg.loss.w > 0:
-        D = unwrap(state.D).requires_grad_(False)
-        logit = discriminate(D, augmented(fake, state, noise.branch("G"), cfg), x_t, t, labels, cfg)
+        logit = discriminate(unwrap(state.D), augmented(fake, state, noise.branch("G"), cfg), x_t, t, labels, cfg)
         loss_g = generator_loss(logit, cfg.loss)  # L_G
         loss_f = loss_f + lam * loss_g
         metrics["loss_g"] = loss_g.detach().mean()
 
-    descend(state.optimizer_g, loss_f.mean(), state.scaler_g)
-    return {"loss_f": loss_f.detach().mean(), **metrics}
+    return loss_f.mean(), {"loss_f": loss_f.detach().mean(), **metrics}
 
 
 @torch.no_grad()
@@ -132,11 +143,17 @@ def update_ema(state: TrainState, cfg: Step) -> None:
 
 
 def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step) -> Metrics:
-    """theta_D <- theta_D - eta grad lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals.
-
-    Fakes and reals go through D together: one forward and one backward, also with the penalty.
-    """
+    """theta_D <- theta_D - eta grad lambda (L_D + L_gp), the mean over micro-batches."""
+    assert state.optimizer_d is not None
     unwrap(state.D).requires_grad_(True)
+    losses = [partial(discriminator_objective, state, *part, N, cfg) for part in micro_batches(x, labels, noise, cfg)]
+    return descend(state.D, state.optimizer_d, losses, state.scaler_d)
+
+
+def discriminator_objective(
+    state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step
+) -> Objective:
+    """lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals."""
     k, (x_f, x_r), (labels_f, labels_r) = state.step, (x[0::2], x[1::2]), split(labels)
     j = torch.cat([noise.integers(1, N, len(x_f)), noise.integers(1, N, len(x_r))])  # independent draws
     z = noise.normal(*x_f.shape)
@@ -145,19 +162,23 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
     lam_f, lam_r = lam.chunk(2)
 
     with torch.no_grad():
-        x_t = add_noise(x_f, t_f, z)
-        x_f = unwrap(state.model)(x_t, t_f, labels_f)
-        if cfg.conditional:
-            x_t = torch.cat([x_t, add_noise(x_r, t_r, noise.normal(*x_r.shape))])
+        x_tf = add_noise(x_f, t_f, z)
+        x_f = unwrap(state.model)(x_tf, t_f, labels_f)
+        x_tr = add_noise(x_r, t_r, noise.normal(*x_r.shape)) if cfg.conditional else None
         x_f = augmented(x_f, state, noise.branch("D fake"), cfg)
         x_r = augmented(x_r, state, noise.branch("D real"), cfg)
     penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
     measure = penalise or k % cfg.monitor_interval == 0
     x_r.requires_grad_(measure)
 
-    both = torch.cat([labels_f, labels_r]) if labels_f is not None and labels_r is not None else None
-    logit = discriminate(state.D, torch.cat([x_f, x_r]), x_t, t, both, cfg, twice=penalise)
-    logit_f, logit_r = logit.chunk(2)
+    if penalise:  # apart: the penalty would differentiate D twice at the fakes, too
+        with torch.compiler.set_stance("force_eager"):  # a compiled graph is neither for that nor for half a batch
+            logit_f = discriminate(state.D, x_f, x_tf, t_f, labels_f, cfg, exact=True)
+            with sdpa_kernel(SDPBackend.MATH):  # the only attention with a second derivative
+                logit_r = discriminate(state.D, x_r, x_tr, t_r, labels_r, cfg, exact=True)
+    else:
+        x_t, labels = both(x_tf, x_tr), both(labels_f, labels_r)
+        logit_f, logit_r = discriminate(state.D, torch.cat([x_f, x_r]), x_t, t, labels, cfg).chunk(2)
     fake, real = discriminator_loss_fake(logit_f), discriminator_loss_real(logit_r)
     loss_d = (lam_f * fake).mean() + (lam_r * real).mean()
     metrics = {"loss_d": (fake.mean() + real.mean()).detach(), "logit_gap": (logit_r.mean() - logit_f.mean()).detach()}
@@ -168,10 +189,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
             loss_gp = (cfg.loss.gp_weight if state.steering is None else state.steering.w_gp) * gp  # L_gp
             loss_d = loss_d + (lam_r * loss_gp).mean()
             metrics["loss_gp"] = loss_gp.detach().mean()
-
-    assert state.optimizer_d is not None
-    descend(state.optimizer_d, loss_d, state.scaler_d)
-    return metrics
+    return loss_d, metrics
 
 
 # ---------------------------------------------------------------------------------------------- one-liners
@@ -197,29 +215,45 @@ def split(labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if labels is None else (labels[0::2], labels[1::2])
 
 
+def both(fakes: Tensor | None, reals: Tensor | None) -> Tensor | None:
+    return None if fakes is None or reals is None else torch.cat([fakes, reals])
+
+
 def discriminate(
-    D: nn.Module, x: Tensor, x_t: Tensor, t: Tensor, labels: Tensor | None, cfg: Step, twice: bool = False
+    D: nn.Module, x: Tensor, x_t: Tensor | None, t: Tensor, labels: Tensor | None, cfg: Step, exact: bool = False
 ) -> Tensor:
-    """Logits [B] of D(x, t), or D(x, x_t, t). `twice`: to be differentiated twice, so fp32, eager, plain attention."""
+    """Logits [B] of D(x, t), or D(x, x_t, t). `exact`: in float32, whatever the precision."""
     if cfg.conditional:
+        assert x_t is not None
         x = torch.cat([x, scale_input(x_t, t, cfg.schedule)], 1)
-    with ExitStack() as modes:
-        if twice:
-            modes.enter_context(sdpa_kernel(SDPBackend.MATH))
-            modes.enter_context(torch.compiler.set_stance("force_eager"))
-        elif cfg.precision in HALF:
-            modes.enter_context(torch.autocast(x.device.type, HALF[cfg.precision]))
+    with torch.autocast(x.device.type, HALF.get(cfg.precision), enabled=cfg.precision in HALF and not exact):
         logit: Tensor = D(x, time_input(t, cfg.schedule), labels)
     return logit
 
 
-def descend(optimizer: Optimizer, loss: Tensor, scaler: GradScaler | None = None) -> None:
-    """One update; with a scaler, none where the gradients overflowed."""
+def micro_batches(x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> list[Part]:
+    """The batch in pieces of cfg.micro_batch images; no number depends on how many there are."""
+    n = 1 if cfg.micro_batch is None else len(x) // cfg.micro_batch
+    return list(zip(x.chunk(n), [None] * n if labels is None else labels.chunk(n), noise.parts(n), strict=True))
+
+
+def descend(
+    module: nn.Module, optimizer: Optimizer, losses: Sequence[Callable[[], Objective]], scaler: GradScaler | None = None
+) -> Metrics:
+    """One update along the mean gradient; with a scaler, none where the gradients overflowed. The mean metrics."""
     optimizer.zero_grad(set_to_none=True)
+    rows: list[Metrics] = []
+    for loss in losses:
+        with ExitStack() as modes:
+            if loss is not losses[-1] and hasattr(module, "no_sync"):
+                modes.enter_context(module.no_sync())  # type: ignore[operator]  # gradients are exchanged with the last
+            value, metrics = loss()
+            value = value / len(losses)
+            (value if scaler is None else scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
+        rows.append(metrics)
     if scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     else:
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
+    return rows[0] if len(rows) == 1 else {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from act_ray.config import Config, DataConfig
+from act_ray.config import Config, DataConfig, nearest_divisor
 from act_ray.data.shards import ImageData, Say, open_data
 from act_ray.errors import UserError
 from act_ray.generators.generator import Generator, Kind
@@ -88,6 +88,11 @@ def misfits(cfg: Config, data: ImageData, world: int) -> Iterator[str]:
         near = max(2 * world, round(cfg.train.global_batch / (2 * world)) * 2 * world)
         where = f"train.global_batch = {cfg.train.global_batch}"
         yield f"{where}: must be a multiple of 2 x {world} workers; nearest: {near}"
+    elif (micro := cfg.train.micro_batch) is not None and (share := cfg.train.global_batch // world) % micro:
+        yield (
+            f"train.micro_batch = {micro}: must divide a worker's share of train.global_batch, which is {share}; "
+            f"nearest: {nearest_divisor(share, micro)}"
+        )
     try:
         check_discriminator(cfg, channels, height, world)
     except UserError as error:

@@ -21,6 +21,7 @@ from act_ray.models.discriminators import build_discriminator
 from act_ray.models.perceptual import Lpips
 from act_ray.models.unet import UNet
 from act_ray.train.preflight import distillation_teacher
+from act_ray.train.radam import FusedRAdam
 from act_ray.train.ranks import Ranks
 
 
@@ -40,7 +41,9 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
             net.to(memory_format=torch.channels_last)
     teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
     if cfg.train.compile:
-        x = torch.zeros(cfg.train.global_batch // ranks.world, channels, size, size, device=device)
+        x = torch.zeros(
+            cfg.train.micro_batch or cfg.train.global_batch // ranks.world, channels, size, size, device=device
+        )
         compile_networks(cfg, [*trained, teacher], x, warn)
     optim = cfg.optim
     return TrainState(
@@ -78,12 +81,12 @@ def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def optimizer(cfg: Config, module: nn.Module, lr: float, beta2: float) -> Optimizer:
-    """RAdam (Table 6), or Adam with its fused kernel."""
+    """RAdam (Table 6), or Adam, each with Adam's fused kernel."""
     betas = (cfg.optim.beta1, beta2)
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     if cfg.optim.name == "adam":
         return torch.optim.Adam(weights, lr, betas, fused=True)
-    return torch.optim.RAdam(weights, lr, betas, foreach=True)
+    return FusedRAdam(weights, lr, betas, foreach=True)
 
 
 def scaler(cfg: Config, device: torch.device) -> GradScaler | None:

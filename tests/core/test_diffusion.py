@@ -145,7 +145,8 @@ def test_the_conditional_discriminator_sees_both_images(make_config: MakeConfig,
     state.model.register_forward_hook(lambda _, args, out: generated.append((args[0], out.detach())))
     metrics = train_step(state, x, None, Noise(0, 0, torch.device("cpu")), cfg.step)
     assert metrics["gp"].item() == pytest.approx(64 * 0.5**2)
-    (for_g, t_g), (for_d, t_d) = spy.seen
+    (for_g, t_g), *for_d_apart = spy.seen  # the fakes, and then the reals
+    for_d, t_d = (torch.cat(both) for both in zip(*for_d_apart, strict=True))
     noisy, fake = generated[0]
     assert torch.equal(for_g[:, :1], fake)
     assert torch.allclose(for_g[:, 1:], noisy / (80**2 + 0.25) ** 0.5 if t_g[0] > 1000 else for_g[:, 1:])

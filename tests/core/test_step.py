@@ -71,14 +71,14 @@ def count_forwards(state: TrainState) -> Counter[str]:
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_forward_passes_of_a_step(make_config: MakeConfig, make_state: MakeState, augmented: bool) -> None:
-    """G: the update and D's fakes. Teacher: one. D: once for G, once for fakes and reals together, penalty or not."""
+    """G: the update and D's fakes. Teacher: one. D: once for G, once for both kinds, or with the penalty for each."""
     cfg = make_config(loss__w=0.6, loss__w_mid=0.2, loss__gp_interval=2, augment__enabled=augmented)
     state = make_state(cfg)
     counts, penalised = count_forwards(state), []
     for _ in range(4):
         counts.clear()
         penalised.append("loss_gp" in go(state, cfg, 1)[0])
-        assert counts == {"model": 2, "teacher": 1, "discriminator": 2}
+        assert counts == {"model": 2, "teacher": 1, "discriminator": 3 if penalised[-1] else 2}
     assert penalised == [True, False, True, False]
 
 
@@ -101,7 +101,7 @@ def test_w_mid_1_is_a_gan_without_teacher(make_config: MakeConfig, make_state: M
     state = make_state(cfg)
     counts, before = count_forwards(state), copies(state.teacher)
     rows = go(state, cfg, 2)
-    assert counts == {"model": 4, "discriminator": 4}
+    assert counts == {"model": 4, "discriminator": 5}
     assert not same(state.teacher, before)  # it follows: the authors sample from it
     assert all("loss_ct" not in row and row["loss_f"] == row["loss_g"] for row in rows)
 
@@ -300,7 +300,8 @@ def test_class_conditional_step(make_config: MakeConfig, make_state: MakeState) 
         ("teacher", everyone),
         ("discriminator", everyone),
         ("model", [0, 2, 4, 6]),
-        ("discriminator", [0, 2, 4, 6, 1, 3, 5, 7]),
+        ("discriminator", [0, 2, 4, 6]),  # a step with the penalty
+        ("discriminator", [1, 3, 5, 7]),
     ]
     first = go(make_state(cfg), cfg, 1, labels)
     assert go(make_state(cfg), cfg, 1, labels.flip(0)) != first
@@ -353,7 +354,7 @@ def test_penalty_steps_do_not_run_in_half_precision(
     state, autocast = make_state(cfg), []
     state.discriminator.register_forward_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     go(state, cfg, 2)
-    assert autocast == [True, False, True, True]
+    assert autocast == [True, False, False, True, True]  # for G, fakes, reals; for G, both
 
 
 @pytest.mark.parametrize("kind", ["saturating", "non_saturating"])
@@ -378,6 +379,30 @@ def test_golden_losses() -> None:
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-5), f"step {k}"
     assert golden.run(train__seed=1)[0] != pytest.approx(expected[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_are_the_batch(make_config: MakeConfig, make_state: MakeState, parts: int) -> None:
+    """The networks see a part at a time, and the weights and metrics are those of the whole batch."""
+    dotted = {
+        "loss__w": 0.6,
+        "loss__w_mid": 0.2,
+        "loss__gp_interval": 2,
+        "augment__enabled": True,
+        "augment__tau": 1e-9,
+    }
+    whole, rows = make_state(make_config(**dotted)), []
+    rows.append(go(whole, make_config(**dotted), 4))
+    cfg = make_config(**dotted, train__global_batch=8, train__micro_batch=8 // parts)
+    state, seen = make_state(cfg), set[int]()
+    state.model.register_forward_hook(lambda _, args, __: seen.add(len(args[0])))
+    rows.append(go(state, cfg, 4))
+    assert seen == {8 // parts, 4 // parts}
+    for a, b in zip(*rows, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    for one, other in ((whole.model, state.model), (whole.discriminator, state.discriminator)):
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -421,10 +446,17 @@ def test_two_workers_equal_one_in_float32(two_ranks: Any, scenario: str) -> None
         "shared images",
         "flipped",
         "own threshold",
+        "micro-batches",
+        "micro-batches, augmented",
+        "stylegan2",
+        "stylegan2, micro-batches",
     ],
 )
 def test_two_workers_equal_one_but_for_round_off(two_ranks: Any, scenario: str) -> None:
-    """In float64, where round-off is too small for training to blow it up: penalty, monitor, p_aug and all."""
+    """In float64, where round-off is too small for training to blow it up: penalty, monitor, p_aug and all.
+
+    With train.micro_batch, too: the one worker always takes its batch as a whole.
+    """
     found = two_ranks["float64"][scenario]
     assert len(found["metrics"]) == 4
     assert max(max(row.values()) for row in found["metrics"]) < 1e-11

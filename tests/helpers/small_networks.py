@@ -21,7 +21,7 @@ def small(**dotted: Any) -> Config:
 
 def stylegan2(channels: int = 1, size: int = 8, t: bool = False, classes: int | None = None) -> StyleGan2Discriminator:
     """At most 16 channels."""
-    return StyleGan2Discriminator(channels, size, 64, 16, t, classes)
+    return StyleGan2Discriminator(channels, size, 64, 16, t, classes, 4)
 
 
 def projected(channels: int = 1, size: int = 64, t: bool = False, classes: int | None = None) -> ProjectedDiscriminator:

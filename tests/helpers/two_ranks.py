@@ -32,7 +32,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "shared images": {"train.discriminator_images": "shared"},
     "flipped": {"data.flip": True},
     "own threshold": {"augment.enabled": True, "augment.tau": "auto", "augment.p_step": 0.3, "loss.gp_interval": 1},
-}
+    "micro-batches": {"train.micro_batch": 2},
+    "micro-batches, augmented": {
+        "train.micro_batch": 2, "augment.enabled": True, "augment.tau": 0.001, "augment.p_step": 0.3,
+        "model.num_classes": 10,
+    },
+    "stylegan2": {"discriminator.kind": "stylegan2", "train.global_batch": 12},
+    "stylegan2, micro-batches": {
+        "discriminator.kind": "stylegan2", "train.global_batch": 32, "train.micro_batch": 8,
+    },
+}  # fmt: skip
 COMMON: dict[str, Any] = {
     "train.total_steps": 12,
     "train.global_batch": 8,
@@ -89,7 +98,7 @@ def main(rank: int, rendezvous: str) -> None:
             in_double()
         rows, parameters = train(SCENARIOS[name], steps, Ranks())
         if rank == 0:
-            alone, expected = train(SCENARIOS[name], steps, Alone())
+            alone, expected = train(SCENARIOS[name] | {"train.micro_batch": None}, steps, Alone())
             assert [set(a) for a in rows] == [set(b) for b in alone]
             metrics = [{n: apart(n, a[n], b[n]) for n in b} for a, b in zip(rows, alone, strict=True)]
             pairs = zip(parameters, expected, strict=True)

@@ -57,6 +57,8 @@ def test_workers_hold_whole_groups_of_stylegan2(monkeypatch: pytest.MonkeyPatch)
         check_fit(cfg, DATA, world)
     with pytest.raises(UserError, match="needs a multiple of 32 with 4 workers; nearest: 64"):
         check_fit(cfg, DATA, 4)
+    with pytest.raises(UserError, match=r"train.micro_batch = 20: .*groups of 4 .*multiple of 8; nearest: 16"):
+        check_fit(tiny({"discriminator.kind": "stylegan2", "train.global_batch": 80, "train.micro_batch": 20}), DATA, 1)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,11 @@ def test_all_that_is_missing_or_does_not_fit_is_named_at_once(
     ("settings", "world", "message"),
     [
         ({"train.global_batch": 10}, 3, "train.global_batch = 10: must be a multiple of 2 x 3 workers; nearest: 12"),
+        (
+            {"train.global_batch": 24, "train.micro_batch": 8},
+            2,
+            "train.micro_batch = 8: must divide a worker's share of train.global_batch, which is 12; nearest: 6",
+        ),
         ({"train.global_batch": 2}, 4, "train.global_batch = 2: must be a multiple of 2 x 4 workers; nearest: 8"),
         ({"loss.distance": "lpips"}, 1, "loss.distance = 'lpips': needs 3 channels, digits has 1; use pseudo_huber"),
         (

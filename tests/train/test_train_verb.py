@@ -60,6 +60,7 @@ def done(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
         (["--set", "loss.w=2"], "loss.w = 2: must be less than or equal to 1"),
         (["--set", "loss.w={"], "--set loss.w={"),
         (["--set", "loss=3"], "loss: no such setting"),
+        (["--set", "train.micro_batch=10"], "train.micro_batch = 10: must divide train.global_batch = 32; nearest: 8"),
         (["--set", "train.global_batch=7"], "train.global_batch = 7: must be a multiple of 2"),
         (["--set", "data.path=5"], "data.path = 5: must be a valid string"),
         (["--set", "data.path="], "data.path = None: must be a valid string"),

@@ -18,18 +18,31 @@ def build(cfg: Config, channels: int, size: int) -> nn.Module:
     """The network for `channels` x `size` x `size` images. Raises UserError for another side than one of SIZES."""
     d = cfg.discriminator
     return StyleGan2Discriminator(
-        channels, size, d.channel_base, d.channel_max, d.time_embedding, cfg.model.num_classes
+        channels,
+        size,
+        d.channel_base,
+        d.channel_max,
+        d.time_embedding,
+        cfg.model.num_classes,
+        group_size(cfg.train.global_batch),
     )
 
 
 def check(cfg: Config, channels: int, size: int, world: int) -> None:
-    """Raises UserError for another side than one of SIZES, and where `world` workers do not hold whole groups.
+    """Raises UserError for another side than one of SIZES, and where workers or micro-batches do not hold whole groups.
 
-    Its deviation is of neighbours in a worker's batch: as many of them on every count of workers.
+    Its deviation is of neighbours in a batch: as many of them on every count of workers, and of micro-batches.
     """
     _check_size(size)
-    batch = cfg.train.global_batch
-    step = 2 * group_size(batch) * world
+    batch, micro = cfg.train.global_batch, cfg.train.micro_batch
+    step = 2 * group_size(batch)
+    if micro is not None and micro % step:
+        near = max(step, round(micro / step) * step)
+        raise UserError(
+            f"train.micro_batch = {micro}: discriminator.kind = 'stylegan2' looks at groups of {step // 2} fakes or "
+            f"reals, which stay whole in a multiple of {step}; nearest: {near}"
+        )
+    step *= world
     if batch % step:
         near = max(step, round(batch / step) * step)
         raise UserError(
@@ -55,7 +68,7 @@ class StyleGan2Discriminator(nn.Module):
     """Logit of D(x, t', labels); [B,C,H,W], [B], [B] -> [B] (StyleGAN2-ADA's "resnet" discriminator).
 
     min(channel_base // side, channel_max) channels at each side. t and the class enter by projection on the last
-    features. Raises UserError when `size` is not a power of two in 8..256.
+    features. `group` neighbours share a deviation. Raises UserError when `size` is not a power of two in 8..256.
     """
 
     def __init__(
@@ -66,9 +79,11 @@ class StyleGan2Discriminator(nn.Module):
         channel_max: int,
         time_embedding: bool,
         num_classes: int | None,
+        group: int,
     ) -> None:
         super().__init__()
         _check_size(size)
+        self.group = group
         sides = [size >> i for i in range(size.bit_length() - 2)]  # size, ..., 8, 4
         widths = [min(channel_base // side, channel_max) for side in sides]
         last = widths[-1]
@@ -87,7 +102,7 @@ class StyleGan2Discriminator(nn.Module):
         for block in self.blocks:
             h = block(h)
         with torch.autocast(x.device.type, enabled=False):  # as in StyleGAN2: logits are small differences
-            h = leaky(self.conv(with_deviation(full(h))))
+            h = leaky(self.conv(with_deviation(full(h), self.group)))
             out: Tensor = self.out(leaky(self.dense(h.flatten(1))))
             if self.embedding is None or self.map is None:
                 return out.squeeze(1)
@@ -184,13 +199,15 @@ def group_size(batch: int) -> int:
     return next(size for size in (4, 3, 2, 1) if half % size == 0)
 
 
-def with_deviation(x: Tensor) -> Tensor:
-    """Append a channel: the deviation within a group of neighbouring samples, averaged; [B,C,H,W] -> [B,C+1,H,W].
+def with_deviation(x: Tensor, group: int) -> Tensor:
+    """Append a channel: the deviation within `group` neighbouring samples, averaged; [B,C,H,W] -> [B,C+1,H,W].
+
+    A batch that is not of whole groups, which training never has, is cut as `group_size` says.
 
     StyleGAN2 groups samples that are B/4 apart: in cat([fakes, reals]) that would put both into every group, and D
     could not see that the fakes alone lack diversity.
     """
-    batch, size = len(x), group_size(len(x))
+    batch, size = len(x), group if len(x) % group == 0 else group_size(len(x))
     groups = x.reshape(batch // size, size, *x.shape[1:])
     deviation = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     channel = deviation[:, None].expand(-1, size).reshape(batch, 1, 1, 1).expand(-1, 1, *x.shape[2:])

@@ -25,7 +25,7 @@ from tests.helpers.small_networks import T, count, images, stylegan2
 def test_stylegan2_has_the_size_of_the_original(size: int, parameters: int) -> None:
     """The layers of StyleGAN2-ADA's own log for its default widths, 32768 / side and at most 512, added up."""
     with torch.device("meta"):
-        assert count(StyleGan2Discriminator(3, size, 32768, 512, False, None)) == parameters
+        assert count(StyleGan2Discriminator(3, size, 32768, 512, False, None, 4)) == parameters
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(4, 8), (48, 32), (28, 32), (512, 256)])
@@ -71,11 +71,22 @@ def test_blur_keeps_a_constant_and_removes_a_checkerboard() -> None:
 def test_deviation_is_of_neighbours(batch: int, size: int) -> None:
     assert group_size(batch) == size
     x = torch.randn(batch, 5, 4, 4)
-    out = with_deviation(x)
+    out = with_deviation(x, size)
     assert torch.equal(out[:, :5], x)
     for i in range(0, batch, size):
         expected = x[i : i + size].std(0, correction=0).mean()
         torch.testing.assert_close(out[i : i + size, 5], expected.expand(size, 4, 4), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [8, 12, 16, 24])
+def test_fakes_and_reals_apart_or_in_parts_have_the_logits_of_the_whole(batch: int) -> None:
+    """The groups are those of train.global_batch, whatever a forward pass is given."""
+    D, x, t = stylegan2().double(), images(batch).double(), torch.zeros(batch).double()
+    D.group = group_size(batch)
+    together = D(x, t)
+    for part in (batch // 2, D.group):
+        apart = torch.cat([D(piece, t[:part]) for piece in x.split(part)])
+        torch.testing.assert_close(apart, together, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("half", [1, 3, 4, 5, 8])
