@@ -17,6 +17,11 @@ COUNTED = ("CPU", "GPU")  # what a line tells of a node; the rest is memory, and
 WAITS = ("|PENDING", "|RESCHEDULING")  # how Ray's description of a placement group without a place ends
 
 
+def holds(has: Resources, bundle: Resources) -> int:
+    """How many such bundles fit where there is so much."""
+    return min(int(has.get(kind, 0) // count) for kind, count in bundle.items())
+
+
 @dataclass(frozen=True)
 class NodeType:
     """What a node of this name has, and how many of them there may be."""
@@ -27,7 +32,7 @@ class NodeType:
 
     def holds(self, bundle: Resources) -> int:
         """How many such bundles fit on one node."""
-        return min(int(self.has.get(kind, 0) // count) for kind, count in bundle.items())
+        return holds(self.has, bundle)
 
     def __str__(self) -> str:
         has = [f"{count:g} {kind}{'s' if count != 1 else ''}" for kind, count in self.has.items() if kind in COUNTED]
@@ -69,7 +74,7 @@ def largest() -> Largest | None:
     name, kinds = settings.get("head_node_type"), settings.get("available_node_types") or {}
     types = [NodeType(key, kind.get("max_workers", 0), kind.get("resources") or {}) for key, kind in kinds.items()]
     workers = tuple(kind for kind in types if kind.name != name and kind.most > 0)
-    if name not in kinds or not all(kind.has for kind in workers):
+    if not isinstance(name, str) or name not in kinds or not all(kind.has for kind in workers):
         return None
     return Largest(settings.get("max_workers", 0), workers, NodeType(name, 1, kinds[name].get("resources") or {}))
 
@@ -80,6 +85,7 @@ class Growth:
 
     up: int  # nodes
     coming: int  # nodes that the autoscaler has asked for, or that start
+    free: tuple[Resources, ...]  # of each node, the head too
     failed: str  # why the last one did not come; "" where none failed
     waiting: tuple[tuple[Resources, ...], ...]  # the bundles of each placement group without a place
     refused: tuple[tuple[Resources, ...], ...]  # those of them for which the autoscaler can start no node now
@@ -99,6 +105,7 @@ def growth() -> Growth:
     return Growth(
         up=len([node for node in nodes if node.status in ALIVE]),
         coming=sum(one.count for one in plan.pending_instance_requests) + len(starting),
+        free=tuple(dict(node.available_resources) for node in cluster.node_states if node.status in ALIVE),
         failed=plan.failed_instance_requests[-1].reason if plan.failed_instance_requests else "",
         waiting=_bundles(gang for gang in cluster.pending_gang_resource_requests if gang.details.endswith(WAITS)),
         refused=_bundles(plan.infeasible_gang_resource_requests),

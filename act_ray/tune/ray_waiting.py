@@ -4,7 +4,7 @@ import time
 
 from ray.exceptions import RpcError
 
-from act_ray.ray_autoscaler import Growth, Resources, growth, largest
+from act_ray.ray_autoscaler import Growth, Resources, growth, holds, largest
 from act_ray.tune.ray_placement import Placement
 
 LOOK_S = 1.0
@@ -61,7 +61,9 @@ class Waiting:
         return now.up + now.coming == 0 and not now.failed and any(self._ours(gang) for gang in now.refused)
 
     def _line(self, count: int, now: Growth, seconds: float) -> str | None:
-        """None while the autoscaler has not answered."""
+        """None while the autoscaler has not answered, and where there is room that Ray has still to give it."""
+        if sum(holds(free, self.place.bundle) for free in now.free) >= self.place.need:
+            return None
         takes = self.place.takes
         who = f"{count} trials wait for {takes} each" if count > 1 else f"1 trial waits for {takes}"
         if not self.place.grows:

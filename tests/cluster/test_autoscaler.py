@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrowingCluster
 
 
 def search(folder: Path, *more: str) -> list[str]:
-    """Two trials: one ends by its collapse, one hardly moves and goes on until it is interrupted."""
+    """Two trials: one ends by its collapse, one hardly moves and goes on until it is terminated."""
     settings = {**ON_RAY, "train.total_steps": 10**6, "checkpoint.every": 20, "eval.every": 20, "optim.lr_d": 1e-6}
     parameters = {"optim.lr_g": {"grid": [1e3, 1e-6]}}
     space = {"preset": "digits", "set": settings, "scheduler": "none", "parameters": parameters}
@@ -67,9 +66,9 @@ def test_nodes_come_for_trials_and_go_with_them(cluster: GrowingCluster, tmp_pat
             again = len(rows(place / "metrics.jsonl"))
             assert until(lambda: len(rows(place / "metrics.jsonl")) > again)
         finally:
-            run.send_signal(signal.SIGINT)
+            run.terminate()
             run.wait(DEADLINE_S)
-    assert run.returncode == 130, printed.read_text()
+    assert run.returncode == 143, printed.read_text()
     assert says("2 at a time .up to 2 fit: 1 CPU per trial, 0 here, at most 2.")
     assert says("2 trials wait for 1 CPU each: 0 of 2 nodes up, the autoscaler has asked for 2")
     assert says("1 trial waits for 1 CPU: 0 of 2 nodes up, the autoscaler has asked for 1")
