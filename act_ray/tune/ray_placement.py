@@ -1,6 +1,6 @@
 """How many trials run at a time, and what each takes of the cluster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 
@@ -21,7 +21,7 @@ class Placement:
     gpu: bool
     threads: int | None
     why: str
-    bundle: dict[str, float]
+    bundle: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     need: int = 1
     grows: bool = False
 
