@@ -18,6 +18,7 @@ import ray._private.worker
 from ray._private import auto_init_hook
 
 from act_ray.errors import Interrupted, UserError, too_many_workers
+from act_ray.ray_autoscaler import largest
 from act_ray.runs.storage import storage_is_local
 
 # Read by Ray in workers and controllers; docs/design.md says what each is for.
@@ -183,8 +184,20 @@ def nodes() -> int:
 def gpu_per_worker(workers: int, asked: bool | None) -> bool:
     """Whether each worker gets a GPU. Raises UserError for what this cluster can never hold.
 
-    One node is the whole cluster; more, or a head without CPUs, may be one that grows, where Ray waits for nodes.
+    One node is the whole cluster; more, or a head without CPUs, may be one that grows, where Ray waits for nodes: as
+    far as its settings say that it grows.
     """
+    full = largest()
+    if full is not None:
+        gpu = asked if asked is not None else full.holds({"GPU": 1}) > 0
+        unit = "GPU" if gpu else "CPU"
+        if (most := full.holds({unit: 1})) < workers:
+            hint = "; try --cpu" if gpu else ""
+            raise UserError(
+                f"--workers {workers}: one {unit} each, and the cluster grows to {most} {unit}s ({full}); at most "
+                f"{most}{hint}"
+            )
+        return gpu
     have = ray.cluster_resources()
     cpus, gpus, fixed = int(have.get("CPU", 0)), int(have.get("GPU", 0)), nodes() == 1
     if fixed and 0 < cpus < workers:

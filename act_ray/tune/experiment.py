@@ -9,6 +9,7 @@ table.txt  table.csv  results.parquet  best.png    what the search ends with
 import contextlib
 import copy
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -91,6 +92,9 @@ class Experiment:
             (self.dir.path / name).unlink(missing_ok=True)
             if self.dir.remote is not None and self.dir.remote.exists(name):
                 self.dir.remote.delete_file(name)
+        shutil.rmtree(self.dir.path / "ray", ignore_errors=True)  # Ray Tune had begun
+        if self.dir.remote is not None:
+            self.dir.remote.delete_folder("ray")
         with contextlib.suppress(OSError):  # something else is in it
             self.dir.path.rmdir()
 

@@ -18,6 +18,7 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.progress_line import announce
 from act_ray.tune.ray_placement import Placement
 from act_ray.tune.ray_schedulers import index_of
+from act_ray.tune.ray_waiting import Waiting
 from act_ray.tune.results import format_value
 from act_ray.tune.schedulers import Scheduler
 from act_ray.tune.trials import TrialPlan
@@ -51,6 +52,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self.event_files: dict[int, EventFiles] = {}
         self.noted = 0.0  # when cluster.json was written
         self.gauges = Gauges(experiment.dir.name)
+        self.waiting: Waiting | None = None  # made where Ray is there
+        self.refused: str | None = None  # what its trials need and the cluster can never give
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we do not use: nothing."""
@@ -126,10 +129,20 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             cluster |= {name: has.get(kind, 0), f"{name}_used": round(has.get(kind, 0) - free.get(kind, 0), 3)}
         self.experiment.dir.json("cluster.json", {"time": round(time.time(), 3), **cluster})
 
+    def note_waiting(self) -> None:
+        """Say what trials without a place wait for; end the search where nothing can give it."""
+        self.waiting = self.waiting or Waiting(self.place)
+        if (line := self.waiting.look()) is not None:
+            announce(line)
+        if self.waiting.never is not None and self.refused is None:
+            self.refused = self.waiting.never
+            self.interrupt("no trial can start")
+
     # ------------------------------------------------------------------------------------------ as Tune calls it
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self.note_cluster(sum(trial.status == TuneTrial.PENDING for trial in trials))
+        self.note_waiting()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)

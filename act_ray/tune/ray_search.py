@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ray import tune
 
-from act_ray.errors import StorageError
+from act_ray.errors import StorageError, UserError
 from act_ray.ray_cluster import lost
 from act_ray.ray_watch import Watch
 from act_ray.runs.failing_storage import told
@@ -68,6 +68,8 @@ def run_trials(experiment: Experiment, seconds: float | None = None) -> bool:
         )
     if recorder.halted is not None:
         raise StorageError(f"{recorder.halted}; no trial has ended by it; {experiment.how_to_resume}")
+    if recorder.refused is not None:
+        raise UserError(recorder.refused)
     cut_short = any(t.outcome is None and t.waiting is None for t in experiment.trials.values())
     return recorder.interrupted and (cut_short or not scheduler.finished)
 

@@ -1,4 +1,4 @@
-"""Two real Ray nodes on this machine: one gives notice, goes, and does not come back."""
+"""Two real Ray nodes on this machine: a run over both is the same; one gives notice, goes, and does not come back."""
 
 import shutil
 import subprocess
@@ -18,6 +18,38 @@ from tests.helpers.tiny_settings import ON_RAY
 NOTICE_S = 12
 STEPS = 600 if FULL else 300
 SETTINGS = {**ON_RAY, "train.total_steps": STEPS, "checkpoint.every": 100, "eval.every": 100, "train.log_every": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.own_ray
+@pytest.mark.parametrize("workers", [2, 4] if FULL else [2])
+def test_workers_over_two_nodes_train_as_those_of_one_node_do(workers: int, tmp_path: Path) -> None:
+    """Bit for bit: the losses of each step, the scores, and the weights at the end."""
+    (tmp_path / "run.yaml").write_text(settings.dump(settings.load("digits", {**ON_RAY, "train.log_every": 1})))
+    command = [
+        sys.executable,
+        "-m",
+        "act_ray.train",
+        "--config",
+        str(tmp_path / "run.yaml"),
+        "--storage",
+        str(tmp_path),
+    ]
+    command += ["--shared-storage", "--workers", str(workers), "--name"]
+    with Nodes() as nodes:
+        for place, sizes in (("one", {"a": workers}), ("two", {"b": workers // 2, "c": workers // 2})):
+            for name, cpus in sizes.items():
+                nodes.add(name, cpus)
+            done = subprocess.run([*command, place], env=nodes.env, capture_output=True, text=True, timeout=DEADLINE_S)
+            assert done.returncode == 0, done.stdout + done.stderr
+            for name in sizes:
+                nodes.take_away(name)  # no node of the second run has room for all workers
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert rows(two / "events.jsonl")[0]["workers"] == workers
+    assert rows(one / "metrics.jsonl") == rows(two / "metrics.jsonl")
+    assert [row["score"] for row in rows(one / "scores.jsonl")] == [row["score"] for row in rows(two / "scores.jsonl")]
+    ours, theirs = tensors(newest(one)), tensors(newest(two))
+    assert all(ours[name].equal(theirs[name]) for name in ours | theirs)
 
 
 @pytest.mark.slow

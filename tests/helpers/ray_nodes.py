@@ -45,9 +45,10 @@ class Nodes:
         self.head = ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         self.head += ["--ray-client-server-port", str(free_port()), f"--temp-dir={self.folder}", "--num-cpus=0"]
         self.head += ["--node-ip-address=127.0.0.1", '--resources={"trial_slot": 8}']
+        self.of_the_head: dict[str, str] = {}  # what its environment has besides
 
     def __enter__(self) -> Self:
-        self._start("head", self.head)
+        self._start("head", self.head, self.of_the_head)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -83,7 +84,9 @@ class Nodes:
         nodes: list[tuple[str, bool, dict[str, Any]]] = json.loads(told.stdout.splitlines()[-1])
         return {name: id_ for id_, alive, have in nodes if alive for name in self.started if name in have}
 
-    def _start(self, name: str, arguments: list[str]) -> None:
+    def _start(self, name: str, arguments: list[str], more: dict[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("w")
         command = [*RAY, "start", *arguments, "--block"]
-        self.started[name] = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
+        self.started[name] = subprocess.Popen(
+            command, env=self.env | (more or {}), stdout=log, stderr=log, start_new_session=True
+        )

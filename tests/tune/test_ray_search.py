@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from act_ray import settings
 from act_ray.collapse.record import PruneRecord, replay
 from act_ray.errors import UserError
 from act_ray.outcomes import TrialOutcome
+from act_ray.ray_cluster import gpu_per_worker
 from act_ray.runs import checkpoint
 from act_ray.train.loop import train_here
 from act_ray.tune import ray_search, summary
@@ -150,6 +152,23 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(cluster: None) -> None:
     with pytest.raises(UserError, match="a trial needs 3 CPUs, the cluster has 2; at most 2"):
         placement(workers=3, concurrent=None)
     assert placement(workers=2, concurrent=None).concurrent == 1
+
+
+def test_a_cluster_that_grows_is_filled_at_its_largest_size(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray up` leaves its settings in the head's home."""
+    shutil.copy(Path(__file__).parents[2] / "cluster/aws-a100.yaml", tmp_path / "ray_bootstrap_config.yaml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    place = placement(workers=4, concurrent=None)
+    assert (place.concurrent, place.gpu, place.grows) == (8, True, True)
+    assert placement(workers=0, concurrent=None).concurrent == 32
+    assert placement(workers=0, concurrent=None, asked=False).concurrent == 4 * 96
+    with pytest.raises(UserError, match=r"grows to 32 \(4 a100 of 96 CPUs and 8 GPUs\); at most 32 workers per trial"):
+        placement(workers=33, concurrent=None)
+    with pytest.raises(UserError, match="--workers 33: one GPU each, and the cluster grows to 32 GPUs"):
+        gpu_per_worker(33, None)
 
 
 @pytest.mark.slow
