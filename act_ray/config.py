@@ -272,6 +272,11 @@ class TrainConfig(Section):
         Step.precision,
         description="fp32 (TF32 on GPUs), or autocast to bf16, or fp16 with loss scaling: levels, losses, R1 stay fp32",
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="the generator keeps no activations inside its blocks and computes them again: less memory, a "
+        "slower step, the same numbers",
+    )
     channels_last: bool = Field(False, description="the memory format that GPUs' convolutions like")
     compile: bool = Field(False, description="torch.compile the networks where that works")
     ema_decay: float = Field(

@@ -31,7 +31,8 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
     device = ranks.device
     torch.manual_seed(cfg.train.seed)
     wrapper = Denoiser if cfg.train.method == "diffusion" else Consistency
-    model = wrapper(UNet(cfg, channels, size), cfg.step.schedule, cfg.train.precision).to(device)
+    network = UNet(cfg, channels, size)
+    model = wrapper(network, cfg.step.schedule, cfg.train.precision).to(device)
     discriminator = None
     if cfg.adversarial:
         discriminator = ranks.together(lambda: build_discriminator(cfg, channels, size)).to(device)
@@ -40,6 +41,8 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         for net in trained:
             net.to(memory_format=torch.channels_last)
     teacher, ema = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
+    if cfg.train.gradient_checkpointing:
+        network.unet.enable_gradient_checkpointing()
     if cfg.train.compile:
         x = torch.zeros(
             cfg.train.micro_batch or cfg.train.global_batch // ranks.world, channels, size, size, device=device

@@ -12,7 +12,7 @@ from act_ray.runs.folder import RunFolder
 from act_ray.train import setup
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
-from tests.helpers.tiny_runs import go, rows, tiny
+from tests.helpers.tiny_runs import go, newest, rows, tensors, tiny
 from tests.helpers.tiny_settings import AUGMENTED
 
 
@@ -22,6 +22,31 @@ def test_a_warning_of_the_set_up_is_an_event(tmp_path: Path, monkeypatch: pytest
     run = RunFolder(str(tmp_path / "new"))
     TrainingRun(tiny({"train.compile": True}), run, Ranks())
     assert [row["event"] for row in run.rows("events.jsonl")] == ["note", "started"]
+
+
+def test_activations_that_are_computed_again_give_the_same_bits_for_less_memory(tmp_path: Path) -> None:
+    """Four steps, with the penalty and augmentation; what the generator's graph keeps besides its weights."""
+    states = {}
+    for again in (False, True):
+        run = TrainingRun(
+            tiny({**AUGMENTED, "model.block_out_channels": [8, 8], "model.down": "DA", "model.up": "AU",
+                  "model.attention_head_dim": 4, "train.gradient_checkpointing": again}),
+            RunFolder(str(tmp_path / str(again))), Ranks(),
+        )  # fmt: skip
+        x, kept = torch.randn(8, 1, 8, 8), dict[int, int]()
+
+        def pack(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = run.state.model(x, torch.ones(8))
+        states[again] = sum(kept.values()) - sum(weight.nbytes for weight in run.state.model.parameters())
+        del out
+        go(run.cfg, tmp_path / f"{again}-run")
+    assert states[True] < 0.5 * states[False]
+    a, b = (tensors(newest(tmp_path / f"{again}-run")) for again in states)
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.slow
