@@ -63,16 +63,21 @@ def impatient() -> None:
     folder.exclusive = lambda path, busy, wait_s: exclusive(path, busy, 0.1)
 
 
+def written(run: Path) -> dict[Path, bytes]:
+    """All files of a run but its checkpoints, of which the first process is still writing one."""
+    return {path: path.read_bytes() for path in run.glob("*") if path.is_file()}
+
+
 def test_a_second_train_in_a_runs_folder_is_refused(whole: Path, tmp_path: Path) -> None:
     place, said, go_on = tmp_path / "run", tmp_path / "said", tmp_path / "go_on"
     with begun(lambda: become_train(place, tmp_path / "first", paused(5, tmp_path / "5", go_on))) as first:
         assert until((tmp_path / "5").exists)
         RunFolder(str(place)).request_stop()  # it is the first one's, and not for the second to forget
-        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        before = written(place)
         assert train(place, said, impatient) == 2, said.read_text()
         busy = f"error: {place}: is being trained by another process; wait for it or stop it first"
         assert said.read_text().splitlines()[-1] == busy
-        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+        assert written(place) == before
         go_on.touch()
         assert os.waitpid(first, 0)[1] == 0
     assert "saved at step 6 of 12" in (tmp_path / "first").read_text()
