@@ -129,7 +129,7 @@ def step_rows(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> Lin
     yield BEGINS
     batch = cfg.train.global_batch // max(1, plan.workers)
     what = f"a step of batch {batch}{left_out}"
-    less = "lower train.global_batch, or a smaller network" + ("" if plan.workers else "; or more --workers")
+    less = "set train.micro_batch, or a smaller network" + ("" if plan.workers else "; or more --workers")
     try:
         measured = measure(cfg, data, plan.workers, gpu)
     except OutOfMemory as error:

@@ -110,6 +110,6 @@ def ending(inside: Child, watch: Watch) -> Iterator[Row]:
         yield Row("step", f"nothing was heard in {STUCK_S:g} s", State.MISSING, "is the data's store reachable?")
     elif inside.out_of_memory():
         yield Row("memory", f"a step was killed, as when memory runs out; {so_far}", State.MISSING,
-                  "lower train.global_batch, or a smaller network; or fewer other processes")  # fmt: skip
+                  "set train.micro_batch, or a smaller network; or fewer other processes")  # fmt: skip
     elif what := inside.failure():
         yield Row("step", what, State.MISSING, "see above")

@@ -13,8 +13,8 @@ from act_ray.device import best_device, prepare_process
 from act_ray.outcomes import Report, RunOutcome
 from act_ray.runs.folder import RunFolder
 from act_ray.runs.pulse import Pulse
+from act_ray.train import memory
 from act_ray.train.batches import Batches
-from act_ray.train.memory import needing_memory
 from act_ray.train.notice import Ask, Notice, nobody, rehearse
 from act_ray.train.ranks import Ranks
 from act_ray.train.run import TrainingRun
@@ -29,7 +29,7 @@ def train(
     completed, stopped (asked to: folder.request_stop) or pruned (a signature of collapse, in `prune`).
     pulse: is told of every step. ask: whether the machine will be taken away (train/notice.py).
     """
-    with closing(folder), needing_memory("train.global_batch", cfg.train.global_batch, 2 * ranks.world):
+    with closing(folder), memory.needing_memory(*memory.training(cfg, ranks.world)):
         pulse, rehearsed = pulse or Pulse(), False
         while (yield from loop(TrainingRun(cfg, folder, ranks), pulse, ask, rehearsed)):
             folder.close()  # it was rescued: from its last good state, with one thing changed
@@ -65,7 +65,7 @@ def rounds(run: TrainingRun, batches: Batches, pulse: Pulse, notice: Notice) -> 
             ending = run.ending()
         sound = step > run.resumed_at and not run.detector.diverged
         if sound and (step % cfg.eval.every == 0 or ending == RunOutcome.COMPLETED):
-            with needing_memory("eval.batch", cfg.eval.batch):
+            with memory.needing_memory(*memory.scoring(cfg)):
                 report = run.evaluate()
             ending = run.ending()
         if sound and not run.detector.diverged and (step % cfg.checkpoint.every == 0 or ending or run.improved):

@@ -5,19 +5,33 @@ from contextlib import contextmanager
 
 import torch
 
+from act_ray.config import Config
 from act_ray.errors import UserError
 
 
 @contextmanager
-def needing_memory(name: str, value: int, multiple: int = 1) -> Iterator[None]:
-    """Raises UserError where the GPU's memory runs out in the block.
-
-    name: the setting that decides how much it takes. multiple: what its values must be multiples of.
-    """
+def needing_memory(what: str, remedy: str) -> Iterator[None]:
+    """Raises UserError where the GPU's memory runs out in the block. what: the setting that decides it."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         said = ". ".join(" ".join(str(error).split()).split(". ")[:3])  # what was wanted, and what there is
-        half = value // 2 // multiple * multiple
-        hint = f"try {half}" if half else "it cannot be less; try smaller model.block_out_channels"
-        raise UserError(f"{name} = {value}: needs more memory than the GPU has: {said.rstrip('.')}; {hint}") from None
+        raise UserError(f"{what}: needs more memory than the GPU has: {said.rstrip('.')}; {remedy}") from None
+
+
+def training(cfg: Config, world: int) -> tuple[str, str]:
+    """What decides how much a step takes on one of `world` workers, and what takes half or less of it."""
+    share, micro = cfg.train.global_batch // world, cfg.train.micro_batch
+    what = f"train.global_batch = {cfg.train.global_batch}" if micro is None else f"train.micro_batch = {micro}"
+    least = max((n for n in range(2, (micro or share) // 2 + 1, 2) if share % n == 0), default=None)
+    if least is not None:
+        return what, f"try train.micro_batch={least}, which changes no number"
+    if not cfg.train.gradient_checkpointing:
+        return what, "it cannot be less; try train.gradient_checkpointing=true"
+    return what, "it cannot be less; try smaller model.block_out_channels"
+
+
+def scoring(cfg: Config) -> tuple[str, str]:
+    """The same of a score."""
+    half = cfg.eval.batch // 2
+    return f"eval.batch = {cfg.eval.batch}", f"try {half}" if half else "try smaller model.block_out_channels"

@@ -139,14 +139,20 @@ def test_a_gpu_that_is_too_small_is_one_line(
     def runs_out(*_: object) -> None:
         raise full
 
-    for function, setting, hint in (
-        ("act_ray.train.loop.train_step", "train.global_batch = 6", "try 2"),
-        ("act_ray.train.run.TrainingRun.evaluate", "eval.batch = 16", "try 8"),
-    ):
+    step, batch, again = "act_ray.train.loop.train_step", {"train.global_batch": 12}, "train.gradient_checkpointing"
+    free = ", which changes no number"
+    for number, (function, changes, setting, hint) in enumerate([
+        (step, batch, "train.global_batch = 12", f"try train.micro_batch=6{free}"),
+        (step, {**batch, "train.micro_batch": 6}, "train.micro_batch = 6", f"try train.micro_batch=2{free}"),
+        (step, {**batch, "train.micro_batch": 2}, "train.micro_batch = 2", f"it cannot be less; try {again}=true"),
+        (step, {**batch, "train.micro_batch": 2, again: True}, "train.micro_batch = 2",
+         "it cannot be less; try smaller model.block_out_channels"),
+        ("act_ray.train.run.TrainingRun.evaluate", batch, "eval.batch = 16", "try 8"),
+    ]):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(function, runs_out)
-            options = short({"train.global_batch": 6, "eval.batch": 16})
-            said = verb(capfd, "--storage", str(tmp_path), "--name", function, *options).mistake()
+            options = short({**changes, "eval.batch": 16})
+            said = verb(capfd, "--storage", str(tmp_path), "--name", str(number), *options).mistake()
         assert said == f"{setting}: needs more memory than the GPU has: {wanted} MiB is free; {hint}"
 
 
