@@ -1,6 +1,7 @@
 # make tune   search ACT's hyper-parameters on scikit-learn's digits, here and now
 # make test   run the test suite          make test-all  with the tests that take minutes
 # make test-faults   inject faults alone and print what they did; FAULTS=full: all points, all tries (hours)
+# make speed  this tree's training step against the last release's; fails at a loss of 10%
 # make lint   ruff and mypy               make docs      docs/settings.md, and the API's pages in build/api
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python
 JOBS ?= 2
 PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: tune test test-all test-faults lint docs clean
+.PHONY: tune test test-all test-faults speed lint docs clean
 
 tune: $(VENV)/ready
 	$(RUN) -m act_ray.tune
@@ -23,6 +24,9 @@ test-all: $(VENV)/ready
 
 test-faults: $(VENV)/ready
 	FAULTS=$(FAULTS) $(PYTEST) tests/faults tests/tune/test_ray_search.py::test_prunes_in_a_row_leave_nothing_behind $(ARGS)
+
+speed: $(VENV)/ready
+	$(RUN) benchmarks/regression.py $(ARGS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
