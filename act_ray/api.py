@@ -47,11 +47,9 @@ def train_model(config: Config, folder: str, *, workers: int = 0, gpu: bool | No
     location = folder if "://" in folder else os.path.abspath(folder)
     preflight(config, workers)
     run = RunFolder(location)
-    there = read_config(run)
-    if there not in (None, config):
+    if read_config(run) not in (None, config):
         raise UserError(f"{folder}: holds a run of other settings; choose another folder")
-    if there is not None:
-        run.forget_stop()
+    run.forget_stop()
     if workers == 0:
         from act_ray.train.loop import train_here
 

@@ -305,9 +305,9 @@ class TrainConfig(Section):
         return self
 
 
-def nearest_divisor(batch: int, micro: int) -> int:
-    """The even divisor of an even `batch` that is nearest to `micro`, the smaller of two."""
-    return min((n for n in range(2, min(batch, 2 * micro) + 1, 2) if batch % n == 0), key=lambda n: abs(n - micro))
+def nearest_divisor(batch: int, micro: int, step: int = 2) -> int:
+    """The divisor of `batch` nearest to `micro` that is a multiple of `step`, as `batch` is; the smaller of two."""
+    return min((n for n in range(step, batch + 1, step) if batch % n == 0), key=lambda n: abs(n - micro))
 
 
 class EvalConfig(Section):

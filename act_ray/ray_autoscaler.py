@@ -69,8 +69,13 @@ def largest() -> Largest | None:
     path = os.path.expanduser(SETTINGS)
     if not os.environ.get("RAY_ADDRESS") or not os.path.exists(path):
         return None
-    with open(path) as file:
-        settings: dict[str, Any] = yaml.safe_load(file)
+    try:
+        with open(path) as file:
+            settings: Any = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(settings, dict):
+        return None
     name, kinds = settings.get("head_node_type"), settings.get("available_node_types") or {}
     types = [NodeType(key, kind.get("max_workers", 0), kind.get("resources") or {}) for key, kind in kinds.items()]
     workers = tuple(kind for kind in types if kind.name != name and kind.most > 0)

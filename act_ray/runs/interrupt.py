@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from act_ray.errors import Interrupted, StorageError, UserError
+from act_ray.errors import Interrupted, UserError
 
 T = TypeVar("T")
 ASK_S = 3.0  # that Ctrl-C waits for an object store
@@ -43,7 +43,7 @@ def told_soon(*requests: Callable[[], object]) -> bool:
     done = [threading.Event() for _ in requests]
 
     def call(request: Callable[[], object], event: threading.Event) -> None:
-        with contextlib.suppress(OSError, StorageError):
+        with contextlib.suppress(OSError, UserError):
             request()
             event.set()
 

@@ -3,7 +3,6 @@
 Ray makes none twice, and pyarrow gives up after seconds.
 """
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +20,39 @@ def ray_storage(location: str) -> dict[str, Any]:
     if "://" not in at:
         return {"storage_path": at}
     files, base = open_uri(at)
-    return {"storage_path": base, "storage_filesystem": fs.PyFileSystem(_Handler(files, at))}
+    return {"storage_path": base, "storage_filesystem": fs.PyFileSystem(_Handler(_in_place(files), at))}
+
+
+def _in_place(files: fs.FileSystem) -> fs.FileSystem:
+    """The same, writing in the thread that asks: pyarrow copies with few threads, which would wait for themselves."""
+    if not isinstance(files, fs.S3FileSystem):
+        return files
+    rebuild, (options,) = files.__reduce__()
+    return rebuild({**options, "background_writes": False})
 
 
 class _Handler(fs.FileSystemHandler):  # type: ignore[misc]
-    """Files are read and written as a whole: that is what can be done again. Ray's are small."""
+    """Files are read and written as a whole: that is what can be done again. Ray's are small.
+
+    A file is written when it is closed, and pyarrow's copying does not hear what that raises: the next call raises it.
+    """
 
     def __init__(self, files: fs.FileSystem, uri: str) -> None:
         self.files, self.uri, self.patience_s = files, uri, PATIENCE_S
+        self.failed: OSError | None = None
+
+    def send(self, path: str, content: bytes) -> None:
+        try:
+            self.write(path, content)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def check(self) -> None:
+        """Raises what a file before could not be written for."""
+        error, self.failed = self.failed, None
+        if error is not None:
+            raise error
 
     @retried
     def read(self, path: str) -> bytes:
@@ -48,7 +72,8 @@ class _Handler(fs.FileSystemHandler):  # type: ignore[misc]
         return pa.BufferReader(self.read(path))
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
-        return pa.PythonFile(_Upload(lambda content: self.write(path, content)), "w")
+        self.check()
+        return pa.PythonFile(_Upload(lambda content: self.send(path, content)), "w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
         raise NotImplementedError("object stores append nothing")
@@ -60,16 +85,19 @@ class _Handler(fs.FileSystemHandler):  # type: ignore[misc]
 
     @retried
     def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        self.check()
         found: list[fs.FileInfo] = self.files.get_file_info(paths)
         return found
 
     @retried
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        self.check()
         found: list[fs.FileInfo] = self.files.get_file_info(selector)
         return found
 
     @retried
     def create_dir(self, path: str, recursive: bool) -> None:
+        self.check()
         self.files.create_dir(path, recursive=recursive)
 
     @retried
@@ -105,15 +133,20 @@ class _Handler(fs.FileSystemHandler):  # type: ignore[misc]
         return hash(self.uri)
 
 
-class _Upload(io.BytesIO):
-    """A file that is sent when it is closed."""
+class _Upload:
+    """A file that is sent when it is closed; one that is given up, as Python's own would not be, is not."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self.send = send
+        self.send, self.content, self.closed = send, bytearray(), False
+
+    def write(self, data: bytes) -> int:
+        self.content += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is sent before the end."""
 
     def close(self) -> None:
         if not self.closed:
-            content = self.getvalue()
-            super().close()
-            self.send(content)
+            self.closed = True
+            self.send(bytes(self.content))

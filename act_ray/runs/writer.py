@@ -1,5 +1,6 @@
 """Checkpoints that are written in the background: training waits only while the state is copied."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,10 +30,14 @@ class Writer:
         """
         if self.pending is not None and (wait or self.pending.done()):
             pending, self.pending = self.pending, None
-            self.folder.push_later(pending.result())
+            saved = pending.result()
+            with told(f"the upload of {saved.name}", self.folder.path):
+                self.folder.push_later(saved)
 
     def close(self) -> None:
-        """Wait for what is being written; whoever wants to know how it went has called `settle`."""
+        """`settle`, where an error ended the run before it could; that one is told, and none of this."""
+        with contextlib.suppress(Exception):
+            self.settle()
         self.thread.shutdown()
 
     def _write(self, snapshot: Snapshot, then: Callable[[], object]) -> Path:

@@ -7,6 +7,7 @@ import torch
 
 from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.models.discriminators.stylegan2 import group_size
 
 
 @contextmanager
@@ -23,9 +24,11 @@ def training(cfg: Config, world: int) -> tuple[str, str]:
     """What decides how much a step takes on one of `world` workers, and what takes half or less of it."""
     share, micro = cfg.train.global_batch // world, cfg.train.micro_batch
     what = f"train.global_batch = {cfg.train.global_batch}" if micro is None else f"train.micro_batch = {micro}"
-    least = max((n for n in range(2, (micro or share) // 2 + 1, 2) if share % n == 0), default=None)
-    if least is not None:
-        return what, f"try train.micro_batch={least}, which changes no number"
+    step = 2 * (group_size(cfg.train.global_batch) if cfg.discriminator.kind == "stylegan2" else 1)
+    less = max((n for n in range(step, (micro or share) // 2 + 1, step) if share % n == 0), default=None)
+    if less is not None:
+        same = cfg.discriminator.kind != "projected" and not cfg.model.dropout  # docs/performance.md
+        return what, f"try train.micro_batch={less}{', which changes no number' if same else ''}"
     if not cfg.train.gradient_checkpointing:
         return what, "it cannot be less; try train.gradient_checkpointing=true"
     return what, "it cannot be less; try smaller model.block_out_channels"

@@ -24,7 +24,7 @@ class FusedRAdam(torch.optim.RAdam):
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         steps = [self._steps(weights) for _, weights in groups]
         rates = [rectified(step + 1, group["betas"][1]) for (group, _), step in zip(groups, steps, strict=True)]
-        if closure is not None or 0 in rates:
+        if closure is not None or 0 in rates or not all(_alike(weights) for _, weights in groups):
             done: float | None = super().step(closure)
             return done
         for (group, weights), step, rate in zip(groups, steps, rates, strict=True):
@@ -55,6 +55,11 @@ class FusedRAdam(torch.optim.RAdam):
             amsgrad=False,
             maximize=False,
         )
+
+
+def _alike(weights: list[Tensor]) -> bool:
+    """Whether each gradient lies in memory as its weight does, for the kernel looks at neither's strides."""
+    return all(p.grad is not None and p.grad.stride() == p.stride() for p in weights)
 
 
 def rectified(t: int, beta2: float) -> float:

@@ -41,6 +41,14 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def to_first(self, value: Any) -> list[Any]:
+        """Every worker's value, in order of rank, on rank 0; nothing on the others, which it would only fill."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world if self.first else None
+        dist.gather_object(value, values, dst=0)
+        return values or []
+
     def together(self, function: Callable[[], T]) -> T:
         """Call `function` on every worker; a UserError on some is raised on all: else the others would wait."""
         result: Any = None

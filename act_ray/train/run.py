@@ -143,6 +143,7 @@ class TrainingRun:
         self._write("the checkpoint before", self._save)
 
     def _save(self) -> None:
+        self.writer.settle()  # first: else two copies of the state are in memory
         extra = {
             "detector": self.detector.state_dict(),
             "score": self.last_score,

@@ -50,7 +50,7 @@ class Scorer:
         """The score of each model by its name, and the diversity and grid images uint8 [grid,C,H,W] of the first.
 
         {"score", "diversity", "score_NAME", ...}; the same on every worker, "score" being that of the first; None
-        with eval.features = none.
+        with eval.features = none. The images are on rank 0 alone.
         """
         (first, model), *others = models.items() if self.network is not None else list(models.items())[:1]
         result: dict[str, Any] = {}
@@ -63,7 +63,7 @@ class Scorer:
         return self.ranks.from_first(result), images[: self.cfg.eval.grid]
 
     def _score(self, model: nn.Module, kept: int) -> tuple[float | None, Tensor]:
-        """A model's Frechet distance (of the first worker, nan on the others), and its first `kept` images.
+        """A model's Frechet distance (on the first worker, nan on the others), and its first `kept` images, there.
 
         Worker r draws the batches r, r + W, ...; features are put back in order, so W does not change the score.
         """
@@ -78,7 +78,7 @@ class Scorer:
             images_kept = images.cpu().numpy() if batches[i].start < kept else None
             features = None if self.network is None else compute_features(self.network, images).numpy()
             mine.append((i, features, images_kept))
-        parts = sorted((part for worker in ranks.gather(mine) for part in worker), key=lambda part: part[0])
+        parts = sorted((part for worker in ranks.to_first(mine) for part in worker), key=lambda part: part[0])
         seen = [part[2] for part in parts if part[2] is not None]
         images = torch.from_numpy(np.concatenate(seen))[:kept] if seen else torch.empty(0)
         if self.network is None:

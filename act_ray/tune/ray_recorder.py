@@ -142,7 +142,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self.note_cluster(sum(trial.status == TuneTrial.PENDING for trial in trials))
-        self.note_waiting()
+        if not self.saving:  # a trial that waits is giving its place to the next
+            self.note_waiting()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **info: Any) -> None:
         plan = self._plan(trial)

@@ -46,7 +46,7 @@ def search(experiment: Experiment, seconds: float | None = None) -> bool:
 
 def run_trials(experiment: Experiment, seconds: float | None = None) -> bool:
     """See search."""
-    options = experiment.options
+    began, options = time.monotonic(), experiment.options
     place = placement(options["workers_per_trial"], options["concurrent"], options.get("gpu"))
     for plan in experiment.remaining():
         if plan.index in experiment.trials:  # a request that came too late for the interrupted search
@@ -61,7 +61,8 @@ def run_trials(experiment: Experiment, seconds: float | None = None) -> bool:
         announce(line)
     announce("starting the first trial's process, which takes some seconds")
     configure_tune(place)
-    with ProgressLine(experiment), interrupted_after(seconds, recorder), Watch(announce) as watch:
+    left = None if seconds is None else seconds - (time.monotonic() - began)
+    with ProgressLine(experiment), interrupted_after(left, recorder), Watch(announce) as watch:
         recorder.board = watch.board
         on_interrupt(
             make_tuner(experiment, recorder, place).fit, recorder.interrupt, experiment.how_to_resume, broken=lost

@@ -32,6 +32,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     Its config is {"trial": {"index", "audit", "config", "location", "workers", "gpu", "max_failures"}}.
     """
 
+    unsaved: StorageError | None = None
+
     def setup(self, config_: dict[str, Any]) -> None:
         told = config_["trial"]
         cfg = settings.build(told["config"])
@@ -46,6 +48,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         try:
+            if self.unsaved is not None:
+                raise self.unsaved
             report = next(self.reports)
         except StorageError as error:  # the trial has not ended: it goes on from its checkpoint
             report = {"score": WORST, "images": 0, "outcome": HALTED, "reason": str(error)}
@@ -67,8 +71,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """The trial goes on: `setup` has found its own newest checkpoint."""
 
     def cleanup(self) -> None:
-        """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone."""
-        self.reports.close()  # type: ignore[attr-defined]
+        """The scheduler stopped the trial, or it is over: let it save, and wait for its workers to be gone.
+
+        Where it cannot save it goes on later from the checkpoint before: it has not failed. What this process is asked
+        for next says so, if no other trial has.
+        """
+        try:
+            self.reports.close()  # type: ignore[attr-defined]
+        except StorageError as error:
+            self.unsaved = error
         self.beating.__exit__(None, None, None)
 
 

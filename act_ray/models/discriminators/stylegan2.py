@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from act_ray.config import Config
+from act_ray.config import Config, nearest_divisor
 from act_ray.errors import UserError
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -36,8 +36,8 @@ def check(cfg: Config, channels: int, size: int, world: int) -> None:
     _check_size(size)
     batch, micro = cfg.train.global_batch, cfg.train.micro_batch
     step = 2 * group_size(batch)
-    if micro is not None and micro % step:
-        near = max(step, round(micro / step) * step)
+    if micro is not None and micro % step and batch % (step * world) == 0:
+        near = nearest_divisor(batch // world, micro, step)
         raise UserError(
             f"train.micro_batch = {micro}: discriminator.kind = 'stylegan2' looks at groups of {step // 2} fakes or "
             f"reals, which stay whole in a multiple of {step}; nearest: {near}"
