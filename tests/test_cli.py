@@ -145,11 +145,15 @@ def test_who_is_told_to_end_ends_with_the_code_of_the_signal() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def test_a_second_interrupt_says_how_to_go_on() -> None:
-    """Real signals: the first asks, the second gives up, and neither loses the hint."""
+@pytest.mark.parametrize("gap", [0.0, 3600.0])
+def test_a_second_interrupt_gives_up_and_says_how_to_go_on(gap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real signals: the first asks, a later one gives up; one that comes with the first is the same."""
     import signal
     import threading
 
+    from act_ray.runs import interrupt
+
+    monkeypatch.setattr(interrupt, "ONE_S", gap)
     asked, release = list[str](), threading.Event()
 
     def interrupt_twice() -> None:
@@ -157,13 +161,20 @@ def test_a_second_interrupt_says_how_to_go_on() -> None:
         while not asked:
             pass
         os.kill(os.getpid(), signal.SIGINT)
+        while len(interrupt._received) < 2:
+            pass
+        if gap:
+            release.set()
 
     def work() -> None:
         threading.Thread(target=interrupt_twice).start()
         release.wait(30)
 
     ask: Callable[[], None] = lambda: asked.append("asked")  # noqa: E731
-    with pytest.raises(Interrupted, match="go on with: X"):
+    if gap:
         on_interrupt(work, ask, "go on with: X")
-    release.set()
+    else:
+        with pytest.raises(Interrupted, match=r"given up: .* is lost; go on with: X"):
+            on_interrupt(work, ask, "go on with: X")
+        release.set()
     assert asked == ["asked"]

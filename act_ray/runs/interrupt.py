@@ -13,6 +13,8 @@ from act_ray.errors import Interrupted, UserError
 
 T = TypeVar("T")
 ASK_S = 3.0  # that Ctrl-C waits for an object store
+ONE_S = 1.0  # `timeout` and others signal a process and then its group: within so long two are one
+LOST = "given up: what came after the last checkpoint is lost"
 # What a terminal sends; what Kubernetes, Slurm, systemd and `ray job stop` send; what a terminal that is closed sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
@@ -64,7 +66,7 @@ def on_interrupt(
     early: Callable[[], str | None] = lambda: None,
     broken: Callable[[], str | None] = lambda: None,
 ) -> T:
-    """`function()` in a thread; the first signal calls `ask` and waits for the end, Ctrl-C then raises Interrupted.
+    """`function()` in a thread; the first signal calls `ask` and waits for the end, a later Ctrl-C raises Interrupted.
 
     early: as long as there is nothing to save, how to go on: the first signal then raises Interrupted with that.
     resume: what to type to continue, the message of Interrupted otherwise.
@@ -87,12 +89,13 @@ def on_interrupt(
 
     def interrupt(number: int, frame: object) -> None:
         _received.append(number)
+        first = box.setdefault("first", time.monotonic())
         if len(_received) == 1:
             if (how := early()) is not None:
                 raise Interrupted(how, exit_code(130))
             ask()
-        elif number == signal.SIGINT:
-            raise Interrupted(resume, exit_code(130))
+        elif number == signal.SIGINT and time.monotonic() - first >= ONE_S:
+            raise Interrupted(f"{LOST}; {resume}", exit_code(130))
 
     with heeding(interrupt):
         _threads[:] = [threading.Thread(target=call, daemon=True)]
