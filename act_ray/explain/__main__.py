@@ -63,9 +63,10 @@ def explain_search(location: str) -> Iterator[str]:
     experiment = Experiment.read(location, scratch="views")
     if experiment.bad:
         yield f"events.jsonl: {experiment.bad} line(s) cannot be read, and are left out"
+    still = "runs" if experiment.state == "running" else "has not ended, and does not run"
     for index, trial in sorted(experiment.trials.items()):
         reasons = [trial.waiting, long_reason(trial) if trial.flag or not trial.waiting else None]
-        why = "; ".join(reason for reason in reasons if reason) or str(trial.outcome or "runs")
+        why = "; ".join(reason for reason in reasons if reason) or str(trial.outcome or still)
         best = "no score yet" if trial.best_score is None else f"best score {trial.best_score:.4g}"
         yield f"{index:03d}: {why} ({best}, step {trial.step:,} of {trial.total:,})"
     more = sorted((t for t in experiment.trials.values() if t.flag or t.waiting), key=lambda t: not t.flag)

@@ -17,6 +17,7 @@ from act_ray.outcomes import Report
 from act_ray.ray_gauges import Gauges
 from act_ray.ray_watch import Watch, beat, beating
 from act_ray.runs.folder import RunFolder
+from act_ray.runs.interrupt import was_interrupted
 from act_ray.runs.patient import ray_storage
 from act_ray.runs.pulse import Pulse
 
@@ -99,7 +100,8 @@ def fit(
             except ActorDiedError:
                 if attempt == max_failures:
                     raise UserError(f"{location}: Ray Train's controller was lost {attempt + 1} times") from None
-                say("Ray Train's controller was lost: another one goes on from the last checkpoint")
+                if not was_interrupted():  # or else Ray is being left
+                    say("Ray Train's controller was lost: another one goes on from the last checkpoint")
     raise AssertionError("unreachable")
 
 

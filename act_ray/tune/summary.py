@@ -68,8 +68,14 @@ def count_outcomes(experiment: Experiment) -> str:
 
 
 def say_saved(experiment: Experiment) -> str:
-    """Compute not spent: steps planned minus steps run of what collapsed, was stopped or waits; at its own speed."""
-    saved = saved_compute(experiment.trials.values(), experiment.space.file.scheduler)
+    """Compute not spent: steps planned minus steps run of what collapsed, was stopped or waits; at its own speed.
+
+    In a search that was interrupted a trial that waits may still get all of its steps.
+    """
+    trials = [
+        trial for trial in experiment.trials.values() if experiment.state != "interrupted" or trial.waiting is None
+    ]
+    saved = saved_compute(trials, experiment.space.file.scheduler)
     workers = max(1, experiment.options["workers_per_trial"])
     parts = [f"{one.steps:,} by {one.who} (about {one.seconds * workers / 60:.1f} worker-minutes)" for one in saved]
     planned, spared = sum(trial.total for trial in experiment.trials.values()), sum(one.steps for one in saved)

@@ -189,6 +189,8 @@ def test_a_trial_that_was_given_up_and_waits_is_told_as_confirmed(told: Callable
     assert "140 by freeze-thaw" in printed
     assert "it waits at 80%, behind 2 that promise more, step 560; --budget lets more go on" in printed
     assert "--set collapse.action=record (" in printed  # as it would stop before its best score was reached again
+    search.experiment.log_state("interrupted")  # what waits may still get all of its steps
+    assert "compute saved: 0 of 1,400 planned steps (0%): no trial was stopped early" in search.printed()
 
 
 def test_before_the_first_score_nobody_is_the_best(told: Callable[..., Told]) -> None:
