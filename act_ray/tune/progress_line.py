@@ -13,7 +13,8 @@ from act_ray.tune.experiment import Experiment
 from act_ray.tune.standing import budget_share
 from act_ray.tune.trials import TrialRecord
 
-AVERAGE_S = 180.0  # over which the speed is averaged that tells the time left: processes start, and trials are scored
+AVERAGE_S = 900.0  # over which the speed is averaged that tells the time left: processes start, and trials are scored
+EARLY_S = 30.0  # before that a trial's own speed tells more
 
 
 def announce(line: str) -> None:
@@ -78,13 +79,13 @@ class ProgressLine:
         return f"{done / takes:.0%}: {ended}/{total} ended, {len(running)} running{waits}, {pace} steps/s{score}{eta}"
 
     def _average(self, done: float) -> float:
-        """Steps per second over the last minutes; 0 where it is too early to say."""
+        """Steps per second over the last quarter of an hour; 0 where it is too early to say."""
         now = time.monotonic()
         self.seen.append((now, done))
         while now - self.seen[0][0] > AVERAGE_S:
             self.seen.popleft()
         before, then = self.seen[0]
-        return max(done - then, 0.0) / (now - before) if now - before > AVERAGE_S / 6 else 0.0
+        return max(done - then, 0.0) / (now - before) if now - before > EARLY_S else 0.0
 
     def _position(self, trial: TrialRecord) -> tuple[int, float]:
         """(step, steps per second) of a running trial; on an object store as of its last report."""
