@@ -18,23 +18,47 @@ class FusedRAdam(torch.optim.RAdam):
     steps before that are torch's own.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._taken: dict[int, tuple[int, int]] = {}  # of each group: weights that had a gradient, and their updates
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of all weights that have a gradient."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        steps = [self._steps(weights) for _, weights in groups]
-        rates = [rectified(step + 1, group["betas"][1]) for (group, _), step in zip(groups, steps, strict=True)]
+        steps = [self._steps(number, weights) for number, (_, weights) in enumerate(groups)]
+        rates = [
+            0.0 if step is None else rectified(step + 1, group["betas"][1])
+            for (group, _), step in zip(groups, steps, strict=True)
+        ]
+        self._taken = {
+            number: (len(weights), step + 1)
+            for number, ((_, weights), step) in enumerate(zip(groups, steps, strict=True))
+            if step is not None
+        }
         if closure is not None or 0 in rates or not all(_alike(weights) for _, weights in groups):
             done: float | None = super().step(closure)
             return done
         for (group, weights), step, rate in zip(groups, steps, rates, strict=True):
+            assert step is not None  # its rate would be 0
             self._fused(group, weights, step + 1, rate)
         return None
 
-    def _steps(self, weights: list[Tensor]) -> int:
-        """How many updates these weights have had; 0 where they differ, or for none."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+        super().load_state_dict(state_dict)
+        self._taken = {}
+
+    def _steps(self, number: int, weights: list[Tensor]) -> int | None:
+        """How many updates these weights of a group have had; None where they differ, or for none.
+
+        Counted here, and read from the state only after it was loaded, or where other weights have a gradient.
+        """
+        count, taken = self._taken.get(number, (None, 0))
+        if count == len(weights):
+            return taken
         steps = {int(self.state[p]["step"]) if self.state[p] else 0 for p in weights}
-        return steps.pop() if len(steps) == 1 else 0
+        return steps.pop() if len(steps) == 1 else None
 
     def _fused(self, group: dict[str, Any], weights: list[Tensor], step: int, rate: float) -> None:
         beta1, beta2 = group["betas"]
