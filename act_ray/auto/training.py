@@ -95,10 +95,10 @@ def logged(location: Path) -> list[TrialRecord]:
 
 def run_until(experiment: Experiment, seconds: float) -> bool:
     """Run what is open for at most so many seconds; whether it came to its end. Raises Interrupted for a signal."""
-    from act_ray.runs.lock import exclusive
+    from act_ray.tune.__main__ import alone
     from act_ray.tune.ray_search import search
 
-    with exclusive(experiment.dir.path, f"{experiment.location}: another process is running this search"):
+    with alone(experiment.location):
         cut_short = search(experiment, seconds)
     if was_interrupted():
         raise Interrupted("")
