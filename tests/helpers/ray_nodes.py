@@ -22,8 +22,8 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 STATE = """
 import json, ray
 ray.init("auto", log_to_driver=False, logging_level="ERROR")
-print(json.dumps([[n["NodeID"], n["Alive"], n["Resources"]] for n in ray.nodes()]))
-"""
+print("NODES", json.dumps([[n["NodeID"], n["Alive"], n["Resources"]] for n in ray.nodes()]))
+"""  # Ray prints its own lines between, of a node that lags, for one
 
 
 class Nodes:
@@ -81,7 +81,8 @@ class Nodes:
     def alive(self) -> dict[str, str]:
         """The nodes' ids by their names."""
         told = subprocess.run([sys.executable, "-c", STATE], env=self.env, check=True, capture_output=True, text=True)
-        nodes: list[tuple[str, bool, dict[str, Any]]] = json.loads(told.stdout.splitlines()[-1])
+        line = next(line for line in told.stdout.splitlines() if line.startswith("NODES "))
+        nodes: list[tuple[str, bool, dict[str, Any]]] = json.loads(line.removeprefix("NODES "))
         return {name: id_ for id_, alive, have in nodes if alive for name in self.started if name in have}
 
     def _start(self, name: str, arguments: list[str], more: dict[str, str] | None = None) -> None:
