@@ -279,6 +279,10 @@ class TrainConfig(Section):
     )
     channels_last: bool = Field(False, description="the memory format that GPUs' convolutions like")
     compile: bool = Field(False, description="torch.compile the networks where that works")
+    cuda_graphs: bool = Field(
+        True,
+        description="on GPUs, what a step launches is recorded once and then replayed: the same numbers, much faster",
+    )
     ema_decay: float = Field(
         Step.ema_decay, ge=0, lt=1, description="of the slow average of the generator (eval.weights: ema)"
     )

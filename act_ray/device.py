@@ -25,7 +25,9 @@ def prepare_process(cfg: Config, workers_here: int) -> None:
     warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    # A run that goes on must choose the same kernels, and those that add up in one order.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """One table of what a training step costs on the GPU at hand: `python benchmarks/gpu.py --preset cifar10`.
 
-For each variant: the mean time of a step, its share of what the GPU can do (floating-point operations as torch counts
-them, over the vendor's dense peak for the format), the memory at most, and how often the host waited for the device in
-the steps that were measured. The images are random, so no data is needed; without LPIPS's weights the distance is
-pseudo-Huber, and a line says so. On a CPU it runs as well, without peak, memory and waits.
+Steps are replayed as CUDA graphs, unless it says "launched". For each variant: the mean time of a step, its share of
+what the GPU can do (floating-point operations as torch counts them, over the vendor's dense peak for the format), the
+memory at most, how often the host waited for the device in as many steps, and how long it took until all was recorded.
+The images are random, so no data is needed; without LPIPS's weights the distance is pseudo-Huber, and a line says so.
+On a CPU it runs as well, without peak, memory and waits.
 """
 
 import time
@@ -14,7 +15,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from act_ray import settings
 from act_ray.config import Config
@@ -27,14 +29,18 @@ from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "fp32": {"train.precision": "fp32"},
+    "fp32, no TF32": {"train.precision": "fp32"},
+    "TF32, launched": {"train.precision": "fp32", "train.cuda_graphs": False},
     "TF32": {"train.precision": "fp32"},
+    "bf16, launched": {"train.precision": "bf16", "train.cuda_graphs": False},
     "bf16": {"train.precision": "bf16"},
+    "fp16": {"train.precision": "fp16"},
+    "bf16, augmented": {"train.precision": "bf16", "augment.enabled": True},
     "bf16, channels_last": {"train.precision": "bf16", "train.channels_last": True},
-    "bf16, channels_last, compiled": {
-        "train.precision": "bf16", "train.channels_last": True, "train.compile": True,
-    },
-}  # fmt: skip
+    "bf16, micro_batch, half the batch": {"train.precision": "bf16", "train.micro_batch": 0},
+    "bf16, compiled": {"train.precision": "bf16", "train.compile": True},
+}
+LEFT_OUT = ("bf16, compiled",)  # unless it is asked for: compiling takes minutes
 # Dense peaks in TFLOP/s, from NVIDIA's data sheets: fp32 without tensor cores, TF32, bf16.
 PEAKS = {
     "A100": (19.5, 156.0, 312.0),
@@ -75,14 +81,27 @@ def build(preset: str, change: dict[str, Any], batch: int, size: int, channels: 
     return cfg, state, step
 
 
+class Flops(TorchDispatchMode):
+    """Floating-point operations by torch's formulas; its own FlopCounterMode does not go through two derivatives."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, and count it."""
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        self.total += 0 if count is None else count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def flops_of(state: TrainState, cfg: Config, step: Callable[[], None]) -> float:
     """Floating-point operations of a mean step: one with the gradient penalty in every I_gp."""
     counts = []
     for start in (0, 1):  # with the penalty, without it
         state.step = start
-        with FlopCounterMode(display=False) as counter:
+        with Flops() as counter:
             step()
-        counts.append(counter.get_total_flops())
+        counts.append(counter.total)
     every = cfg.loss.gp_interval if cfg.loss.w > 0 and cfg.loss.gp_weight > 0 else 1
     return float((counts[0] + (every - 1) * counts[1]) / every)
 
@@ -115,17 +134,24 @@ def main(
     gpu = torch.cuda.is_available()
     where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     click.echo(f"{preset}, batch {batch}, {channels}x{size}x{size}, {where}, torch {torch.__version__}")
-    click.echo(f"{'variant':32} {'ms/step':>9} {'images/s':>9} {'of peak':>8} {'memory':>9} {'waits':>6}")
+    click.echo(f"{'variant':34} {'ms/step':>9} {'images/s':>9} {'of peak':>8} {'memory':>9} {'waits':>6} {'ready':>7}")
     flops = 0.0
-    for name in only or VARIANTS:
-        cfg, state, step = build(preset, {**VARIANTS[name], **settings.parse_overrides(changes)}, batch, size, channels)
+    for name in only or [name for name in VARIANTS if name not in LEFT_OUT]:
+        change = {**VARIANTS[name], **settings.parse_overrides(changes)}
+        if change.get("train.micro_batch") == 0:
+            change["train.micro_batch"] = batch // 2
+        started = time.perf_counter()
+        cfg, state, step = build(preset, change, batch, size, channels)
         # Training allows TF32 wherever it trains in fp32 (device.py); the first variant shows what that is worth.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "no TF32" not in name
         if not cfg.train.compile:  # the counter sees no compiled code, which does the same arithmetic
             flops = flops_of(state, cfg, step)
-        for _ in range(4):
+        state.step, each = 1, cfg.loss.gp_interval
+        while state.step <= 2 * each:  # N(k) is one number here, and each kind of step comes twice: then it is recorded
             step()
-        state.step = 0
+        if gpu:
+            torch.cuda.synchronize()
+        ready = time.perf_counter() - started
         if gpu:
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
@@ -134,12 +160,12 @@ def main(
         if gpu:
             torch.cuda.synchronize()
         took = (time.perf_counter() - started) / steps
-        kind = 2 if "bf16" in name else 1 if name == "TF32" else 0
+        kind = 0 if "no TF32" in name else 1 if "TF32" in name else 2
         peak = peak_of(where, kind) if gpu else None
         share = f"{flops / took / peak:8.1%}" if flops and peak else "       -"
         memory = f"{torch.cuda.max_memory_allocated() / 1e9:6.2f} GB" if gpu else "        -"
         waits = f"{waits_of(step, steps):6}" if gpu else "     -"
-        click.echo(f"{name:32} {1e3 * took:9.1f} {batch / took:9.1f} {share} {memory} {waits}")
+        click.echo(f"{name:34} {1e3 * took:9.1f} {batch / took:9.1f} {share} {memory} {waits} {ready:5.0f} s")
         del state, step
     click.echo(f"{flops / batch / 1e9:.2f} GFLOP an image, with its share of the penalty steps")
 

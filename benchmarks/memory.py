@@ -5,6 +5,8 @@ each half of a step: the storages that its graph keeps for the backward pass, ea
 not counted: what operations need for a moment, convolutions' workspaces, and what an allocator cannot give back.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -15,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from act_ray import settings
 from act_ray.config import Config
 from act_ray.core.noise import Noise
-from act_ray.core.step import TrainState, discriminator_objective, generator_objective
+from act_ray.core.step import Objective, TrainState, discriminator_objective, generator_objective
 from act_ray.data.shards import ImageData
 from act_ray.files import in_units
 from act_ray.models.discriminators import build_discriminator
@@ -27,7 +29,7 @@ from act_ray.train.setup import build_state
 class Kept:
     """The bytes of the storages that autograd keeps, without those of `known` tensors."""
 
-    def __init__(self, known: list[torch.Tensor]) -> None:
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
         self.known = {tensor.untyped_storage()._cdata for tensor in known}
         self.bytes = dict[int, int]()
         self.alive = list[Any]()  # or else a storage's place would be another's
@@ -67,7 +69,9 @@ def kept_by(
     labels = None if cfg.model.num_classes is None else torch.zeros(batch, dtype=torch.long)
     for name, step in (("generator", 1), ("discriminator", 1), ("discriminator, with the penalty", 0)):
         state.step = step
-        half = generator_objective if name == "generator" else discriminator_objective
+        half: Callable[..., Objective] = generator_objective
+        if name != "generator":
+            half = partial(discriminator_objective, penalise=step == 0, measure=step == 0)
         state.D.requires_grad_(name != "generator")
         with Kept(known) as kept:
             loss = half(state, x, labels, Noise(0, step, torch.device("cpu")), 10, cfg.step)

@@ -224,7 +224,8 @@ class Controller:
         if cfg.tau != "auto":
             self.tau = torch.full_like(self.tau, cfg.tau)  # a checkpoint's is another where the setting was changed
         if cfg.tau != "auto" or k >= window.stop:
-            self.p_aug, self.gp_ema = update_p_aug(self.p_aug, self.gp_ema, self.tau, loss_gp, cfg)
+            p_aug, self.gp_ema = update_p_aug(self.p_aug, self.gp_ema, self.tau, loss_gp, cfg)
+            self.p_aug.copy_(p_aug)  # where it lies: a captured step reads it there
         elif k in window:
             n = (k - window.start) // interval + 1
             self.gp_ema = self.gp_ema + (loss_gp - self.gp_ema) / n

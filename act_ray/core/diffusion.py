@@ -30,8 +30,9 @@ class Denoiser(Preconditioned):
 
 def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> Metrics:
     """One update of the denoiser on x [B,C,H,W], the mean over micro-batches."""
-    losses = [partial(diffusion_objective, state, *part, cfg) for part in micro_batches(x, labels, noise, cfg)]
-    metrics = descend(state.model, state.optimizer_g, losses, state.scaler_g)
+    objective = partial(diffusion_objective, state, cfg=cfg)
+    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.model, state.scaler_g)
+    metrics = descend(state.optimizer_g, rows, state.scaler_g)
     update_ema(state, cfg)
     state.step += 1
     return metrics

@@ -6,7 +6,7 @@ step's random draws and a mean over workers.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ Metrics = dict[str, Tensor]
 Images = tuple[Tensor, Tensor | None]  # x [B,C,H,W] in [-1, 1] and labels [B]
 Part = tuple[Tensor, Tensor | None, Noise]  # a micro-batch: images, labels, and its share of the draws
 Objective = tuple[Tensor, Metrics]  # what is descended, a mean over images, and what is logged
+Backward = Callable[[Callable[..., Objective], Sequence[Part], nn.Module, GradScaler | None], list[Metrics]]
 OdeStep = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -46,6 +47,7 @@ class TrainState:
     ode_step: OdeStep | None = None  # distillation: (x_t, t, t_prev, labels) -> x_{t_prev}
     scaler_g: GradScaler | None = None  # of fp16, whose gradients would underflow
     scaler_d: GradScaler | None = None
+    backward: Backward = field(default_factory=lambda: backward)  # or train/graphs.py's, which replays what it launches
     step: int = 0  # k
 
     @property
@@ -91,8 +93,9 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
     """theta <- theta - eta grad L_f, the mean over micro-batches."""
     if cfg.loss.w > 0:
         unwrap(state.D).requires_grad_(False)
-    losses = [partial(generator_objective, state, *part, N, cfg) for part in micro_batches(x, labels, noise, cfg)]
-    return descend(state.model, state.optimizer_g, losses, state.scaler_g)
+    objective = partial(generator_objective, state, N=N, cfg=cfg)
+    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.model, state.scaler_g)
+    return descend(state.optimizer_g, rows, state.scaler_g)
 
 
 def generator_objective(
@@ -146,15 +149,28 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
     """theta_D <- theta_D - eta grad lambda (L_D + L_gp), the mean over micro-batches."""
     assert state.optimizer_d is not None
     unwrap(state.D).requires_grad_(True)
-    losses = [partial(discriminator_objective, state, *part, N, cfg) for part in micro_batches(x, labels, noise, cfg)]
-    return descend(state.D, state.optimizer_d, losses, state.scaler_d)
+    penalise = cfg.loss.gp_weight > 0 and state.step % cfg.loss.gp_interval == 0
+    measure = penalise or state.step % cfg.monitor_interval == 0
+    objective = partial(discriminator_objective, state, N=N, cfg=cfg, penalise=penalise, measure=measure)
+    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.D, state.scaler_d)
+    return descend(state.optimizer_d, rows, state.scaler_d)
 
 
 def discriminator_objective(
-    state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, N: int, cfg: Step
+    state: TrainState,
+    x: Tensor,
+    labels: Tensor | None,
+    noise: Noise,
+    N: int,
+    cfg: Step,
+    penalise: bool,
+    measure: bool,
 ) -> Objective:
-    """lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals."""
-    k, (x_f, x_r), (labels_f, labels_r) = state.step, (x[0::2], x[1::2]), split(labels)
+    """lambda (L_D + L_gp): every other image is noised into a fake, the rest are reals.
+
+    penalise: L_gp is part of it. measure: ||grad D||^2 is among the metrics.
+    """
+    (x_f, x_r), (labels_f, labels_r) = (x[0::2], x[1::2]), split(labels)
     j = torch.cat([noise.integers(1, N, len(x_f)), noise.integers(1, N, len(x_r))])  # independent draws
     z = noise.normal(*x_f.shape)
     t, lam = noise_level(j, N, cfg.schedule), adversarial_weight(j, N, cfg.loss)
@@ -167,8 +183,6 @@ def discriminator_objective(
         x_tr = add_noise(x_r, t_r, noise.normal(*x_r.shape)) if cfg.conditional else None
         x_f = augmented(x_f, state, noise.branch("D fake"), cfg)
         x_r = augmented(x_r, state, noise.branch("D real"), cfg)
-    penalise = cfg.loss.gp_weight > 0 and k % cfg.loss.gp_interval == 0
-    measure = penalise or k % cfg.monitor_interval == 0
     x_r.requires_grad_(measure)
 
     if penalise:  # apart: the penalty would differentiate D twice at the fakes, too
@@ -237,20 +251,25 @@ def micro_batches(x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> 
     return list(zip(x.chunk(n), [None] * n if labels is None else labels.chunk(n), noise.parts(n), strict=True))
 
 
-def descend(
-    module: nn.Module, optimizer: Optimizer, losses: Sequence[Callable[[], Objective]], scaler: GradScaler | None = None
-) -> Metrics:
-    """One update along the mean gradient; with a scaler, none where the gradients overflowed. The mean metrics."""
-    optimizer.zero_grad(set_to_none=True)
+def backward(
+    objective: Callable[..., Objective], parts: Sequence[Part], module: nn.Module, scaler: GradScaler | None
+) -> list[Metrics]:
+    """The mean gradient of the objective over the micro-batches, in `module`'s weights; the metrics of each."""
+    module.zero_grad(set_to_none=True)
     rows: list[Metrics] = []
-    for loss in losses:
+    for number, part in enumerate(parts, 1):
         with ExitStack() as modes:
-            if loss is not losses[-1] and hasattr(module, "no_sync"):
+            if number < len(parts) and hasattr(module, "no_sync"):
                 modes.enter_context(module.no_sync())  # type: ignore[operator]  # gradients are exchanged with the last
-            value, metrics = loss()
-            value = value / len(losses)
+            value, metrics = objective(*part)
+            value = value / len(parts)
             (value if scaler is None else scaler.scale(value)).backward()  # type: ignore[no-untyped-call]
         rows.append(metrics)
+    return rows
+
+
+def descend(optimizer: Optimizer, rows: list[Metrics], scaler: GradScaler | None = None) -> Metrics:
+    """One update along the gradient; with a scaler, none where it overflowed. The mean metrics."""
     if scaler is None:
         optimizer.step()
     else:

@@ -19,7 +19,12 @@ def software(extra: str = "") -> Row:
     from packaging.requirements import Requirement
 
     found, wanted = dict[str, str](), list[str]()
-    for text in importlib.metadata.requires(DISTRIBUTION) or ():
+    try:
+        needs = importlib.metadata.requires(DISTRIBUTION) or ()
+    except importlib.metadata.PackageNotFoundError:  # run from its folder
+        line = f"Python {platform.python_version()}; {DISTRIBUTION} is not installed: what it needs is not known"
+        return Row("software", line, State.WARNING, "pip install .")
+    for text in needs:
         need = Requirement(text)
         if need.marker is not None and not need.marker.evaluate({"extra": extra}):
             continue

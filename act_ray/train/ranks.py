@@ -33,6 +33,16 @@ class Ranks:
         dist.all_reduce(value)
         return value / self.world
 
+    def average(self, values: list[Tensor]) -> None:
+        """Each becomes its mean over the workers, in place: one exchange, and the same bits on each."""
+        if self.world == 1 or not values:
+            return
+        together = torch.cat([value.flatten() for value in values])
+        dist.all_reduce(together)
+        together /= self.world
+        means = torch.split(together, [value.numel() for value in values])
+        torch._foreach_copy_(values, [mean.view_as(value) for mean, value in zip(means, values, strict=True)])
+
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, in order of rank, on each."""
         if self.world == 1:

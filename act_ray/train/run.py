@@ -173,11 +173,11 @@ class TrainingRun:
     def record(self, metrics: Metrics) -> None:
         """Keep a step's metrics on the device until the next flush."""
         if self.cfg.augment.enabled:
-            metrics["p_aug"] = self.state.controller.p_aug
+            metrics["p_aug"] = self.state.controller.p_aug.clone()
             if self.cfg.augment.tau == "auto":
                 metrics["tau"] = self.state.controller.tau
         if self.state.steering is not None:
-            metrics["w_gp"] = self.state.steering.w_gp
+            metrics["w_gp"] = self.state.steering.w_gp.clone()
         self.pending.append((self.state.step - 1, metrics))
 
     def flush(self) -> None:

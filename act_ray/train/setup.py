@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,12 @@ from act_ray.core.augment import Controller
 from act_ray.core.consistency import Consistency, Preconditioned
 from act_ray.core.diffusion import Denoiser, ode_step
 from act_ray.core.steer import Steering
-from act_ray.core.step import OdeStep, TrainState, discriminate
+from act_ray.core.step import OdeStep, TrainState, backward, discriminate
 from act_ray.data.shards import ImageData
 from act_ray.models.discriminators import build_discriminator
 from act_ray.models.perceptual import Lpips
 from act_ray.models.unet import UNet
+from act_ray.train.graphs import Graphs
 from act_ray.train.preflight import distillation_teacher
 from act_ray.train.radam import FusedRAdam
 from act_ray.train.ranks import Ranks
@@ -49,11 +51,13 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         )
         compile_networks(cfg, [*trained, teacher], x, warn)
     optim = cfg.optim
+    graphs = Graphs(ranks, warn) if cfg.train.cuda_graphs and device.type == "cuda" else None
+    wrap = partial(data_parallel, ranks=ranks) if graphs is None else lambda module: module
     return TrainState(
-        model=wrap(model, ranks),
+        model=wrap(model),
         teacher=teacher,
         ema=ema,
-        discriminator=None if discriminator is None else wrap(discriminator, ranks),
+        discriminator=None if discriminator is None else wrap(discriminator),
         optimizer_g=optimizer(cfg, model, optim.lr_g, optim.beta2_g),
         optimizer_d=None
         if discriminator is None
@@ -64,6 +68,7 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         scaler_g=scaler(cfg, device),
         scaler_d=None if discriminator is None else scaler(cfg, device),
         ode_step=ranks.together(lambda: distillation(cfg, data, device)),
+        backward=graphs or backward,
     )
 
 
@@ -76,7 +81,7 @@ def distillation(cfg: Config, data: ImageData, device: torch.device) -> OdeStep 
     return lambda x_t, t, t_prev, labels: ode_step(denoiser, x_t, t, t_prev, labels, cfg.distill.solver)
 
 
-def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
+def data_parallel(module: nn.Module, ranks: Ranks) -> nn.Module:
     """Each network in a data-parallel wrapper of its own: the two halves of a step never wait for each other's."""
     if ranks.world == 1:
         return module

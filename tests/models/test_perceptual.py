@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch_fidelity.sample_similarity_lpips import NetLinLayer
+from torch_fidelity.sample_similarity_lpips import NetLinLayer, SampleSimilarityLPIPS
 from torchvision.transforms.functional import InterpolationMode, resize
 
 from act_ray.config import LossConfig
@@ -69,8 +69,23 @@ def test_lpips_is_a_distance(weights: Path) -> None:
     assert (a.grad.flatten(1).abs().amax(1) > 0).all()
     assert not [p for p in lpips.parameters() if p.requires_grad or p.grad is not None]
     lpips.train()
-    assert not any(m.training for m in lpips.net.modules())  # it holds dropout
     assert torch.equal(lpips(a, b), lpips(a, b))
+
+
+@pytest.mark.parametrize("size", [None, 16, 48])
+def test_it_is_torch_fidelitys(size: int | None, weights: Path) -> None:
+    """Same distances and gradients as its forward pass, at the images' size, shrunk by area and enlarged."""
+    cfg = LossConfig(lpips_weights=str(weights), lpips_size=size, lpips_resize="area", lpips_clip_target=False)
+    ours, theirs = Lpips(cfg), SampleSimilarityLPIPS("lpips", sample_similarity_resize=size)
+    torch.manual_seed(2)
+    a, b = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
+    of_a, as_a = a.clone().requires_grad_(), a.clone().requires_grad_()
+    d = ours(of_a, b)
+    want = theirs(127.5 * (as_a + 1), 127.5 * (b + 1)).flatten()
+    torch.testing.assert_close(d, want, rtol=1e-5, atol=1e-6)
+    d.sum().backward()
+    want.sum().backward()
+    torch.testing.assert_close(of_a.grad, as_a.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_the_target_is_clipped_and_images_are_enlarged_as_in_the_authors_code(weights: Path) -> None:
