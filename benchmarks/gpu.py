@@ -2,11 +2,12 @@
 
 Steps are replayed as CUDA graphs, unless it says "launched". For each variant: the mean time of a step, its share of
 what the GPU can do (floating-point operations as torch counts them, over the vendor's dense peak for the format), the
-memory at most, how often the host waited for the device in as many steps, and how long it took until all was recorded.
+memory that is reserved, how often the host waited for the device in as many steps, and how long it took until all was recorded.
 The images are random, so no data is needed; without LPIPS's weights the distance is pseudo-Huber, and a line says so.
 On a CPU it runs as well, without peak, memory and waits.
 """
 
+import gc
 import time
 import warnings
 from collections.abc import Callable
@@ -84,7 +85,9 @@ def build(preset: str, change: dict[str, Any], batch: int, size: int, channels: 
 class Flops(TorchDispatchMode):
     """Floating-point operations by torch's formulas; its own FlopCounterMode does not go through two derivatives."""
 
-    total = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do it, and count it."""
@@ -152,8 +155,6 @@ def main(
         if gpu:
             torch.cuda.synchronize()
         ready = time.perf_counter() - started
-        if gpu:
-            torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         for _ in range(steps):
             step()
@@ -163,10 +164,12 @@ def main(
         kind = 0 if "no TF32" in name else 1 if "TF32" in name else 2
         peak = peak_of(where, kind) if gpu else None
         share = f"{flops / took / peak:8.1%}" if flops and peak else "       -"
-        memory = f"{torch.cuda.max_memory_allocated() / 1e9:6.2f} GB" if gpu else "        -"
+        memory = f"{torch.cuda.memory_reserved() / 1e9:6.2f} GB" if gpu else "        -"
         waits = f"{waits_of(step, steps):6}" if gpu else "     -"
         click.echo(f"{name:34} {1e3 * took:9.1f} {batch / took:9.1f} {share} {memory} {waits} {ready:5.0f} s")
         del state, step
+        gc.collect()
+        torch.cuda.empty_cache()
     click.echo(f"{flops / batch / 1e9:.2f} GFLOP an image, with its share of the penalty steps")
 
 

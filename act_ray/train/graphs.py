@@ -12,8 +12,8 @@ same numbers baked in: only the contents of tensors can change. So
 - updates and averages of the weights stay outside: they are few launches, with rates that change at every step.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,8 @@ from act_ray.core.noise import Noise
 from act_ray.core.step import Metrics, Objective, Part, backward
 from act_ray.train.ranks import Ranks
 
+Drawn = tuple[tuple[str, ...], str, tuple[int, ...], Tensor]  # branch, what was asked for, and memory for it
+
 
 class Graphs:
     """TrainState.backward for a GPU: as `backward`, with the mean over workers that a data-parallel wrapper would take.
@@ -35,7 +37,9 @@ class Graphs:
     def __init__(self, ranks: Ranks, warn: Callable[[str], None]) -> None:
         self.ranks, self.warn = ranks, warn
         self.N: object = None
-        self.launched = set[Hashable]()  # with this N: the libraries have chosen their kernels
+        self.launched = dict[
+            Hashable, list[Draws]
+        ]()  # with this N: what they drew; libraries have chosen their kernels
         self.recorded = dict[Hashable, Recording]()  # with this N
         self.refused = set[Hashable]()
         self.pool: Any = None
@@ -48,15 +52,16 @@ class Graphs:
         what = {name: value for name, value in objective.keywords.items() if name != "cfg"}
         N, kind = what.pop("N", None), (objective.func.__name__, *what.values())
         if N != self.N:
-            self.N, self.launched = N, set()
+            self.N, self.launched = N, {}
             self.recorded.clear()
         if kind in self.launched and kind not in self.recorded and kind not in self.refused:
             self._record(kind, objective, parts, module, scaler)
         if kind in self.recorded:
             rows = self.recorded[kind].replay(parts)
         else:
-            self.launched.add(kind)
-            rows = backward(objective, parts, module, scaler)
+            draws = self.launched[kind] = [Draws(noise) for _, _, noise in parts]
+            heard = [(x, labels, drawn) for (x, labels, _), drawn in zip(parts, draws, strict=True)]
+            rows = backward(objective, heard, module, scaler)
         self.ranks.average([weight.grad for weight in module.parameters() if weight.grad is not None])
         return rows
 
@@ -71,7 +76,7 @@ class Graphs:
         if not self.recorded:  # with the last graph its pool is gone
             self.pool = torch.cuda.graph_pool_handle()
         try:
-            self.recorded[kind] = Recording.make(objective, parts, module, scaler, self.pool)
+            self.recorded[kind] = Recording.make(objective, parts, self.launched[kind], module, scaler, self.pool)
         except RuntimeError as error:  # an operation that waits for the GPU, for one, or too little memory
             self.refused.add(kind)
             said = " ".join(str(error).split())[:160]
@@ -105,16 +110,20 @@ class Recording:
         cls,
         objective: Callable[..., Objective],
         parts: Sequence[Part],
+        draws: list["Draws"],
         module: nn.Module,
         scaler: GradScaler | None,
         pool: Any,
     ) -> "Recording":
         """Record; nothing is computed yet. Raises RuntimeError where something cannot be."""
         inputs = [(x.clone(), None if labels is None else labels.clone()) for x, labels, _ in parts]
-        draws = [Draws(noise.device) for _, _, noise in parts]
         module.zero_grad(set_to_none=True)
-        recorded = [(x, labels, drawn) for (x, labels), drawn in zip(inputs, draws, strict=True)]
-        again, rows = capture(lambda: backward(objective, recorded, module, scaler), pool)
+
+        def run() -> list[Metrics]:
+            given = [(x, labels, drawn.given()) for (x, labels), drawn in zip(inputs, draws, strict=True)]
+            return backward(objective, given, module, scaler)
+
+        again, rows = capture(run, pool)
         gradients = [(p, p.grad) for p in module.parameters() if p.grad is not None]
         return cls(again, inputs, draws, rows, gradients)
 
@@ -131,39 +140,69 @@ class Recording:
         return [{name: value.clone() for name, value in row.items()} for row in self.rows]
 
 
-@dataclass
 class Draws(Noise):
-    """Stands for a Noise while a graph is recorded: gives out memory, and fills it with the draws of each step."""
+    """Hears what is drawn from a Noise while operations are launched; later gives out memory for it, and fills that.
 
-    device: torch.device
-    asked: list[tuple[tuple[str, ...], str, tuple[int, ...], Tensor]] = field(default_factory=list)
-    path: tuple[str, ...] = ()
+    The memory must be there before a graph is recorded: what is allocated in it may be what the graph, before it comes
+    to the draw, writes other things to.
+    """
+
+    def __init__(self, noise: Noise, path: tuple[str, ...] = (), heard: "list[Drawn] | None" = None) -> None:
+        self.noise, self.path, self.heard = noise, path, [] if heard is None else heard
 
     def branch(self, name: str) -> "Draws":
-        """Draws of a branch, which are filled with these."""
-        return Draws(self.device, self.asked, (*self.path, name))
+        """Draws of a branch, heard with these."""
+        return Draws(self.noise.branch(name), (*self.path, name), self.heard)
 
     def normal(self, *shape: int) -> Tensor:
-        """Memory for them."""
-        return self._give("normal", shape, torch.empty(shape, device=self.device))
+        """As Noise's."""
+        return self._hear("normal", shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Memory for them."""
-        return self._give("uniform", shape, torch.empty(shape, device=self.device))
+        """As Noise's."""
+        return self._hear("uniform", shape)
 
     def integers(self, low: int, high: int, size: int) -> Tensor:
-        """Memory for them."""
-        return self._give("integers", (low, high, size), torch.empty(size, dtype=torch.int64, device=self.device))
+        """As Noise's."""
+        return self._hear("integers", (low, high, size))
 
-    def _give(self, kind: str, arguments: tuple[int, ...], memory: Tensor) -> Tensor:
-        self.asked.append((self.path, kind, arguments, memory))
-        return memory
+    def _hear(self, kind: str, arguments: tuple[int, ...]) -> Tensor:
+        drawn: Tensor = getattr(self.noise, kind)(*arguments)
+        self.heard.append((self.path, kind, arguments, drawn.clone()))
+        return drawn
+
+    def given(self) -> "Given":
+        """What gives out the memory, in the order in which it was heard."""
+        return Given(memory for *_, memory in self.heard)
 
     def fill(self, noise: Noise) -> None:
-        """What `noise` draws when it is asked for the same in the same order."""
+        """The memory with what `noise` draws when it is asked for the same in the same order."""
         nodes: dict[tuple[str, ...], Noise] = {(): noise}
-        for path, kind, arguments, memory in self.asked:
+        for path, kind, arguments, memory in self.heard:
             for depth in range(1, len(path) + 1):
                 if path[:depth] not in nodes:
                     nodes[path[:depth]] = nodes[path[: depth - 1]].branch(path[depth - 1])
             memory.copy_(getattr(nodes[path], kind)(*arguments))
+
+
+class Given(Noise):
+    """Stands for a Noise while a graph is recorded."""
+
+    def __init__(self, memory: Iterator[Tensor]) -> None:
+        self.memory = memory
+
+    def branch(self, name: str) -> "Given":
+        """The same memory: it lies in the order of the draws, whatever their branch."""
+        return self
+
+    def normal(self, *shape: int) -> Tensor:
+        """Memory for them."""
+        return next(self.memory)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Memory for them."""
+        return next(self.memory)
+
+    def integers(self, low: int, high: int, size: int) -> Tensor:
+        """Memory for them."""
+        return next(self.memory)

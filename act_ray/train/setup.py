@@ -51,7 +51,9 @@ def build_state(cfg: Config, data: ImageData, ranks: Ranks, warn: Callable[[str]
         )
         compile_networks(cfg, [*trained, teacher], x, warn)
     optim = cfg.optim
-    graphs = Graphs(ranks, warn) if cfg.train.cuda_graphs and device.type == "cuda" else None
+    # With augmentation and micro-batches a graph's draws were wrong once, and have not been seen right on a GPU since.
+    tried = not cfg.augment.enabled and cfg.train.micro_batch is None
+    graphs = Graphs(ranks, warn) if cfg.train.cuda_graphs and tried and device.type == "cuda" else None
     wrap = partial(data_parallel, ranks=ranks) if graphs is None else lambda module: module
     return TrainState(
         model=wrap(model),
