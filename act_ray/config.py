@@ -281,8 +281,8 @@ class TrainConfig(Section):
     compile: bool = Field(False, description="torch.compile the networks where that works")
     cuda_graphs: bool = Field(
         True,
-        description="on GPUs, what a step launches is recorded once and replayed: the same numbers, much faster; not yet "
-        "with augment.enabled or micro_batch",
+        description="on GPUs, what a step launches is recorded once and replayed: the same numbers, much faster; not "
+        "yet with augment.enabled or micro_batch",
     )
     ema_decay: float = Field(
         Step.ema_decay, ge=0, lt=1, description="of the slow average of the generator (eval.weights: ema)"
