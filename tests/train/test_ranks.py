@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from act_ray.errors import StorageError, UserError
@@ -38,6 +39,15 @@ def on_two_workers(meeting: Path, worker: Callable[[int], object]) -> None:
         assert os.waitpid(pid, 0)[1] == 0
 
     assert in_child(both) == 0
+
+
+def test_gradients_become_their_mean(tmp_path: Path) -> None:
+    def worker(rank: int) -> None:
+        values = [torch.full((2, 3), float(rank)), torch.tensor([10.0 * rank]), torch.ones(3, 2).t() * rank]
+        Ranks().average(values)
+        assert [value.unique().tolist() for value in values] == [[0.5], [5.0], [0.5]]
+
+    on_two_workers(tmp_path / "meeting", worker)
 
 
 def two_workers(location: str, meeting: Path, caches: list[Path], last: int) -> None:
