@@ -2,7 +2,7 @@
 
 Steps are replayed as CUDA graphs, unless it says "launched". For each variant: the mean time of a step, its share of
 what the GPU can do (floating-point operations as torch counts them, over the vendor's dense peak for the format), the
-memory that is reserved, how often the host waited for the device in as many steps, and how long it took until all was recorded.
+memory that is reserved, how often the host waited for it in as many steps, and how long until all was recorded.
 The images are random, so no data is needed; without LPIPS's weights the distance is pseudo-Huber, and a line says so.
 On a CPU it runs as well, without peak, memory and waits.
 """

@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs: without a GPU, a graph is stood for by what runs the same operations again on the same memory."""
+"""Steps as CUDA graphs: without a GPU, what runs the same operations again on the same memory stands for a graph."""
 
 from collections.abc import Callable
 from typing import Any
