@@ -31,8 +31,8 @@ class Denoiser(Preconditioned):
 def diffusion_step(state: TrainState, x: Tensor, labels: Tensor | None, noise: Noise, cfg: Step) -> Metrics:
     """One update of the denoiser on x [B,C,H,W], the mean over micro-batches."""
     objective = partial(diffusion_objective, state, cfg=cfg)
-    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.model, state.scaler_g)
-    metrics = descend(state.optimizer_g, rows, state.scaler_g)
+    parts = micro_batches(x, labels, noise, cfg)
+    metrics = descend(state, objective, parts, state.model, state.optimizer_g, state.scaler_g)
     update_ema(state, cfg)
     state.step += 1
     return metrics

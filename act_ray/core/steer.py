@@ -30,6 +30,5 @@ class Steering:
         self.log_gp = cfg.decay * self.log_gp + (1 - cfg.decay) * gp.clamp_min(1e-12).log()
         up, down = self.log_gp > math.log(cfg.high), self.log_gp < math.log(cfg.low)
         moved = torch.where(up, self.w_gp * cfg.factor, torch.where(down, self.w_gp / cfg.factor, self.w_gp))
-        self.w_gp.copy_(
-            moved.clamp(gp_weight, max(gp_weight, cfg.most))
-        )  # where it lies: a captured step reads it there
+        moved = moved.clamp(gp_weight, max(gp_weight, cfg.most))
+        self.w_gp.copy_(moved)  # where it lies: a captured step reads it there

@@ -94,8 +94,9 @@ def generator_half(state: TrainState, x: Tensor, labels: Tensor | None, noise: N
     if cfg.loss.w > 0:
         unwrap(state.D).requires_grad_(False)
     objective = partial(generator_objective, state, N=N, cfg=cfg)
-    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.model, state.scaler_g)
-    return descend(state.optimizer_g, rows, state.scaler_g)
+    return descend(
+        state, objective, micro_batches(x, labels, noise, cfg), state.model, state.optimizer_g, state.scaler_g
+    )
 
 
 def generator_objective(
@@ -152,8 +153,7 @@ def discriminator_half(state: TrainState, x: Tensor, labels: Tensor | None, nois
     penalise = cfg.loss.gp_weight > 0 and state.step % cfg.loss.gp_interval == 0
     measure = penalise or state.step % cfg.monitor_interval == 0
     objective = partial(discriminator_objective, state, N=N, cfg=cfg, penalise=penalise, measure=measure)
-    rows = state.backward(objective, micro_batches(x, labels, noise, cfg), state.D, state.scaler_d)
-    return descend(state.optimizer_d, rows, state.scaler_d)
+    return descend(state, objective, micro_batches(x, labels, noise, cfg), state.D, state.optimizer_d, state.scaler_d)
 
 
 def discriminator_objective(
@@ -268,8 +268,16 @@ def backward(
     return rows
 
 
-def descend(optimizer: Optimizer, rows: list[Metrics], scaler: GradScaler | None = None) -> Metrics:
-    """One update along the gradient; with a scaler, none where it overflowed. The mean metrics."""
+def descend(
+    state: TrainState,
+    objective: Callable[..., Objective],
+    parts: Sequence[Part],
+    module: nn.Module,
+    optimizer: Optimizer,
+    scaler: GradScaler | None,
+) -> Metrics:
+    """One update along the mean gradient; with a scaler, none where it overflowed. The mean metrics."""
+    rows = state.backward(objective, parts, module, scaler)
     if scaler is None:
         optimizer.step()
     else:

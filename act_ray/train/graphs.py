@@ -1,6 +1,6 @@
 """A step's two halves as CUDA graphs: what they launch is recorded once, and replayed.
 
-A step of the paper's networks launches some 19,000 kernels, most of them far shorter than the launch itself, so that
+A step of the paper's networks launches some 7,900 kernels, most of them far shorter than the launch itself, so that
 the GPU waits for Python three quarters of the time. A replayed graph is one launch. It does what was recorded, with the
 same numbers baked in: only the contents of tensors can change. So
 
@@ -37,9 +37,7 @@ class Graphs:
     def __init__(self, ranks: Ranks, warn: Callable[[str], None]) -> None:
         self.ranks, self.warn = ranks, warn
         self.N: object = None
-        self.launched = dict[
-            Hashable, list[Draws]
-        ]()  # with this N: what they drew; libraries have chosen their kernels
+        self.launched = dict[Hashable, list[Draws]]()  # with this N: kernels are chosen, and this was drawn
         self.recorded = dict[Hashable, Recording]()  # with this N
         self.refused = set[Hashable]()
         self.pool: Any = None
@@ -58,6 +56,8 @@ class Graphs:
             self._record(kind, objective, parts, module, scaler)
         if kind in self.recorded:
             rows = self.recorded[kind].replay(parts)
+        elif kind in self.refused:
+            rows = backward(objective, parts, module, scaler)
         else:
             draws = self.launched[kind] = [Draws(noise) for _, _, noise in parts]
             heard = [(x, labels, drawn) for (x, labels, _), drawn in zip(parts, draws, strict=True)]

@@ -8,7 +8,7 @@ import torch
 
 from act_ray import settings
 from act_ray.core.noise import Noise
-from act_ray.core.step import Metrics, TrainState, backward, train_step
+from act_ray.core.step import Backward, Metrics, TrainState, backward, train_step
 from act_ray.data.shards import open_data
 from act_ray.train import graphs
 from act_ray.train.graphs import Graphs
@@ -49,12 +49,12 @@ def _weights(thing: object) -> list[torch.nn.Parameter]:
     return list(thing.parameters()) if isinstance(thing, torch.nn.Module) else []
 
 
-def steps(change: dict[str, Any], count: int) -> tuple[TrainState, list[dict[str, float]]]:
+def steps(change: dict[str, Any], count: int, taken_by: Backward) -> tuple[TrainState, list[dict[str, float]]]:
     cfg = settings.load("digits", {**TINY, "train.global_batch": 8, "train.total_steps": 60, "schedule.s1": 4,
                                    "loss.gp_interval": 3, **change})  # fmt: skip
     data = open_data("digits")
     state = build_state(cfg, data, Ranks(), print)
-    state.backward = Graphs(Ranks(), print)
+    state.backward = taken_by
     x = torch.from_numpy(data.images[:8]).float() / 127.5 - 1
     rows = [train_step(state, x.roll(k, 0), None, Noise(0, k, x.device), cfg.step) for k in range(count)]
     return state, [{name: float(value) for name, value in row.items()} for row in rows]
@@ -68,10 +68,9 @@ def test_replayed_steps_are_the_launched_ones(change: dict[str, Any], monkeypatc
     replays = []
     replay = graphs.Recording.replay
     monkeypatch.setattr(graphs.Recording, "replay", lambda *a: replays.append(1) or replay(*a))
-    replayed, rows = steps(change, 18)
+    replayed, rows = steps(change, 18, Graphs(Ranks(), print))
     assert len(replays) > 12
-    monkeypatch.setattr(Graphs, "__call__", lambda self, *args: backward(*args))
-    launched, want = steps(change, 18)
+    launched, want = steps(change, 18, backward)
     assert rows == want
     for ours, theirs in zip(replayed.model.parameters(), launched.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -85,6 +84,5 @@ def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(graphs, "capture", refuse)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    _, rows = steps({}, 6)
-    monkeypatch.setattr(Graphs, "__call__", lambda self, *args: backward(*args))
-    assert rows == steps({}, 6)[1]
+    _, rows = steps({}, 6, Graphs(Ranks(), print))
+    assert rows == steps({}, 6, backward)[1]
