@@ -40,5 +40,6 @@ def test_each_change_is_said_once_and_only_once_it_lasts(monkeypatch: pytest.Mon
 def test_an_autoscaler_that_has_no_such_node_ends_the_search_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = replace(NONE, refused=((ONE_CPU,),))
     *lines, never = said(monkeypatch, [refused] * 5, second=8.0)
-    assert lines == [None, None, "1 trial waits for 1 CPU: 0 of 2 nodes up, and the autoscaler asks for none", None, None]
+    none = "1 trial waits for 1 CPU: 0 of 2 nodes up, and the autoscaler asks for none"
+    assert lines == [None, None, none, None, None]
     assert never == "a trial needs 1 CPU, and the autoscaler has no nodes that give it; try fewer --workers-per-trial"
