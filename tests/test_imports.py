@@ -92,3 +92,16 @@ def test_config_and_collapse_need_neither_torch_nor_ray() -> None:
 def test_core_is_usable_alone() -> None:
     found = loaded("from act_ray.core import augment, consistency, diffusion, editing, losses, noise, schedule, step")
     assert not found & {"ray", "diffusers", "torch_fidelity", "pydantic", "yaml", "click"}
+
+
+def test_networks_are_loaded_without_all_of_diffusers_which_still_loads_later() -> None:
+    code = (
+        "import sys, act_ray.models.unet as ours\n"
+        "print(*(n for n in ('torchvision', 'scipy.stats', 'diffusers.models.transformers') if n in sys.modules))\n"
+        "from diffusers import UNet2DConditionModel, UNet2DModel\n"
+        "from diffusers.models.transformers import DualTransformer2DModel, SanaTransformer2DModel\n"
+        "import diffusers.models.unets.unet_2d_blocks as blocks\n"
+        "print(ours.UNet2DModel is UNet2DModel, blocks.DualTransformer2DModel is DualTransformer2DModel)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "\nTrue True\n"), ran.stderr

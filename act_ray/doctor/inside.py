@@ -23,6 +23,7 @@ from act_ray.doctor.plan import Plan, make_plan, with_network
 from act_ray.doctor.rows import Row, State, row_of
 from act_ray.errors import UserError
 from act_ray.files import in_units
+from act_ray.train.memory import smaller_micro_batch, training
 from act_ray.train.preflight import findings
 from act_ray.train.sizes import checkpoint_bytes
 from act_ray.tune.disk import networks
@@ -129,14 +130,29 @@ def step_rows(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> Lin
     yield BEGINS
     batch = cfg.train.global_batch // max(1, plan.workers)
     what = f"a step of batch {batch}{left_out}"
-    less = "set train.micro_batch, or a smaller network" + ("" if plan.workers else "; or more --workers")
+    _, less = training(cfg, max(1, plan.workers))
+    less += "; or a smaller network, or more --workers"
     try:
         measured = measure(cfg, data, plan.workers, gpu)
     except OutOfMemory as error:
-        yield Row("memory", f"{what} does not fit: {error}", State.MISSING, less)
+        yield Row("memory", f"{what} does not fit: {error}", State.MISSING, what_fits(plan, cfg, data, gpu) or less)
         return
     yield memory(measured, what, max(1, plan.workers), free, less)
     yield duration(measured, plan, left_out)
+
+
+def what_fits(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> str | None:
+    """The largest train.micro_batch that fits, by a real step of a batch of so many; None where none does."""
+    workers = max(1, plan.workers)
+    while (micro := smaller_micro_batch(cfg, workers)) is not None:
+        cfg = settings.with_changes(cfg, {"train.micro_batch": micro}, plan.name)
+        as_large = {"train.micro_batch": None, "train.global_batch": micro * workers}
+        try:
+            measured = measure(settings.with_changes(cfg, as_large, plan.name), data, plan.workers, gpu)
+        except OutOfMemory:
+            continue
+        return f"set train.micro_batch={micro}, which fits: peak {in_units(measured.gpu or measured.memory)}"
+    return None
 
 
 def die_first() -> None:

@@ -19,6 +19,7 @@ from act_ray.train.batches import fetch
 from act_ray.train.ranks import Ranks
 from act_ray.train.setup import build_state
 
+NO_MEMORY = ("t allocate memory", "could not create a primitive")  # on a CPU; the second is oneDNN's
 MEASURE_S = 3.0  # of steps; at least one is made
 
 
@@ -49,7 +50,7 @@ def measure(cfg: Config, data: ImageData, workers: int, gpu: bool | None) -> Mea
     try:
         seconds, steps = _steps(cfg, data, Ranks(device))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in str(error):
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in NO_MEMORY):
             raise OutOfMemory(next(iter(str(error).splitlines()), "")) from None
         raise
     return Measured(

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.unets.unet_2d import UNet2DModel
-
 from act_ray import jsonfile
 from act_ray.errors import UserError, nearest
 from act_ray.generators.generator import Generator, Kind
 from act_ray.generators.imported import imported_generator
+from act_ray.models.diffusers_parts import UNet2DModel
 from act_ray.models.unet import ARGUMENTS
 
 SCHEDULER = "CMStochasticIterativeScheduler"  # what says that a pipeline's network is an f(x, t)

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
 from act_ray import settings
 from act_ray.generators.generator import Generator, Kind
+from act_ray.models.diffusers_parts import UNet2DModel
 from act_ray.models.unet import ARGUMENTS, FIXED
 
 

@@ -3,11 +3,11 @@
 import inspect
 from typing import Any
 
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from act_ray.config import Config
 from act_ray.errors import UserError, nearest
+from act_ray.models.diffusers_parts import UNet2DModel
 
 BLOCKS = {"D": "DownBlock2D", "A": "AttnDownBlock2D"}
 UP_BLOCKS = {"U": "UpBlock2D", "A": "AttnUpBlock2D"}

@@ -20,13 +20,19 @@ def needing_memory(what: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{what}: needs more memory than the GPU has: {said.rstrip('.')}; {remedy}") from None
 
 
+def smaller_micro_batch(cfg: Config, world: int) -> int | None:
+    """The largest train.micro_batch that halves what is in memory at a time on one of `world` workers, if any does."""
+    share = cfg.train.global_batch // world
+    step = 2 * (group_size(cfg.train.global_batch) if cfg.discriminator.kind == "stylegan2" else 1)
+    half = (cfg.train.micro_batch or share) // 2
+    return max((n for n in range(step, half + 1, step) if share % n == 0), default=None)
+
+
 def training(cfg: Config, world: int) -> tuple[str, str]:
     """What decides how much a step takes on one of `world` workers, and what takes half or less of it."""
-    share, micro = cfg.train.global_batch // world, cfg.train.micro_batch
+    micro = cfg.train.micro_batch
     what = f"train.global_batch = {cfg.train.global_batch}" if micro is None else f"train.micro_batch = {micro}"
-    step = 2 * (group_size(cfg.train.global_batch) if cfg.discriminator.kind == "stylegan2" else 1)
-    less = max((n for n in range(step, (micro or share) // 2 + 1, step) if share % n == 0), default=None)
-    if less is not None:
+    if (less := smaller_micro_batch(cfg, world)) is not None:
         same = cfg.discriminator.kind != "projected" and not cfg.model.dropout  # docs/performance.md
         return what, f"try train.micro_batch={less}{', which changes no number' if same else ''}"
     if not cfg.train.gradient_checkpointing:

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -180,8 +181,8 @@ def test_an_interruption_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 30
 
 
-def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
-    """A real one, under a limit of 6 GB of addresses, of which torch takes some."""
+def test_a_step_that_does_not_fit_is_a_row_that_says_what_does(tmp_path: Path) -> None:
+    """Real ones, under a limit of 6 GB of addresses, of which torch takes some."""
     more = [f"{n}={json.dumps(v)}" for n, v in {**TINY, "train.global_batch": 1_000_000}.items()]
     request = {"target": "digits", "space_name": None, "overrides": more, "data": None, "workers": 0}
     text = json.dumps({**request, "storage": str(tmp_path), "gpu": False})
@@ -189,6 +190,9 @@ def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
     with child("-c", f"{limit}from act_ray.doctor.inside import main; main()", text) as process:
         rows = {row.what: row for row in look_inside(process, 120)}
     assert (rows["memory"].state, "does not fit" in rows["memory"].found) == (State.MISSING, True), rows
+    fits = re.fullmatch(r"set train.micro_batch=(\d+), which fits: peak .* GB", rows["memory"].todo)
+    assert fits is not None, rows
+    assert 1_000_000 % int(fits[1]) == 0
 
 
 def test_the_mean_step_is_over_a_whole_interval() -> None:

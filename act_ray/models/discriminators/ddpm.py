@@ -6,11 +6,11 @@ The head, as in the authors' code: [GroupNorm on CIFAR-10,] SiLU, average pool t
 import math
 
 import torch.nn.functional as F
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from act_ray.config import Config
 from act_ray.errors import UserError
+from act_ray.models.diffusers_parts import ResnetBlock2D
 from act_ray.models.unet import build_unet, unet_arguments
 
 

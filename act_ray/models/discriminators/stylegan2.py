@@ -5,11 +5,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from act_ray.config import Config, nearest_divisor
 from act_ray.errors import UserError
+from act_ray.models.diffusers_parts import TimestepEmbedding, Timesteps
 
 SIZES = (8, 16, 32, 64, 128, 256)
 
