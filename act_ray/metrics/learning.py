@@ -53,6 +53,7 @@ def _keep(path: Path, net: nn.Module, optimizer: Optimizer, step: int) -> None:
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
+    tensors = {name: value.contiguous() for name, value in tensors.items()}  # channels_last is no order of a file
     replace_atomically(path, lambda temporary: save_file(tensors, temporary, {"step": str(step)}))
     seal(path)
 

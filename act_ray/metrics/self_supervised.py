@@ -23,7 +23,8 @@ IMAGES = 5_000  # that it learns from, evenly spread over the data
 STEPS, BATCH = 150, 128
 CLUSTERS, TURNS = 16, 4
 FILTERS, SCALES, COMPONENTS = 32, 3, 32
-VERSION = 1
+THREADS = 2
+VERSION = 2
 
 
 def self_supervised_weights(data: ImageData, say: Say = lambda line: None) -> Path:
@@ -39,12 +40,12 @@ def self_supervised_weights(data: ImageData, say: Say = lambda line: None) -> Pa
 
 
 def train_self_supervised(data: ImageData, say: Say = lambda line: None, partial: Path | None = None) -> Classifier:
-    """Learn from unlabelled images; on one thread, so that every run gives the same bits."""
+    """Learn from unlabelled images; on as many threads everywhere, so that every run gives the same bits."""
     spread = np.linspace(0, len(data.images) - 1, min(IMAGES, len(data.images))).astype(np.int64)
     images = np.asarray(data.images[spread])
-    net = seeded(lambda: Classifier(images.shape[1], CLUSTERS + TURNS))
+    net = seeded(lambda: Classifier(images.shape[1], CLUSTERS + TURNS)).to(memory_format=torch.channels_last)
     quarters = torch.arange(BATCH) % TURNS
-    with threads(1):
+    with threads(THREADS):
         groups = torch.from_numpy(clusters(images))
 
         def loss(rng: np.random.Generator) -> Tensor:
@@ -52,12 +53,12 @@ def train_self_supervised(data: ImageData, say: Say = lambda line: None, partial
             batch = torch.from_numpy(images[chosen])
             for turn in range(1, TURNS):
                 batch[turn::TURNS] = torch.rot90(batch[turn::TURNS], turn, (2, 3))
-            logits = net(batch)[1]
+            logits = net(batch.to(memory_format=torch.channels_last))[1]
             group, turned = logits[:, :CLUSTERS], logits[:, CLUSTERS:]
             return F.cross_entropy(group, groups[chosen]) + F.cross_entropy(turned, quarters)
 
         learn(net, loss, STEPS, "features behind the score", say, partial)
-    return net
+    return net.to(memory_format=torch.contiguous_format)
 
 
 def clusters(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -66,7 +67,7 @@ def clusters(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    parts = np.array_split(images, -(-len(images) // 500))
+    parts = np.array_split(images, -(-len(images) // 50))  # more would not fit into the caches of a core
     described = np.concatenate([describe(torch.from_numpy(part)) for part in parts])
     with threadpool_limits(1):  # several add up in an order of their own
         least = min(COMPONENTS, *described.shape)
