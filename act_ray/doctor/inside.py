@@ -151,7 +151,8 @@ def what_fits(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> str
             measured = measure(settings.with_changes(cfg, as_large, plan.name), data, plan.workers, gpu)
         except OutOfMemory:
             continue
-        return f"set train.micro_batch={micro}, which fits: peak {in_units(measured.gpu or measured.memory)}"
+        peak = "" if measured.gpu is None else f": peak {in_units(measured.gpu)}"  # the machine's is of all attempts
+        return f"set train.micro_batch={micro}, which fits{peak}"
     return None
 
 

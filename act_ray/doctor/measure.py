@@ -1,5 +1,6 @@
 """Real training steps, forward and backward at the batch asked: what they take of memory and time."""
 
+import gc
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -47,12 +48,19 @@ def measure(cfg: Config, data: ImageData, workers: int, gpu: bool | None) -> Mea
     """Make steps as train/loop.py does, of one worker's share. Raises UserError, OutOfMemory."""
     cfg, device = one_share(cfg, workers), best_device(gpu)
     prepare_process(cfg, 1 if device.type == "cuda" else workers)
+    too_much = None
     try:
         seconds, steps = _steps(cfg, data, Ranks(device))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in NO_MEMORY):
-            raise OutOfMemory(next(iter(str(error).splitlines()), "")) from None
-        raise
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in str(error) for w in NO_MEMORY):
+            raise
+        too_much = next(iter(str(error).splitlines()), "")
+    if too_much is not None:  # raised here: the error above would keep all that the step had in memory
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        raise OutOfMemory(too_much)
     return Measured(
         seconds, steps, peak_memory() or 0, torch.cuda.max_memory_reserved() if device.type == "cuda" else None
     )

@@ -3,7 +3,6 @@
 import http.server
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ import ray
 import torch
 
 from act_ray import settings
+from act_ray.data.shards import open_data
 from act_ray.doctor import inside, measure
 from act_ray.doctor.__main__ import everything
 from act_ray.doctor.places import storage, weights_that_are_there
@@ -181,18 +181,31 @@ def test_an_interruption_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 30
 
 
-def test_a_step_that_does_not_fit_is_a_row_that_says_what_does(tmp_path: Path) -> None:
-    """Real ones, under a limit of 6 GB of addresses, of which torch takes some."""
+def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
+    """A real one, under a limit of 6 GB of addresses, of which torch takes some; nothing smaller is tried."""
     more = [f"{n}={json.dumps(v)}" for n, v in {**TINY, "train.global_batch": 1_000_000}.items()]
     request = {"target": "digits", "space_name": None, "overrides": more, "data": None, "workers": 0}
     text = json.dumps({**request, "storage": str(tmp_path), "gpu": False})
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000,) * 2)\n"
-    with child("-c", f"{limit}from act_ray.doctor.inside import main; main()", text) as process:
+    alone = "from act_ray.doctor import inside; inside.what_fits = lambda *_: None; inside.main()"
+    with child("-c", limit + alone, text) as process:
         rows = {row.what: row for row in look_inside(process, 120)}
     assert (rows["memory"].state, "does not fit" in rows["memory"].found) == (State.MISSING, True), rows
-    fits = re.fullmatch(r"set train.micro_batch=(\d+), which fits: peak .* GB", rows["memory"].todo)
-    assert fits is not None, rows
-    assert 1_000_000 % int(fits[1]) == 0
+    assert rows["memory"].todo.startswith("try train.micro_batch=500000, which changes no number; or")
+
+
+def test_the_largest_micro_batch_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(cfg: Any, *_: Any) -> measure.Measured:
+        tried.append(cfg.train.global_batch)
+        if cfg.train.global_batch > 24:
+            raise measure.OutOfMemory("")
+        return measure.Measured(1.0, 1, 1, 2_000_000_000)
+
+    tried = list[int]()
+    monkeypatch.setattr(inside, "measure", step)
+    plan = make_plan("digits", None, ("train.global_batch=96",), None, 2)
+    said = inside.what_fits(plan, plan.cfg, open_data("digits"), None)
+    assert (said, tried) == ("set train.micro_batch=12, which fits: peak 2 GB", [48, 24])
 
 
 def test_the_mean_step_is_over_a_whole_interval() -> None:
