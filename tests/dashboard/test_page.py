@@ -100,6 +100,7 @@ def test_by_keyboard_alone(page: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "choose 001"
 
 
+@pytest.mark.slow
 def test_the_address_holds_what_is_chosen_and_shown(page: Any, tmp_path: Path) -> None:
     made_up(tmp_path / "s")
     with served([tmp_path / "s"]) as address:

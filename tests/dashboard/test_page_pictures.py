@@ -48,6 +48,7 @@ def test_zoom_is_kept_when_new_points_come(page: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.getElementById('chart-score').layout.xaxis.range") == [50, 250]
 
 
+@pytest.mark.slow
 def test_one_zoom_for_all_curves_kept_with_its_data(page: Any, tmp_path: Path) -> None:
     """Curves that were left and seen again had whole axes, and points of what was zoomed to only."""
     made_up(tmp_path / "s")

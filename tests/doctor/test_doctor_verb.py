@@ -181,6 +181,7 @@ def test_an_interruption_does_not_wait_for_the_step(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_is_a_row(tmp_path: Path) -> None:
     """A real one, under a limit of 6 GB of addresses, of which torch takes some; nothing smaller is tried."""
     more = [f"{n}={json.dumps(v)}" for n, v in {**TINY, "train.global_batch": 1_000_000}.items()]

@@ -109,6 +109,7 @@ def test_any_number_of_workers_measures_the_same(
     assert two[0]["metrics"] != two[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_lost_and_one_that_never_starts_change_nothing(cluster: None, run: Path) -> None:
     """A cluster with room for one of two workers, and kill -9 to that one."""
     comparison = load(str(run), None, ["kid"], {"samples": 100, "batch": 10}, {"which": "last"})

@@ -38,6 +38,7 @@ def watched_metrics() -> Iterator[list[str]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_two_workers_score_like_one(cluster: None, tmp_path: Path) -> None:
     cfg = settings.load("digits", ON_RAY)
     one = train_here(cfg, str(tmp_path / "one"))
@@ -50,6 +51,7 @@ def test_two_workers_score_like_one(cluster: None, tmp_path: Path) -> None:
     assert rows[0] == pytest.approx(rows[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mistake_that_only_workers_see_comes_back_as_one_line(cluster: None, tmp_path: Path) -> None:
     cfg = settings.load("digits", {**ON_RAY, "data.path": "/nowhere"})
     with pytest.raises(UserError, match="/nowhere: no such folder"):

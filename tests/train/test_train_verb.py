@@ -263,6 +263,7 @@ def test_an_interrupt_saves_and_the_command_it_prints_goes_on(
     assert rows == list(range(total))
 
 
+@pytest.mark.slow
 def test_before_the_first_step_a_signal_ends_at_once_and_keeps_what_is_prepared(
     tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

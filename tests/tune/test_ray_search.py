@@ -58,6 +58,7 @@ def test_inline_search_ends_with_a_table_and_a_picture(
     assert saved["score"] == good.reports[-1]["score"]
 
 
+@pytest.mark.slow
 def test_asha_stops_a_trial_and_its_state_is_saved(cluster: None, tmp_path: Path) -> None:
     done = experiment(
         tmp_path, {"train.total_steps": 40}, parameters={"optim.lr_g": {"grid": [2e-3, 1e-7, 1e-7, 1e-7]}},
@@ -103,6 +104,7 @@ def test_a_trial_that_waited_and_went_on_equals_an_uninterrupted_run(
     assert_same_run(more.local_trial(waiting[0].plan), whole)
 
 
+@pytest.mark.slow
 def test_optuna_keeps_to_the_constraints(cluster: None, tmp_path: Path) -> None:
     done = experiment(
         tmp_path, {"train.total_steps": 4}, search="optuna", trials=4,
@@ -114,6 +116,7 @@ def test_optuna_keeps_to_the_constraints(cluster: None, tmp_path: Path) -> None:
     assert all(t.plan.values["loss.w_mid"] <= t.plan.values["loss.w"] for t in done.trials.values())
 
 
+@pytest.mark.slow
 def test_a_trial_whose_input_is_wrong_fails_alone(cluster: None, tmp_path: Path) -> None:
     done = experiment(tmp_path, parameters={"data.path": {"grid": ["digits", "/nowhere"]}})
     ray_search.search(done)
@@ -121,6 +124,7 @@ def test_a_trial_whose_input_is_wrong_fails_alone(cluster: None, tmp_path: Path)
     assert "no such folder" in str(done.trials[1].reason)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_no_trial_and_the_search_goes_on(cluster: None, tmp_path: Path) -> None:
     """Two checkpoints of 286 kB find room, and the trials want more."""
     with small_disk(tmp_path / "disk", "1200k") as disk:
@@ -137,6 +141,7 @@ def test_a_full_disk_ends_no_trial_and_the_search_goes_on(cluster: None, tmp_pat
     assert until(everything_is_free)
 
 
+@pytest.mark.slow
 def test_a_search_whose_time_is_over_is_interrupted_and_goes_on_later(cluster: None, tmp_path: Path) -> None:
     search = experiment(tmp_path, {"train.total_steps": 40})
     for seconds in (0.0, 1.0):  # before, or while the first process starts
