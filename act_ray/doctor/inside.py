@@ -131,18 +131,20 @@ def step_rows(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> Lin
     batch = cfg.train.global_batch // max(1, plan.workers)
     what = f"a step of batch {batch}{left_out}"
     _, less = training(cfg, max(1, plan.workers))
-    less += "; or a smaller network, or more --workers"
+    less += "; or a smaller network" + ("" if plan.workers else ", or more --workers")
     try:
         measured = measure(cfg, data, plan.workers, gpu)
     except OutOfMemory as error:
-        yield Row("memory", f"{what} does not fit: {error}", State.MISSING, what_fits(plan, cfg, data, gpu) or less)
+        yield Row("memory", f"{what} does not fit: {error}", State.MISSING, less)
+        yield BEGINS  # for these the limit counts anew, and what was found stands
+        yield what_fits(plan, cfg, data, gpu)
         return
     yield memory(measured, what, max(1, plan.workers), free, less)
     yield duration(measured, plan, left_out)
 
 
-def what_fits(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> str | None:
-    """The largest train.micro_batch that fits, by a real step of a batch of so many; None where none does."""
+def what_fits(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> Row:
+    """The largest train.micro_batch that fits, by a real step of a batch of so many."""
     workers = max(1, plan.workers)
     while (micro := smaller_micro_batch(cfg, workers)) is not None:
         cfg = settings.with_changes(cfg, {"train.micro_batch": micro}, plan.name)
@@ -152,8 +154,8 @@ def what_fits(plan: Plan, cfg: Config, data: ImageData, gpu: bool | None) -> str
         except OutOfMemory:
             continue
         peak = "" if measured.gpu is None else f": peak {in_units(measured.gpu)}"  # the machine's is of all attempts
-        return f"set train.micro_batch={micro}, which fits{peak}"
-    return None
+        return Row("smaller", f"train.micro_batch={micro} fits{peak}")
+    return Row("smaller", "no train.micro_batch fits", State.WARNING, "a smaller network")
 
 
 def die_first() -> None:
